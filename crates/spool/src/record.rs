@@ -1,0 +1,527 @@
+//! The records a probe writes, as words: the code side of `formats/spool-v1.md`.
+//!
+//! A record is 16, 32 or 48 bytes of plain integers, or a text: a 16-byte head and its bytes, padded
+//! to 16. Any bits decode to something or to `None`; nothing in a segment is believed.
+
+/// Bytes of one slot: every record is a whole number of them, and starts on one.
+pub const SLOT: usize = 16;
+
+/// The longest text, in bytes; longer ones are cut at a character border.
+pub const MAX_TEXT: usize = 32 * 1024;
+
+/// Set in the flags of [`Record::Begin`]: the frame goes on after a suspension.
+pub const RESUMED: u32 = 1;
+/// Set in the flags of [`Record::End`]: the frame is suspended (yield, await), not finished.
+pub const SUSPENDED: u32 = 1;
+/// Set in the flags of [`Record::End`] and [`Record::ScopeEnd`]: an exception left it.
+pub const RAISED: u32 = 2;
+
+/// What kind of span a [`Record::Span`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SpanKind {
+    /// A call or operator executed by native code; `extra` is not used.
+    Native = 1,
+    /// A collection by the garbage collector; `extra` is the number of objects collected.
+    Gc = 2,
+    /// The thread waited; `extra` is not used.
+    Wait = 3,
+}
+
+/// One record. Times are ticks of the process's clock since its base (see [`Text::Process`]): 56 bits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Record<'a> {
+    /// A Python frame starts or goes on. `flow` is 0 but for the outermost frame of a task.
+    Begin {
+        time: u64,
+        id: u32,
+        flags: u32,
+        flow: u64,
+    },
+    /// The innermost frame with this id ends or is suspended.
+    End { time: u64, id: u32, flags: u32 },
+    /// A finished span in one record.
+    Span {
+        time: u64,
+        id: u32,
+        kind: SpanKind,
+        dur: u64,
+        extra: u64,
+    },
+    /// An instant of the user's own. A [`Text::Metadata`] right before it is its JSON metadata.
+    Mark { time: u64, id: u32, flow: u64 },
+    /// A scope of the user's opens; `handle` is unique in the process. Metadata as for `Mark`.
+    ScopeBegin {
+        time: u64,
+        id: u32,
+        handle: u64,
+        flow: u64,
+    },
+    /// The scope with this handle closes, perhaps on another thread.
+    ScopeEnd {
+        time: u64,
+        id: u32,
+        flags: u32,
+        handle: u64,
+    },
+    /// A counter's value at an instant.
+    Counter { time: u64, id: u32, value: f64 },
+    /// One reading of several clocks: `ticks` since the base, the others in ns since their own epochs.
+    Clock {
+        ticks: u64,
+        monotonic_ns: u64,
+        realtime_ns: u64,
+        boottime_ns: u64,
+        error_ns: u64,
+    },
+    /// Recording was paused (`on` false) or goes on in the whole process.
+    Switch { time: u64, on: bool },
+    /// A text.
+    Text(Text<'a>),
+}
+
+/// A record of variable length.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Text<'a> {
+    /// JSON metadata of the record that follows.
+    Metadata(&'a str),
+    /// What an id stands for. `line` 0 = none; `file` empty = none. Written once, before any use.
+    Define {
+        id: u32,
+        line: u32,
+        name: &'a str,
+        file: &'a str,
+    },
+    /// Facts of the process, as a JSON object; first record of its names chain.
+    Process(&'a str),
+    /// The name of the thread that owns the chain.
+    Thread { tid: u64, name: &'a str },
+    /// Something a person should know (a door that did not open), once each.
+    Note(&'a str),
+}
+
+const BEGIN: u64 = 1;
+const END: u64 = 2;
+const BEGIN_FLOW: u64 = 3;
+const SPAN: u64 = 4;
+const MARK: u64 = 5;
+const SCOPE_BEGIN: u64 = 6;
+const SCOPE_END: u64 = 7;
+const COUNTER: u64 = 8;
+const CLOCK: u64 = 9;
+const SWITCH: u64 = 10;
+const METADATA: u64 = 64;
+const DEFINE: u64 = 65;
+const PROCESS: u64 = 66;
+const THREAD: u64 = 67;
+const NOTE: u64 = 68;
+
+/// A record of fixed size, ready to be copied into a segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    words: [u64; 6],
+    len: u8,
+}
+
+impl Words {
+    /// The words to write, a multiple of two of them.
+    #[inline(always)]
+    pub fn as_slice(&self) -> &[u64] {
+        &self.words[..usize::from(self.len)]
+    }
+}
+
+#[inline(always)]
+fn head(tag: u64, time: u64) -> u64 {
+    time << 8 | tag
+}
+
+#[inline(always)]
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+#[inline(always)]
+fn two(a: u64, b: u64) -> Words {
+    Words {
+        words: [a, b, 0, 0, 0, 0],
+        len: 2,
+    }
+}
+
+#[inline(always)]
+fn four(a: u64, b: u64, c: u64, d: u64) -> Words {
+    Words {
+        words: [a, b, c, d, 0, 0],
+        len: 4,
+    }
+}
+
+impl Record<'_> {
+    /// The record as words; `None` for a text, which [`Text::encode`] writes.
+    #[inline(always)]
+    pub fn words(&self) -> Option<Words> {
+        Some(match *self {
+            Record::Begin {
+                time,
+                id,
+                flags,
+                flow: 0,
+            } => two(head(BEGIN, time), pair(id, flags)),
+            Record::Begin {
+                time,
+                id,
+                flags,
+                flow,
+            } => four(head(BEGIN_FLOW, time), pair(id, flags), flow, 0),
+            Record::End { time, id, flags } => two(head(END, time), pair(id, flags)),
+            Record::Span {
+                time,
+                id,
+                kind,
+                dur,
+                extra,
+            } => four(head(SPAN, time), pair(id, kind as u32), dur, extra),
+            Record::Mark { time, id, flow } => four(head(MARK, time), pair(id, 0), flow, 0),
+            Record::ScopeBegin {
+                time,
+                id,
+                handle,
+                flow,
+            } => four(head(SCOPE_BEGIN, time), pair(id, 0), handle, flow),
+            Record::ScopeEnd {
+                time,
+                id,
+                flags,
+                handle,
+            } => four(head(SCOPE_END, time), pair(id, flags), handle, 0),
+            Record::Counter { time, id, value } => {
+                four(head(COUNTER, time), pair(id, 0), value.to_bits(), 0)
+            }
+            Record::Clock {
+                ticks,
+                monotonic_ns,
+                realtime_ns,
+                boottime_ns,
+                error_ns,
+            } => Words {
+                words: [
+                    head(CLOCK, ticks),
+                    monotonic_ns,
+                    realtime_ns,
+                    boottime_ns,
+                    error_ns,
+                    0,
+                ],
+                len: 6,
+            },
+            Record::Switch { time, on } => two(head(SWITCH, time), u64::from(on)),
+            Record::Text(_) => return None,
+        })
+    }
+
+    /// The first record in `bytes` and how many bytes it takes; `None` if there is no whole, known one.
+    pub fn decode(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
+        let word = |i: usize| -> Option<u64> {
+            Some(u64::from_le_bytes(
+                bytes.get(8 * i..8 * i + 8)?.try_into().ok()?,
+            ))
+        };
+        let (first, second) = (word(0)?, word(1)?);
+        let (tag, time) = (first & 0xff, first >> 8);
+        let (low, high) = (second as u32, (second >> 32) as u32);
+        Some(match tag {
+            BEGIN => (
+                Record::Begin {
+                    time,
+                    id: low,
+                    flags: high,
+                    flow: 0,
+                },
+                16,
+            ),
+            END => (
+                Record::End {
+                    time,
+                    id: low,
+                    flags: high,
+                },
+                16,
+            ),
+            BEGIN_FLOW => {
+                word(3)?;
+                (
+                    Record::Begin {
+                        time,
+                        id: low,
+                        flags: high,
+                        flow: word(2)?,
+                    },
+                    32,
+                )
+            }
+            SPAN => {
+                let kind = match high {
+                    1 => SpanKind::Native,
+                    2 => SpanKind::Gc,
+                    3 => SpanKind::Wait,
+                    _ => return None,
+                };
+                (
+                    Record::Span {
+                        time,
+                        id: low,
+                        kind,
+                        dur: word(2)?,
+                        extra: word(3)?,
+                    },
+                    32,
+                )
+            }
+            MARK => {
+                word(3)?;
+                (
+                    Record::Mark {
+                        time,
+                        id: low,
+                        flow: word(2)?,
+                    },
+                    32,
+                )
+            }
+            SCOPE_BEGIN => (
+                Record::ScopeBegin {
+                    time,
+                    id: low,
+                    handle: word(2)?,
+                    flow: word(3)?,
+                },
+                32,
+            ),
+            SCOPE_END => {
+                word(3)?;
+                (
+                    Record::ScopeEnd {
+                        time,
+                        id: low,
+                        flags: high,
+                        handle: word(2)?,
+                    },
+                    32,
+                )
+            }
+            COUNTER => {
+                word(3)?;
+                (
+                    Record::Counter {
+                        time,
+                        id: low,
+                        value: f64::from_bits(word(2)?),
+                    },
+                    32,
+                )
+            }
+            CLOCK => {
+                word(5)?;
+                let record = Record::Clock {
+                    ticks: time,
+                    monotonic_ns: second,
+                    realtime_ns: word(2)?,
+                    boottime_ns: word(3)?,
+                    error_ns: word(4)?,
+                };
+                (record, 48)
+            }
+            SWITCH => (
+                Record::Switch {
+                    time,
+                    on: second != 0,
+                },
+                16,
+            ),
+            METADATA | DEFINE | PROCESS | THREAD | NOTE => {
+                let len = usize::try_from(time).ok().filter(|&len| len <= MAX_TEXT)?;
+                let body = std::str::from_utf8(bytes.get(16..16 + len)?).ok()?;
+                let size = SLOT + len.next_multiple_of(SLOT);
+                bytes.get(..size)?;
+                let text = match tag {
+                    METADATA => Text::Metadata(body),
+                    PROCESS => Text::Process(body),
+                    NOTE => Text::Note(body),
+                    THREAD => Text::Thread {
+                        tid: second,
+                        name: body,
+                    },
+                    _ => {
+                        let (name, file) = body.split_once('\0')?;
+                        Text::Define {
+                            id: low,
+                            line: high,
+                            name,
+                            file,
+                        }
+                    }
+                };
+                (Record::Text(text), size)
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl Text<'_> {
+    /// The text as whole slots, cut to [`MAX_TEXT`]. Allocates: for what happens once, not per call.
+    pub fn encode(&self) -> Vec<u64> {
+        let (tag, aux, body) = match *self {
+            Text::Metadata(text) => (METADATA, 0, cut(text, MAX_TEXT).to_owned()),
+            Text::Process(text) => (PROCESS, 0, cut(text, MAX_TEXT).to_owned()),
+            Text::Note(text) => (NOTE, 0, cut(text, MAX_TEXT).to_owned()),
+            Text::Thread { tid, name } => (THREAD, tid, cut(name, MAX_TEXT).to_owned()),
+            Text::Define {
+                id,
+                line,
+                name,
+                file,
+            } => {
+                let half = MAX_TEXT / 2 - 1;
+                let name = cut(name, half).replace('\0', " ");
+                (
+                    DEFINE,
+                    pair(id, line),
+                    format!("{name}\0{}", cut(file, half)),
+                )
+            }
+        };
+        let mut bytes = body.into_bytes();
+        let len = bytes.len() as u64;
+        bytes.resize(bytes.len().next_multiple_of(SLOT), 0);
+        let mut words = vec![head(tag, len), aux];
+        words.extend(
+            bytes
+                .chunks_exact(8)
+                .map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())),
+        );
+        words
+    }
+}
+
+/// At most `max` bytes of `text`, ending at a character border.
+fn cut(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(words: &[u64]) -> Vec<u8> {
+        words.iter().flat_map(|w| w.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn fixed_records_come_back_as_written() {
+        let time = (1 << 56) - 1;
+        for record in [
+            Record::Begin {
+                time,
+                id: 7,
+                flags: RESUMED,
+                flow: 0,
+            },
+            Record::Begin {
+                time,
+                id: 7,
+                flags: 0,
+                flow: 9,
+            },
+            Record::End {
+                time,
+                id: u32::MAX,
+                flags: SUSPENDED | RAISED,
+            },
+            Record::Span {
+                time,
+                id: 1,
+                kind: SpanKind::Native,
+                dur: 5,
+                extra: u64::MAX,
+            },
+            Record::Mark {
+                time,
+                id: 3,
+                flow: 4,
+            },
+            Record::ScopeBegin {
+                time,
+                id: 3,
+                handle: 4,
+                flow: 5,
+            },
+            Record::ScopeEnd {
+                time,
+                id: 3,
+                flags: RAISED,
+                handle: 4,
+            },
+            Record::Counter {
+                time,
+                id: 3,
+                value: -1.5,
+            },
+            Record::Clock {
+                ticks: time,
+                monotonic_ns: 1,
+                realtime_ns: 2,
+                boottime_ns: 3,
+                error_ns: 4,
+            },
+            Record::Switch { time, on: true },
+        ] {
+            let bytes = bytes(record.words().unwrap().as_slice());
+            assert_eq!(Record::decode(&bytes), Some((record, bytes.len())));
+            for cut in 0..bytes.len() {
+                assert_eq!(
+                    Record::decode(&bytes[..cut]),
+                    None,
+                    "{record:?} cut at {cut}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn texts_come_back_and_long_ones_are_cut_at_a_character() {
+        for text in [
+            Text::Metadata("{}"),
+            Text::Process(""),
+            Text::Note("sixteen bytes ok"),
+            Text::Thread {
+                tid: 42,
+                name: "größe",
+            },
+            Text::Define {
+                id: 1,
+                line: 2,
+                name: "f",
+                file: "a.py",
+            },
+        ] {
+            let bytes = bytes(&text.encode());
+            assert_eq!(
+                Record::decode(&bytes),
+                Some((Record::Text(text), bytes.len()))
+            );
+            assert_eq!(bytes.len() % SLOT, 0);
+        }
+        let long = "ß".repeat(MAX_TEXT);
+        let bytes = bytes(&Text::Note(&long).encode());
+        let Some((Record::Text(Text::Note(kept)), _)) = Record::decode(&bytes) else {
+            panic!()
+        };
+        assert_eq!(kept.len(), MAX_TEXT);
+    }
+}

@@ -1,0 +1,9 @@
+//! The event table: `formats/trace-v1.md`.
+//!
+//! [`Event`] is one row. A raw trace (from isc-record, or an importer) has several clocks and no order; a
+//! timeline (from isc-merge) has one clock, sorted rows and parents. Which one a file is stands in its
+//! provenance, and both are read with `io::Reader`.
+
+pub mod schema;
+
+pub use schema::{Event, Kind, Names, Sym};
