@@ -1,1 +1,19 @@
-//! probe
+//! The library inside the recorded program: calls become records in the spool.
+//!
+//! A guest: it never panics across the border, prints to stdout, waits for the recorder, or changes a result.
+//! It holds no undefined Python symbol, so any program can load it; [`py`] finds what it needs in the
+//! interpreter that is already in the process.
+//!
+//! Modules stand in the order data flows: [`hot`] writes records, the doors (`monitor` for CPython 3.12+,
+//! `profile` before, `wrap` for numpy's own functions) turn events into them, `api` is what the Python
+//! module calls.
+
+pub mod hot;
+pub mod py;
+
+mod clock;
+mod code;
+mod json;
+mod pool;
+mod settings;
+mod wrap;

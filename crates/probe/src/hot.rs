@@ -1,0 +1,639 @@
+//! The path every event takes: a thread's own chain, and no lock, wait or system call on it.
+//!
+//! What happens once (a process, a thread, a name) is below, off the path. A forked child forgets its parent's
+//! spool at once and opens one of its own at its first event.
+
+use crate::clock::{self, Calibration};
+use crate::json::quote;
+use crate::pool::{Pool, Producer};
+use crate::settings::Settings;
+use inferscope_spool::record::{Record, SpanKind, Text};
+use std::cell::UnsafeCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release,
+};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub use crate::clock::{micro, now};
+
+/// What this run is, the same in a process and its forked children.
+pub struct Run {
+    pub dir: PathBuf,
+    pub settings: Settings,
+    pub calibration: Calibration,
+    /// The program's base name.
+    name: String,
+    /// The interpreter's version; `None` in a program without one.
+    python: Option<String>,
+}
+
+/// What belongs to one process id.
+struct Process {
+    pool: Pool,
+    helper: Mutex<Option<JoinHandle<()>>>,
+    /// Set to end the helper, which waits on `wake`.
+    stop: Mutex<bool>,
+    wake: Condvar,
+}
+
+/// A name as it was defined, to be told again by a forked child.
+struct Definition {
+    id: u32,
+    name: String,
+    file: String,
+    line: u32,
+}
+
+#[derive(Default)]
+struct Names {
+    all: Vec<Definition>,
+    /// Ids of scopes and marks by name.
+    texts: HashMap<String, u32>,
+}
+
+/// Distinct names of scopes and marks that get an id; further ones share one, so that memory stays flat.
+const MOST_TEXTS: usize = 16_384;
+
+/// The helper's period while records come, and the longest it backs off to when none do.
+const TICK: Duration = Duration::from_millis(1);
+const IDLE_TICK: Duration = Duration::from_millis(5);
+/// Between two readings of all clocks.
+const CLOCK_EVERY: Duration = Duration::from_secs(1);
+
+static RUN: OnceLock<Run> = OnceLock::new();
+static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
+static ON: AtomicBool = AtomicBool::new(false);
+/// Recording has been switched on once; until then `delay` and `start_on` hold it back.
+static BEGUN: AtomicBool = AtomicBool::new(false);
+/// No spool could be opened in this process.
+static FAILED: AtomicBool = AtomicBool::new(false);
+/// A record came since the helper looked.
+static BUSY: AtomicBool = AtomicBool::new(false);
+static FORKED_FROM: AtomicU32 = AtomicU32::new(0);
+static NEXT_ID: AtomicU32 = AtomicU32::new(1);
+static NAMES: Mutex<Option<Names>> = Mutex::new(None);
+/// Held while a process's spool is opened.
+static OPENING: Mutex<()> = Mutex::new(());
+
+/// A thread's chain and what the doors keep per thread.
+pub struct Thread {
+    producer: Option<Producer>,
+    tid: u64,
+    /// Its name is written.
+    pub named: bool,
+    /// How often its name was asked for in vain.
+    pub name_tries: u32,
+    /// Calls of native functions that have not returned, outermost first.
+    pub pending: Vec<crate::code::Pending>,
+    /// Python frames begun so far, modulo 2^32: tells whether a native call came back into Python.
+    pub starts: u32,
+    /// Coroutine frames open now.
+    pub coroutines: u32,
+    /// When the garbage collector began; 0 when it does not run.
+    pub gc_start: u64,
+    /// A scope, mark or Python frame of this thread belongs to this task; 0 outside of tasks.
+    pub flow: u64,
+}
+
+struct Local(UnsafeCell<Thread>);
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        let thread = self.0.get_mut();
+        if thread.producer.is_some() && !thread.named {
+            let name = system_name();
+            push(
+                &Text::Thread {
+                    tid: thread.tid,
+                    name: &name,
+                }
+                .encode(),
+                thread,
+            );
+        }
+        if let Some(producer) = thread.producer.take() {
+            producer.close();
+        }
+    }
+}
+
+thread_local! {
+    static THREAD: Local = const {
+        Local(UnsafeCell::new(Thread {
+            producer: None,
+            tid: 0,
+            named: false,
+            name_tries: 0,
+            pending: Vec::new(),
+            starts: 0,
+            coroutines: 0,
+            gc_start: 0,
+            flow: 0,
+        }))
+    };
+}
+
+/// This thread's state; null once the thread has taken down its locals.
+///
+/// The pointer is valid until then. A reference made from it must end before anything is called that may record
+/// (any call into Python): that would make a second one.
+#[inline(always)]
+pub fn thread() -> *mut Thread {
+    THREAD
+        .try_with(|local| local.0.get())
+        .unwrap_or(std::ptr::null_mut())
+}
+
+/// Whether records are kept now: not before `delay` or `start_on`, not while paused, not after `duration`.
+#[inline(always)]
+pub fn on() -> bool {
+    ON.load(Relaxed)
+}
+
+#[inline(always)]
+fn push(words: &[u64], thread: &mut Thread) -> bool {
+    if !BUSY.load(Relaxed) {
+        BUSY.store(true, Relaxed);
+    }
+    match &mut thread.producer {
+        Some(producer) => producer.push(words),
+        None => open_chain(thread) && thread.producer.as_mut().is_some_and(|p| p.push(words)),
+    }
+}
+
+/// Writes one record to this thread's chain.
+#[inline(always)]
+pub fn write(record: &Record) -> bool {
+    let (Some(words), at) = (record.words(), thread()) else {
+        return false;
+    };
+    // SAFETY: this thread's own state, not null; `push` calls nothing that records.
+    !at.is_null() && push(words.as_slice(), unsafe { &mut *at })
+}
+
+/// Writes JSON metadata and the record it belongs to, or just the record if the text is empty.
+pub fn write_with(metadata: &str, record: &Record) -> bool {
+    let (Some(words), at) = (record.words(), thread()) else {
+        return false;
+    };
+    if metadata.is_empty() || at.is_null() {
+        return write(record);
+    }
+    // SAFETY: this thread's own state, not null; nothing below records through another reference.
+    let thread = unsafe { &mut *at };
+    if thread.producer.is_none() && !open_chain(thread) {
+        return false;
+    }
+    BUSY.store(true, Relaxed);
+    let text = Text::Metadata(metadata).encode();
+    thread
+        .producer
+        .as_mut()
+        .is_some_and(|p| p.push_pair(&text, words.as_slice()))
+}
+
+/// A native call that took `dur` ticks from `start`, named by [`define`].
+#[inline]
+pub fn native(start: u64, dur: u64, id: u32) {
+    span(SpanKind::Native, start, dur, id, 0);
+}
+
+/// A finished span; see [`SpanKind`] for `extra`.
+#[inline]
+pub fn span(kind: SpanKind, start: u64, dur: u64, id: u32, extra: u64) {
+    write(&Record::Span {
+        time: start,
+        id,
+        kind,
+        dur,
+        extra,
+    });
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// An id for a name, never used before; `line` 0 and an empty `file` mean none.
+pub fn define(name: &str, file: &str, line: u32) -> u32 {
+    define_in(locked(&NAMES).get_or_insert_default(), name, file, line)
+}
+
+fn define_in(names: &mut Names, name: &str, file: &str, line: u32) -> u32 {
+    let id = NEXT_ID.fetch_add(1, Relaxed);
+    if let Some(process) = current() {
+        process.pool.push_names(
+            &Text::Define {
+                id,
+                line,
+                name,
+                file,
+            }
+            .encode(),
+        );
+    }
+    names.all.push(Definition {
+        id,
+        name: name.to_owned(),
+        file: file.to_owned(),
+        line,
+    });
+    id
+}
+
+/// The id of a scope's or mark's name: the same for the same text.
+pub fn text_id(name: &str) -> u32 {
+    let mut guard = locked(&NAMES);
+    let names = guard.get_or_insert_default();
+    let name = if names.texts.len() < MOST_TEXTS || names.texts.contains_key(name) {
+        name
+    } else {
+        "(one of too many names)"
+    };
+    if let Some(&id) = names.texts.get(name) {
+        return id;
+    }
+    let id = define_in(names, name, "", 0);
+    names.texts.insert(name.to_owned(), id);
+    id
+}
+
+/// Tells the trace something that a person should know.
+pub fn note(text: &str) {
+    if let Some(process) = current() {
+        process.pool.push_names(&Text::Note(text).encode());
+    }
+    if RUN.get().is_some_and(|run| run.settings.verbose) {
+        eprintln!("inferscope: {text}");
+    }
+}
+
+/// Tells the trace and, in one line on stderr, the person in front of it.
+pub fn warn(text: &str) {
+    note(text);
+    if !RUN.get().is_some_and(|run| run.settings.verbose) {
+        eprintln!("inferscope: {text}");
+    }
+}
+
+/// What this run is; `None` before [`start`].
+pub fn run() -> Option<&'static Run> {
+    RUN.get()
+}
+
+fn current() -> Option<&'static Process> {
+    // SAFETY: null, or a Process that is never freed; the Acquire pairs with the Release of whoever made it.
+    unsafe { PROCESS.load(Acquire).as_ref() }
+}
+
+/// Starts recording this process into the run of `dir`. Once: later calls say whether the first one worked.
+///
+/// # Errors
+/// In words, why no spool could be made.
+pub fn start(dir: &Path, name: &str, python: Option<&str>) -> Result<(), String> {
+    if RUN.get().is_some() {
+        return if FAILED.load(Relaxed) {
+            Err("the spool could not be made".into())
+        } else {
+            Ok(())
+        };
+    }
+    let _ = RUN.set(Run {
+        dir: dir.to_owned(),
+        settings: Settings::read(dir),
+        calibration: clock::calibrate(),
+        name: name.to_owned(),
+        python: python.map(str::to_owned),
+    });
+    let Some(run) = RUN.get() else {
+        return Err("started twice at once".into());
+    };
+    open(run)?;
+    // SAFETY: functions of this library, which is never unloaded; registering has no other effect.
+    unsafe {
+        libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child));
+        libc::atexit(at_exit);
+    }
+    if run.settings.delay_ms == 0 && run.settings.start_on.is_none() {
+        switch(true);
+    }
+    Ok(())
+}
+
+/// Opens this process's spool if that has not been tried; another thread may be at it.
+fn open(run: &'static Run) -> Result<&'static Process, String> {
+    let _one_at_a_time = locked(&OPENING);
+    if let Some(process) = current() {
+        return Ok(process);
+    }
+    if FAILED.load(Relaxed) {
+        return Err("the spool could not be made".into());
+    }
+    let settings = crate::pool::Settings {
+        dir: run.dir.clone(),
+        spill: run.settings.spill.clone(),
+        ring_bytes: run.settings.ring_bytes,
+        spill_limit_bytes: run.settings.spill_limit_bytes,
+    };
+    let (pid, start_ticks) = (std::process::id(), clock::raw());
+    let pool = Pool::create(&settings, pid, start_ticks).map_err(|error| {
+        FAILED.store(true, Relaxed);
+        ON.store(false, Relaxed);
+        format!(
+            "this process is not recorded: no spool in {}: {error}",
+            run.dir.display()
+        )
+    })?;
+    pool.push_names(&Text::Process(&facts(run, pid, start_ticks)).encode());
+    if let Some(names) = &*locked(&NAMES) {
+        for Definition {
+            id,
+            name,
+            file,
+            line,
+        } in &names.all
+        {
+            pool.push_names(
+                &Text::Define {
+                    id: *id,
+                    line: *line,
+                    name,
+                    file,
+                }
+                .encode(),
+            );
+        }
+    }
+    let process: &'static Process = Box::leak(Box::new(Process {
+        pool,
+        helper: Mutex::new(None),
+        stop: Mutex::new(false),
+        wake: Condvar::new(),
+    }));
+    write_clock(process);
+    PROCESS.store(std::ptr::from_ref(process).cast_mut(), Release);
+    start_helper();
+    Ok(process)
+}
+
+/// The process's facts as JSON: pids, the clock's base and rate, names.
+fn facts(run: &Run, pid: u32, start_ticks: u64) -> String {
+    let found = &run.calibration;
+    let forked_from = match FORKED_FROM.load(Relaxed) {
+        0 => "null".to_owned(),
+        parent => parent.to_string(),
+    };
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!(
+        "{{\"pid\":{pid},\"ppid\":{},\"start_ticks\":{start_ticks},\"base_ticks\":{},\"ns_per_tick\":{:.12},\"clock\":\"{}\",\
+         \"base_monotonic_ns\":{},\"name\":{},\"python\":{},\"host\":{},\"forked_from\":{forked_from}}}",
+        std::os::unix::process::parent_id(),
+        found.base_ticks,
+        found.ns_per_tick,
+        if found.tsc { "tsc" } else { "monotonic" },
+        found.base_monotonic_ns,
+        quote(&run.name),
+        run.python
+            .as_deref()
+            .map_or_else(|| "null".to_owned(), quote),
+        quote(host.trim()),
+    )
+}
+
+/// Gives the thread its chain: at its first record, and in a forked child at the first one there.
+#[cold]
+#[inline(never)]
+fn open_chain(thread: &mut Thread) -> bool {
+    let Some(run) = RUN.get() else { return false };
+    let process = match current() {
+        Some(process) => process,
+        None if FAILED.load(Relaxed) => return false,
+        None => match open(run) {
+            Ok(process) => process,
+            Err(why) => {
+                warn(&why);
+                return false;
+            }
+        },
+    };
+    // SAFETY: no arguments, cannot fail.
+    thread.tid = unsafe { libc::gettid() } as u64;
+    thread.named = false;
+    thread.name_tries = 0;
+    thread.producer = Some(process.pool.producer(thread.tid));
+    true
+}
+
+/// Writes the name of this thread to its chain.
+pub fn name_thread(name: &str) {
+    let at = thread();
+    if at.is_null() {
+        return;
+    }
+    // SAFETY: this thread's own state; `push` calls nothing that records through another reference.
+    let thread = unsafe { &mut *at };
+    if thread.producer.is_some() || open_chain(thread) {
+        thread.named = true;
+        let words = Text::Thread {
+            tid: thread.tid,
+            name,
+        }
+        .encode();
+        push(&words, thread);
+    }
+}
+
+/// The name the system has for this thread.
+fn system_name() -> String {
+    let mut name = [0u8; 16]; // TASK_COMM_LEN of the kernel, the zero included
+    // SAFETY: the buffer is as long as it says.
+    unsafe { libc::pthread_getname_np(libc::pthread_self(), name.as_mut_ptr().cast(), name.len()) };
+    let len = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..len]).into_owned()
+}
+
+/// Switches recording in the whole process, and writes that it did.
+pub fn switch(to: bool) {
+    let Some(process) = current() else { return };
+    if FAILED.load(Relaxed) || ON.swap(to, Relaxed) == to {
+        return;
+    }
+    let first = !BEGUN.swap(true, Relaxed);
+    if !(first && to && now_is_start()) {
+        let record = Record::Switch {
+            time: now(),
+            on: to,
+        };
+        if let Some(words) = record.words() {
+            process.pool.push_names(words.as_slice());
+        }
+    }
+}
+
+/// Whether recording begins with the process, so that no switch need be told.
+fn now_is_start() -> bool {
+    RUN.get()
+        .is_some_and(|run| run.settings.delay_ms == 0 && run.settings.start_on.is_none())
+}
+
+/// Whether recording has been on at all.
+pub fn begun() -> bool {
+    BEGUN.load(Relaxed)
+}
+
+fn write_clock(process: &Process) {
+    let Some(run) = RUN.get() else { return };
+    let read = clock::read(run.calibration.ns_per_tick);
+    let record = Record::Clock {
+        ticks: read.ticks,
+        monotonic_ns: read.monotonic_ns,
+        realtime_ns: read.realtime_ns,
+        boottime_ns: read.boottime_ns,
+        error_ns: read.error_ns,
+    };
+    if let Some(words) = record.words() {
+        process.pool.push_names(words.as_slice());
+    }
+}
+
+/// Starts the helper thread unless it runs: it readies segments, reads clocks, keeps `delay` and `duration`.
+pub fn start_helper() {
+    let Some(process) = current() else { return };
+    let mut helper = locked(&process.helper);
+    if helper.is_some() {
+        return;
+    }
+    *locked(&process.stop) = false;
+    // SAFETY: the sets are initialised by the calls that fill them. With all signals blocked in the helper (it
+    // inherits the mask), the program's handlers run on the program's own threads only.
+    let before = unsafe {
+        let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        before
+    };
+    *helper = std::thread::Builder::new()
+        .name("inferscope".into())
+        .stack_size(256 << 10)
+        .spawn(move || help(process))
+        .ok();
+    // SAFETY: `before` was filled above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+}
+
+/// Ends the helper and waits for it, so that a fork copies a process with the program's own threads only.
+pub fn stop_helper() {
+    let Some(process) = current() else { return };
+    let Some(helper) = locked(&process.helper).take() else {
+        return;
+    };
+    *locked(&process.stop) = true;
+    process.wake.notify_one();
+    let _ = helper.join(); // a panic in it has nothing to add here
+}
+
+fn help(process: &'static Process) {
+    let Some(run) = RUN.get() else { return };
+    let started = Duration::from_nanos(
+        clock::system_ns(libc::CLOCK_MONOTONIC).saturating_sub(run.calibration.base_monotonic_ns),
+    );
+    let (since, mut clock_at) = (Instant::now(), Instant::now());
+    let mut wait = TICK;
+    loop {
+        let stop = locked(&process.stop);
+        let (stop, _) = process
+            .wake
+            .wait_timeout_while(stop, wait, |stop| !*stop)
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if *stop {
+            return;
+        }
+        drop(stop);
+        wait = if BUSY.swap(false, Relaxed) {
+            TICK
+        } else {
+            (wait * 2).min(IDLE_TICK)
+        };
+        process.pool.tick();
+        if clock_at.elapsed() >= CLOCK_EVERY {
+            clock_at = Instant::now();
+            write_clock(process);
+        }
+        keep_hours(run, started + since.elapsed());
+    }
+}
+
+/// Switches on after `delay`, and off for good after `duration`; `age` is since the first process's start.
+fn keep_hours(run: &Run, age: Duration) {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    static SINCE_MS: AtomicU64 = AtomicU64::new(u64::MAX);
+    let age_ms = age.as_millis() as u64;
+    if run.settings.delay_ms > 0 && !begun() && age_ms >= run.settings.delay_ms {
+        switch(true);
+    }
+    let Some(duration) = run.settings.duration_ms else {
+        return;
+    };
+    if begun() && SINCE_MS.load(Relaxed) == u64::MAX {
+        SINCE_MS.store(age_ms, Relaxed);
+    }
+    if age_ms.saturating_sub(SINCE_MS.load(Relaxed)) >= duration && !DONE.swap(true, Relaxed) {
+        switch(false);
+        OVER.store(true, Relaxed);
+    }
+}
+
+/// `duration` has passed: nothing switches on again.
+static OVER: AtomicBool = AtomicBool::new(false);
+
+/// Whether `duration` has passed.
+pub fn over() -> bool {
+    OVER.load(Relaxed)
+}
+
+type Held = (MutexGuard<'static, ()>, MutexGuard<'static, Option<Names>>);
+
+// The locks are taken for the fork, so that the child does not find one held by a thread it does not have. The
+// guards are parked here between the handlers, which run on the forking thread.
+thread_local! {
+    static PARKED: UnsafeCell<Option<Held>> = const { UnsafeCell::new(None) };
+}
+
+extern "C" fn before_fork() {
+    let guards = (locked(&OPENING), locked(&NAMES));
+    // SAFETY: only this thread's fork handlers touch the cell, one after the other.
+    let _ = PARKED.try_with(|parked| unsafe { *parked.get() = Some(guards) });
+}
+
+extern "C" fn after_fork() {
+    // SAFETY: as in `before_fork`.
+    let _ = PARKED.try_with(|parked| unsafe { *parked.get() = None });
+}
+
+extern "C" fn in_child() {
+    PROCESS.store(std::ptr::null_mut(), Release);
+    // SAFETY: no arguments, cannot fail.
+    FORKED_FROM.store(unsafe { libc::getppid() } as u32, Relaxed);
+    let at = thread();
+    if !at.is_null() {
+        // SAFETY: this thread's own state; the parent's chain must not be closed from here, so it is forgotten.
+        let thread = unsafe { &mut *at };
+        std::mem::forget(thread.producer.take());
+        thread.pending.clear();
+        thread.gc_start = 0;
+    }
+    after_fork();
+}
+
+extern "C" fn at_exit() {
+    if let Some(process) = current() {
+        write_clock(process);
+    }
+}

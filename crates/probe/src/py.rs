@@ -1,0 +1,302 @@
+//! The interpreter in the process, by `dlsym` only: nothing here is linked.
+//!
+//! Layouts used (the first words of objects, types, functions and descriptors) are those of CPython 3.9 to 3.14
+//! with a GIL; the bootstrap lets no other interpreter come this far.
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_ulong, c_void};
+use std::sync::OnceLock;
+
+/// The head of every object.
+#[repr(C)]
+pub struct PyObject {
+    pub ob_refcnt: isize,
+    pub ob_type: *mut PyObject,
+}
+
+/// `PyMethodDef`: a function's name, address and calling convention.
+#[repr(C)]
+pub struct PyMethodDef {
+    pub ml_name: *const c_char,
+    pub ml_meth: *mut c_void,
+    pub ml_flags: c_int,
+    pub ml_doc: *const c_char,
+}
+
+/// `METH_FASTCALL` of methodobject.h: the arguments come as an array.
+pub const METH_FASTCALL: c_int = 0x80;
+
+/// A `METH_FASTCALL` function.
+pub type FastCall =
+    unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, isize) -> *mut PyObject;
+
+/// The address of an exported symbol of whatever is in the process; null if there is none.
+pub fn sym(name: &CStr) -> *mut c_void {
+    // SAFETY: the name is a C string, and looking up a symbol has no other effect.
+    unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+}
+
+macro_rules! functions {
+    ($($name:ident: fn($($arg:ty),*) $(-> $ret:ty)?;)*) => {
+        /// Functions and objects that every supported interpreter has.
+        #[allow(non_snake_case)]
+        pub struct Py {
+            $(pub $name: unsafe extern "C" fn($($arg),*) $(-> $ret)?,)*
+            /// Calls with a null-terminated list of arguments.
+            pub PyObject_CallFunctionObjArgs: unsafe extern "C" fn(*mut PyObject, ...) -> *mut PyObject,
+            pub none: *mut PyObject,
+            pub function_type: *mut PyObject,
+            pub method_type: *mut PyObject,
+            pub cfunction_type: *mut PyObject,
+            pub cmethod_type: *mut PyObject,
+            pub method_descr_type: *mut PyObject,
+            pub classmethod_descr_type: *mut PyObject,
+            pub wrapper_descr_type: *mut PyObject,
+            pub method_wrapper_type: *mut PyObject,
+            pub instance_method_type: *mut PyObject,
+            pub module_type: *mut PyObject,
+            pub type_type: *mut PyObject,
+            /// (major, minor), e.g. (3, 12).
+            pub version: (u32, u32),
+        }
+
+        impl Py {
+            #[allow(non_snake_case)]
+            fn find() -> Option<Py> {
+                let known = |name: &CStr| Some(sym(name)).filter(|at| !at.is_null());
+                let object = |name: &CStr| known(name).map(|at| at.cast::<PyObject>());
+                // The type may be missing where nothing can be of it.
+                let perhaps = |name: &CStr| sym(name).cast::<PyObject>();
+                $(
+                    let name = CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()).ok()?;
+                    // SAFETY: the symbol is CPython's function of that name, with the signature of its headers.
+                    let $name = unsafe {
+                        std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($arg),*) $(-> $ret)?>(known(name)?)
+                    };
+                )*
+                // SAFETY: as above; the function is variadic.
+                let call = unsafe {
+                    std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut PyObject, ...) -> *mut PyObject>(
+                        known(c"PyObject_CallFunctionObjArgs")?,
+                    )
+                };
+                // SAFETY: CPython's function of that name; it returns a static C string that begins with the version.
+                let version = unsafe {
+                    let get = std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> *const c_char>(
+                        known(c"Py_GetVersion")?,
+                    );
+                    CStr::from_ptr(get())
+                }
+                .to_str()
+                .ok()?;
+                let mut parts = version.split(|c: char| !c.is_ascii_digit());
+                Some(Py {
+                    version: (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?),
+                    $($name,)*
+                    PyObject_CallFunctionObjArgs: call,
+                    none: object(c"_Py_NoneStruct")?,
+                    function_type: object(c"PyFunction_Type")?,
+                    method_type: object(c"PyMethod_Type")?,
+                    cfunction_type: object(c"PyCFunction_Type")?,
+                    cmethod_type: perhaps(c"PyCMethod_Type"),
+                    method_descr_type: object(c"PyMethodDescr_Type")?,
+                    classmethod_descr_type: perhaps(c"PyClassMethodDescr_Type"),
+                    wrapper_descr_type: perhaps(c"PyWrapperDescr_Type"),
+                    method_wrapper_type: perhaps(c"_PyMethodWrapper_Type"),
+                    instance_method_type: perhaps(c"PyInstanceMethod_Type"),
+                    module_type: object(c"PyModule_Type")?,
+                    type_type: object(c"PyType_Type")?,
+                })
+            }
+        }
+    };
+}
+
+functions! {
+    Py_GetVersion: fn() -> *const c_char;
+    Py_IncRef: fn(*mut PyObject);
+    Py_DecRef: fn(*mut PyObject);
+    PyErr_Clear: fn();
+    PyErr_Occurred: fn() -> *mut PyObject;
+    PyObject_GetAttrString: fn(*mut PyObject, *const c_char) -> *mut PyObject;
+    PyObject_SetAttrString: fn(*mut PyObject, *const c_char, *mut PyObject) -> c_int;
+    PyObject_Call: fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
+    PyType_IsSubtype: fn(*mut PyObject, *mut PyObject) -> c_int;
+    PyUnicode_AsUTF8AndSize: fn(*mut PyObject, *mut isize) -> *const c_char;
+    PyUnicode_FromStringAndSize: fn(*const c_char, isize) -> *mut PyObject;
+    PyBytes_AsString: fn(*mut PyObject) -> *const c_char;
+    PyBytes_Size: fn(*mut PyObject) -> isize;
+    PyLong_AsLong: fn(*mut PyObject) -> c_long;
+    PyLong_FromLong: fn(c_long) -> *mut PyObject;
+    PyLong_FromUnsignedLong: fn(c_ulong) -> *mut PyObject;
+    PyTuple_New: fn(isize) -> *mut PyObject;
+    PyTuple_GetItem: fn(*mut PyObject, isize) -> *mut PyObject;
+    PyTuple_SetItem: fn(*mut PyObject, isize, *mut PyObject) -> c_int;
+    PyTuple_Size: fn(*mut PyObject) -> isize;
+    PyList_Append: fn(*mut PyObject, *mut PyObject) -> c_int;
+    PyDict_New: fn() -> *mut PyObject;
+    PyDict_SetItemString: fn(*mut PyObject, *const c_char, *mut PyObject) -> c_int;
+    PyDict_GetItemString: fn(*mut PyObject, *const c_char) -> *mut PyObject;
+    PyDict_GetItemWithError: fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
+    PyImport_GetModuleDict: fn() -> *mut PyObject;
+    PyImport_ImportModule: fn(*const c_char) -> *mut PyObject;
+    PyCFunction_NewEx: fn(*mut PyMethodDef, *mut PyObject, *mut PyObject) -> *mut PyObject;
+    PyEval_GetGlobals: fn() -> *mut PyObject;
+    PyFrame_GetCode: fn(*mut PyObject) -> *mut PyObject;
+    PyThread_get_thread_ident: fn() -> c_ulong;
+    PyThreadState_Get: fn() -> *mut c_void;
+    PyThreadState_GetInterpreter: fn(*mut c_void) -> *mut c_void;
+    PyInterpreterState_ThreadHead: fn(*mut c_void) -> *mut c_void;
+    PyThreadState_Next: fn(*mut c_void) -> *mut c_void;
+}
+
+// SAFETY: function pointers and addresses of static objects, the same for every thread.
+unsafe impl Send for Py {}
+// SAFETY: as above; nothing is written after it was found.
+unsafe impl Sync for Py {}
+
+static PY: OnceLock<Option<Py>> = OnceLock::new();
+
+/// The interpreter, found at the first call; `None` if the process holds none that is supported.
+pub fn get() -> Option<&'static Py> {
+    PY.get_or_init(Py::find).as_ref()
+}
+
+/// A reference we own.
+pub struct Owned(*mut PyObject);
+
+impl Owned {
+    /// Takes over a new reference; a null one clears the error and is `None`.
+    ///
+    /// # Safety
+    /// `at` is null or a new reference; the GIL is held, here and when it is dropped.
+    pub unsafe fn new(py: &Py, at: *mut PyObject) -> Option<Owned> {
+        if at.is_null() {
+            // SAFETY: the GIL is held.
+            unsafe { (py.PyErr_Clear)() };
+            return None;
+        }
+        Some(Owned(at))
+    }
+
+    pub fn get(&self) -> *mut PyObject {
+        self.0
+    }
+
+    /// Gives the reference to someone else.
+    pub fn into_raw(self) -> *mut PyObject {
+        let at = self.0;
+        std::mem::forget(self);
+        at
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Some(py) = get() {
+            // SAFETY: we own one reference, and the GIL is held (see `new`).
+            unsafe { (py.Py_DecRef)(self.0) };
+        }
+    }
+}
+
+impl Py {
+    /// An attribute; `None` (and no error left behind) if there is none.
+    ///
+    /// # Safety
+    /// `of` is a live object and the GIL is held.
+    pub unsafe fn attr(&self, of: *mut PyObject, name: &CStr) -> Option<Owned> {
+        // SAFETY: as the caller promises.
+        unsafe { Owned::new(self, (self.PyObject_GetAttrString)(of, name.as_ptr())) }
+    }
+
+    /// The characters of a str; `None` for any other object.
+    ///
+    /// # Safety
+    /// `of` is a live object and the GIL is held.
+    pub unsafe fn text(&self, of: *mut PyObject) -> Option<String> {
+        let mut len = 0;
+        // SAFETY: as the caller promises; a wrong type or lone surrogates set an error, which is cleared.
+        unsafe {
+            let at = (self.PyUnicode_AsUTF8AndSize)(of, &mut len);
+            if at.is_null() {
+                (self.PyErr_Clear)();
+                return None;
+            }
+            let bytes = std::slice::from_raw_parts(at.cast::<u8>(), len as usize);
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        }
+    }
+
+    /// A str attribute.
+    ///
+    /// # Safety
+    /// `of` is a live object and the GIL is held.
+    pub unsafe fn attr_text(&self, of: *mut PyObject, name: &CStr) -> Option<String> {
+        // SAFETY: as the caller promises.
+        unsafe { self.attr(of, name).and_then(|found| self.text(found.get())) }
+    }
+
+    /// An int attribute.
+    ///
+    /// # Safety
+    /// `of` is a live object and the GIL is held.
+    pub unsafe fn attr_int(&self, of: *mut PyObject, name: &CStr) -> Option<i64> {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let found = self.attr(of, name)?;
+            let value = (self.PyLong_AsLong)(found.get());
+            if value == -1 && !(self.PyErr_Occurred)().is_null() {
+                (self.PyErr_Clear)();
+                return None;
+            }
+            Some(value)
+        }
+    }
+
+    /// A module that is imported already; borrowed from `sys.modules`. Null if there is none.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn module(&self, name: &CStr) -> *mut PyObject {
+        // SAFETY: the GIL is held; the lookup swallows its own errors.
+        unsafe { (self.PyDict_GetItemString)((self.PyImport_GetModuleDict)(), name.as_ptr()) }
+    }
+
+    /// A builtin function over ours. Its definition is never freed: the function may outlive everything.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn function(
+        &self,
+        name: &'static CStr,
+        function: FastCall,
+        this: *mut PyObject,
+    ) -> Option<Owned> {
+        let def = Box::leak(Box::new(PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: function as *mut c_void,
+            ml_flags: METH_FASTCALL,
+            ml_doc: std::ptr::null(),
+        }));
+        // SAFETY: the definition lives for ever, and the GIL is held.
+        unsafe {
+            Owned::new(
+                self,
+                (self.PyCFunction_NewEx)(def, this, std::ptr::null_mut()),
+            )
+        }
+    }
+
+    /// A new reference to None.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    #[inline(always)]
+    pub unsafe fn new_none(&self) -> *mut PyObject {
+        if self.version < (3, 12) {
+            // SAFETY: None is never freed; from 3.12 on it is not counted at all.
+            unsafe { (self.Py_IncRef)(self.none) };
+        }
+        self.none
+    }
+}

@@ -1,0 +1,161 @@
+//! What isc-record asks of the probe: `settings.json` of the run's directory.
+
+use crate::json::Json;
+use std::path::{Path, PathBuf};
+
+/// The settings; a missing key has its default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Resident bytes of segments per process.
+    pub ring_bytes: u64,
+    /// Where segments go when the ring is full.
+    pub spill: PathBuf,
+    /// Bytes of spill files per process; beyond them records are lost and counted.
+    pub spill_limit_bytes: u64,
+    /// Modules and paths to record; all if empty.
+    pub include: Vec<String>,
+    /// Modules and paths never to record; stronger than `include`.
+    pub exclude: Vec<String>,
+    /// Whether numpy's functions may be wrapped.
+    pub wrap: bool,
+    /// Whether calls of native functions are recorded.
+    pub native: bool,
+    /// Name of the scope whose first entry starts the recording.
+    pub start_on: Option<String>,
+    pub delay_ms: u64,
+    pub duration_ms: Option<u64>,
+    pub verbose: bool,
+}
+
+impl Settings {
+    /// The settings of the run in `dir`; the defaults where the file cannot be read.
+    pub fn read(dir: &Path) -> Settings {
+        let text = std::fs::read_to_string(dir.join("settings.json")).unwrap_or_default();
+        Settings::parse(&text, dir)
+    }
+
+    fn parse(text: &str, dir: &Path) -> Settings {
+        let json = Json::parse(text).unwrap_or(Json::Null);
+        let whole = |key: &str| {
+            let number = json.get(key)?.number()?;
+            (number >= 0.0).then_some(number as u64)
+        };
+        let flag = |key: &str, default| json.get(key).and_then(Json::bool).unwrap_or(default);
+        let list = |key: &str| json.get(key).map(Json::texts).unwrap_or_default();
+        Settings {
+            ring_bytes: whole("ring_bytes").unwrap_or(8 << 20),
+            spill: json
+                .get("spill")
+                .and_then(Json::text)
+                .map_or_else(|| dir.join("spill"), PathBuf::from),
+            spill_limit_bytes: whole("spill_limit_bytes").unwrap_or(8 << 30),
+            include: list("include"),
+            exclude: list("exclude"),
+            wrap: flag("wrap", true),
+            native: flag("native", true),
+            start_on: json.get("start_on").and_then(Json::text).map(str::to_owned),
+            delay_ms: whole("delay_ms").unwrap_or(0),
+            duration_ms: whole("duration_ms"),
+            verbose: flag("verbose", false),
+        }
+    }
+
+    /// Whether code of `module` in `file` is recorded.
+    pub fn wants(&self, module: &str, file: &str) -> bool {
+        let any = |patterns: &[String]| patterns.iter().any(|p| matches(p, module, file));
+        !any(&self.exclude) && (self.include.is_empty() || any(&self.include))
+    }
+}
+
+/// A pattern with a `/` or a `*` is a path (`*` any characters, `?` one; a folder stands for all below it,
+/// and it may begin anywhere in the path at a folder's border); any other is a module and its submodules.
+fn matches(pattern: &str, module: &str, file: &str) -> bool {
+    if !pattern.contains(['/', '*', '?']) && !pattern.ends_with(".py") {
+        return module == pattern
+            || module
+                .strip_prefix(pattern)
+                .is_some_and(|rest| rest.starts_with('.'));
+    }
+    let pattern = pattern.trim_end_matches('/');
+    let starts = std::iter::once(0).chain(
+        file.char_indices()
+            .filter(|_| !pattern.starts_with('/'))
+            .filter(|&(_, c)| c == '/')
+            .map(|(at, _)| at + 1),
+    );
+    let below = format!("{pattern}/*");
+    starts.into_iter().any(|at| {
+        glob(pattern.as_bytes(), &file.as_bytes()[at..])
+            || glob(below.as_bytes(), &file.as_bytes()[at..])
+    }) || glob(pattern.as_bytes(), module.as_bytes())
+}
+
+/// Shell-like match of the whole text: `*` any run, `?` one byte. Linear back-tracking, to the last star only.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => {
+                let Some((at, from)) = star else { return false };
+                star = Some((at, from + 1));
+                p = at + 1;
+                t = from + 1;
+            }
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_defaults_and_are_read() {
+        let none = Settings::parse("", Path::new("/run"));
+        assert_eq!(
+            (none.ring_bytes, none.spill.as_path()),
+            (8 << 20, Path::new("/run/spill"))
+        );
+        assert!(none.wrap && none.native && none.start_on.is_none() && none.wants("a", "a.py"));
+        let some = Settings::parse(
+            r#"{"ring_bytes": 4096, "spill": "/s", "include": ["app"], "wrap": false, "start_on": "main", "duration_ms": 5}"#,
+            Path::new("/run"),
+        );
+        assert_eq!(
+            (some.ring_bytes, some.duration_ms, some.wrap),
+            (4096, Some(5), false)
+        );
+        assert_eq!(some.start_on.as_deref(), Some("main"));
+        assert!(some.wants("app.model", "/x/app/model.py") && !some.wants("apple", "/x/apple.py"));
+    }
+
+    #[test]
+    fn patterns_are_modules_or_paths() {
+        for (pattern, module, file, expected) in [
+            ("numpy", "numpy.linalg", "/sp/numpy/linalg.py", true),
+            ("numpy", "numpyx", "/sp/numpyx.py", false),
+            ("app.py", "__main__", "/home/app.py", true),
+            ("app.py", "__main__", "/home/myapp.py", false),
+            ("/home/", "m", "/home/x/y.py", true),
+            ("src/*", "m", "/home/src/y.py", true),
+            ("test_*", "test_a", "/x/other.py", true),
+            ("/home/x", "m", "/else/home/x", false),
+        ] {
+            assert_eq!(
+                matches(pattern, module, file),
+                expected,
+                "{pattern} {module} {file}"
+            );
+        }
+    }
+}
