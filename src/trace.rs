@@ -4,6 +4,10 @@
 //! timeline (from isc-merge) has one clock, sorted rows and parents. Which one a file is stands in its
 //! provenance, and both are read with `io::Reader`.
 
+pub mod io;
+pub mod provenance;
 pub mod schema;
 
+pub use io::{Reader, Writer};
+pub use provenance::{Provenance, Stage, Step};
 pub use schema::{Event, Kind, Names, Sym};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Version of the table this build writes, and the newest it reads.
 pub const VERSION: u32 = 1;
@@ -172,11 +173,28 @@ impl Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sym(pub u32);
 
+/// Bytes that a text takes beyond its own: two pointers, two counts, a slot of the index, the allocator's.
+const TEXT_OVERHEAD: usize = 96;
+
 /// Interned texts. Symbols are given in the order of first use and never reused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Names {
     texts: Vec<Arc<str>>,
     index: HashMap<Arc<str>, Sym>,
+    bytes: usize,
+    id: u64,
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Names {
+            texts: Vec::new(),
+            index: HashMap::new(),
+            bytes: 0,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+        }
+    }
 }
 
 impl Names {
@@ -187,6 +205,7 @@ impl Names {
         }
         let sym = Sym(self.texts.len() as u32);
         let text: Arc<str> = text.into();
+        self.bytes += text.len() + TEXT_OVERHEAD;
         self.texts.push(text.clone());
         self.index.insert(text, sym);
         sym
@@ -195,6 +214,21 @@ impl Names {
     /// The text of a symbol of this table; empty for a symbol of another one.
     pub fn text(&self, sym: Sym) -> &str {
         self.texts.get(sym.0 as usize).map_or("", |text| text)
+    }
+
+    /// The symbol of `text`, if it has one.
+    pub fn find(&self, text: &str) -> Option<Sym> {
+        self.index.get(text).copied()
+    }
+
+    /// Tells this table from all others of the process: what was derived from its symbols holds only here.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// About how many bytes of memory the texts take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many texts there are.

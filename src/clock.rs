@@ -1,0 +1,1 @@
+//! Clock domains and snapshots.

@@ -1,0 +1,1 @@
+//! Spans nested, device work joined to its launch.

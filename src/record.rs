@@ -1,0 +1,1 @@
+//! run a program under the probe, drain its spools.
