@@ -577,6 +577,7 @@ fn keep_hours(run: &Run, age: Duration) {
     let age_ms = age.as_millis() as u64;
     if run.settings.delay_ms > 0 && !begun() && age_ms >= run.settings.delay_ms {
         switch(true);
+        crate::python::ask_for_open_frames();
     }
     let Some(duration) = run.settings.duration_ms else {
         return;

@@ -4,16 +4,24 @@
 //! It holds no undefined Python symbol, so any program can load it; [`py`] finds what it needs in the
 //! interpreter that is already in the process.
 //!
-//! Modules stand in the order data flows: [`hot`] writes records, the doors (`monitor` for CPython 3.12+,
-//! `profile` before, `wrap` for numpy's own functions) turn events into them, `api` is what the Python
+//! Modules stand in the order data flows: [`hot`] writes records, the doors ([`monitor`] for CPython 3.12+,
+//! [`profile`] before, [`wrap`] for numpy's own functions) turn events into them, [`api`] is what the Python
 //! module calls.
 
 pub mod hot;
 pub mod py;
 
+mod api;
 mod clock;
 mod code;
 mod json;
+mod monitor;
+mod name;
 mod pool;
+mod profile;
+mod python;
 mod settings;
+mod task;
 mod wrap;
+
+pub use api::{Api, isc_api};

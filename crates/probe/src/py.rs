@@ -200,6 +200,15 @@ impl Drop for Owned {
 }
 
 impl Py {
+    /// The interpreter's version, e.g. "3.12.1".
+    pub fn full_version(&self) -> Option<String> {
+        // SAFETY: returns a static C string.
+        let text = unsafe { CStr::from_ptr((self.Py_GetVersion)()) }
+            .to_str()
+            .ok()?;
+        text.split_whitespace().next().map(str::to_owned)
+    }
+
     /// An attribute; `None` (and no error left behind) if there is none.
     ///
     /// # Safety

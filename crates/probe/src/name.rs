@@ -1,0 +1,355 @@
+//! What a native function is called, and in which library it lives.
+
+use crate::hot;
+use crate::py::{self, Py, PyMethodDef, PyObject};
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Mutex;
+
+// Words of CPython's objects after their head of two, the same from 3.9 to 3.14.
+const FIRST: usize = 2; // m_ml, im_func, d_type, descr: the first field
+const SECOND: usize = 3; // m_self, im_self
+const THIRD: usize = 4; // m_module
+const DESCR_METHOD: usize = 5; // d_method, d_base
+const DESCR_WRAPPED: usize = 6; // d_wrapped
+const TP_NAME: usize = 3;
+
+unsafe fn word(of: *mut PyObject, at: usize) -> *mut PyObject {
+    // SAFETY: the caller knows from the type that the object has this many words.
+    unsafe { *of.cast::<*mut PyObject>().add(at) }
+}
+
+unsafe fn kind(of: *mut PyObject) -> *mut PyObject {
+    // SAFETY: a live object.
+    unsafe { (*of).ob_type }
+}
+
+/// The name in a type itself: "numpy.ndarray" for a static type, "Generator" for one made at run time.
+unsafe fn type_name<'a>(of: *mut PyObject) -> &'a CStr {
+    // SAFETY: `of` is a live type, whose fourth word points to its name.
+    unsafe {
+        let name = word(of, TP_NAME).cast::<c_char>();
+        if name.is_null() {
+            c""
+        } else {
+            CStr::from_ptr(name)
+        }
+    }
+}
+
+/// A callable taken apart.
+enum Native {
+    /// A function or method: its definition, what it is bound to (null for a module's), and its module's name.
+    Function {
+        def: *mut PyMethodDef,
+        this: *mut PyObject,
+        module: *mut PyObject,
+    },
+    /// A method of a type, not bound: the type, name and address.
+    Method {
+        of: *mut PyObject,
+        name: *const c_char,
+        address: *mut c_void,
+    },
+    /// A slot of a type as a method (`__add__`): the descriptor.
+    Slot { descr: *mut PyObject },
+    /// A class, or an object with a `__call__`: may come back into Python.
+    Other,
+}
+
+unsafe fn is_cfunction(py: &Py, callable: *mut PyObject) -> bool {
+    // SAFETY: a live object.
+    unsafe {
+        let ty = kind(callable);
+        ty == py.cfunction_type
+            || ty == py.cmethod_type
+            // Cython's functions begin with the same fields (they hold a PyCMethodObject).
+            || type_name(ty).to_bytes().ends_with(b"cython_function_or_method")
+    }
+}
+
+unsafe fn take_apart(py: &Py, callable: *mut PyObject) -> Native {
+    // SAFETY: each type checked has the fields read.
+    unsafe {
+        let ty = kind(callable);
+        if is_cfunction(py, callable) {
+            return Native::Function {
+                def: word(callable, FIRST).cast(),
+                this: word(callable, SECOND),
+                module: word(callable, THIRD),
+            };
+        }
+        if ty == py.method_type || (ty == py.instance_method_type && !ty.is_null()) {
+            let function = word(callable, FIRST);
+            let this = if ty == py.method_type {
+                word(callable, SECOND)
+            } else {
+                std::ptr::null_mut()
+            };
+            if is_cfunction(py, function) {
+                return Native::Function {
+                    def: word(function, FIRST).cast(),
+                    this,
+                    module: word(function, THIRD),
+                };
+            }
+            if kind(function) == py.instance_method_type && is_cfunction(py, word(function, FIRST))
+            {
+                let function = word(function, FIRST);
+                return Native::Function {
+                    def: word(function, FIRST).cast(),
+                    this,
+                    module: word(function, THIRD),
+                };
+            }
+            return Native::Other;
+        }
+        if ty == py.method_descr_type || (ty == py.classmethod_descr_type && !ty.is_null()) {
+            let def = word(callable, DESCR_METHOD).cast::<PyMethodDef>();
+            return Native::Method {
+                of: word(callable, FIRST),
+                name: (*def).ml_name,
+                address: (*def).ml_meth,
+            };
+        }
+        if ty == py.wrapper_descr_type && !ty.is_null() {
+            return Native::Slot { descr: callable };
+        }
+        if ty == py.method_wrapper_type && !ty.is_null() {
+            return Native::Slot {
+                descr: word(callable, FIRST),
+            };
+        }
+        Native::Other
+    }
+}
+
+/// Whether a bound method is one of a Python function.
+///
+/// # Safety
+/// `method` is a live object of exactly the method type.
+#[inline]
+pub unsafe fn method_is_python(py: &Py, method: *mut PyObject) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { kind(word(method, FIRST)) == py.function_type }
+}
+
+/// Whether what this calls may be Python code: a class's `__init__`, an object's `__call__`.
+///
+/// # Safety
+/// `callable` is a live object.
+pub unsafe fn may_be_python(py: &Py, callable: *mut PyObject) -> bool {
+    // SAFETY: as the caller promises.
+    matches!(unsafe { take_apart(py, callable) }, Native::Other)
+}
+
+/// What tells one native function from another, without asking for its name.
+///
+/// # Safety
+/// `callable` is a live object.
+pub unsafe fn key(py: &Py, callable: *mut PyObject) -> (usize, usize) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match take_apart(py, callable) {
+            Native::Function { def, this, module } => {
+                let of = if this.is_null() {
+                    module
+                } else if is_type(py, this) {
+                    this
+                } else {
+                    kind(this)
+                };
+                (def as usize, of as usize)
+            }
+            Native::Method { address, of, .. } => (address as usize, of as usize),
+            Native::Slot { descr } => (descr as usize, 1),
+            Native::Other if is_type(py, callable) => (callable as usize, 2),
+            Native::Other => (kind(callable) as usize, 3),
+        }
+    }
+}
+
+unsafe fn is_type(py: &Py, of: *mut PyObject) -> bool {
+    // SAFETY: live objects; the check reads their types only.
+    unsafe { kind(of) == py.type_type || (py.PyType_IsSubtype)(kind(of), py.type_type) != 0 }
+}
+
+static IDS: Mutex<Option<HashMap<(usize, usize), u32>>> = Mutex::new(None);
+
+/// The id of a native function's name, defined at its first use.
+///
+/// # Safety
+/// `callable` is a live object, `key` its [`key`], and the GIL is held.
+pub unsafe fn id(py: &Py, callable: *mut PyObject, key: (usize, usize)) -> u32 {
+    let ids = || IDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(&id) = ids().as_ref().and_then(|ids| ids.get(&key)) {
+        return id;
+    }
+    // SAFETY: as the caller promises. The lock is not held: attributes may run Python.
+    let (name, file) = unsafe { describe(py, callable) };
+    let id = hot::define(&name, &file, 0);
+    ids().get_or_insert_default().insert(key, id);
+    id
+}
+
+/// The name and the library of a native callable.
+unsafe fn describe(py: &Py, callable: *mut PyObject) -> (String, String) {
+    // SAFETY: the GIL is held and the objects live, for all calls below.
+    unsafe {
+        match take_apart(py, callable) {
+            Native::Function { def, this, module } => {
+                let name = CStr::from_ptr((*def).ml_name)
+                    .to_string_lossy()
+                    .into_owned();
+                let file = library((*def).ml_meth);
+                let ty = if this.is_null() {
+                    b""
+                } else {
+                    type_name(kind(this)).to_bytes()
+                };
+                let free = this.is_null()
+                    || kind(this) == py.module_type
+                    || ty == b"PyCapsule"
+                    || ty.starts_with(b"pybind11")
+                    || ty.starts_with(b"nanobind");
+                if !free {
+                    let owner = if is_type(py, this) { this } else { kind(this) };
+                    return (format!("{}.{name}", owner_name(py, owner)), file);
+                }
+                let module = if module.is_null() {
+                    None
+                } else {
+                    py.text(module)
+                };
+                let module = module.or_else(|| {
+                    (!this.is_null() && kind(this) == py.module_type)
+                        .then(|| py.attr_text(this, c"__name__"))
+                        .flatten()
+                });
+                (join(module.as_deref(), &name), file)
+            }
+            Native::Method { of, name, address } => {
+                let name = CStr::from_ptr(name).to_string_lossy();
+                (format!("{}.{name}", owner_name(py, of)), library(address))
+            }
+            Native::Slot { descr } => {
+                let name = py
+                    .attr_text(descr, c"__name__")
+                    .unwrap_or_else(|| "?".into());
+                let of = word(descr, FIRST);
+                (
+                    format!("{}.{name}", owner_name(py, of)),
+                    library(word(descr, DESCR_WRAPPED).cast()),
+                )
+            }
+            Native::Other => {
+                let ty = if is_type(py, callable) {
+                    callable
+                } else {
+                    kind(callable)
+                };
+                let file = library(ty.cast());
+                if ty != callable
+                    && let (Some(name), module) = (
+                        py.attr_text(callable, c"__name__"),
+                        py.attr_text(callable, c"__module__"),
+                    )
+                {
+                    return (join(module.as_deref().map(public), &name), file);
+                }
+                (owner_name(py, ty), file)
+            }
+        }
+    }
+}
+
+/// A type's name as a person would write it: "list", "ndarray", "numpy.random.Generator", "InferenceSession".
+unsafe fn owner_name(py: &Py, ty: *mut PyObject) -> String {
+    // SAFETY: `ty` is a live type and the GIL is held.
+    let (name, module) = unsafe {
+        (
+            py.attr_text(ty, c"__qualname__"),
+            py.attr_text(ty, c"__module__"),
+        )
+    };
+    let name = name.unwrap_or_else(|| "?".into());
+    let module = module.unwrap_or_default();
+    let module = public(&module);
+    // The deep modules of a library's binding say nothing; its name is the row's `file`.
+    if module.is_empty()
+        || module == "builtins"
+        || (module, &*name) == ("numpy", "ndarray")
+        || module.matches('.').count() > 1
+    {
+        return name;
+    }
+    format!("{module}.{name}")
+}
+
+/// A module without its private parts: "numpy.random._generator" is "numpy.random".
+fn public(module: &str) -> &str {
+    module.find("._").map_or(module, |at| &module[..at])
+}
+
+fn join(module: Option<&str>, name: &str) -> String {
+    match module.map(public) {
+        Some(module) if !module.is_empty() => format!("{module}.{name}"),
+        _ => name.to_owned(),
+    }
+}
+
+/// The shared library an address lies in, as traces name it; empty if it lies in none.
+pub fn library(address: *mut c_void) -> String {
+    let found = |address: *mut c_void| {
+        let mut info = libc::Dl_info {
+            dli_fname: std::ptr::null(),
+            dli_fbase: std::ptr::null_mut(),
+            dli_sname: std::ptr::null(),
+            dli_saddr: std::ptr::null_mut(),
+        };
+        // SAFETY: `info` is valid to write to; any address may be asked for.
+        (unsafe { libc::dladdr(address, &mut info) } != 0 && !info.dli_fname.is_null())
+            .then_some(info)
+    };
+    let Some(info) = found(address) else {
+        return String::new();
+    };
+    // Ours is what stands in for a function of the interpreter's (see `profile`).
+    let own = library as fn(*mut c_void) -> String as *mut c_void;
+    for python in [py::sym(c"PyDict_Type"), own] {
+        if found(python).is_some_and(|python| python.dli_fbase == info.dli_fbase) {
+            return "python".into();
+        }
+    }
+    // SAFETY: a C string of the loader's, checked not to be null.
+    shorten(&unsafe { CStr::from_ptr(info.dli_fname) }.to_string_lossy()).to_owned()
+}
+
+/// A library's path from where it says something: after site-packages or lib-dynload, else its last part.
+fn shorten(path: &str) -> &str {
+    for folder in ["/site-packages/", "/dist-packages/", "/lib-dynload/"] {
+        if let Some((_, rest)) = path.rsplit_once(folder) {
+            return rest;
+        }
+    }
+    path.rsplit_once('/').map_or(path, |(_, last)| last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_to_what_says_something() {
+        assert_eq!(
+            shorten("/v/lib/python3.12/site-packages/numpy/_core/x.so"),
+            "numpy/_core/x.so"
+        );
+        assert_eq!(shorten("/v/lib-dynload/math.so"), "math.so");
+        assert_eq!(shorten("/lib/libc.so.6"), "libc.so.6");
+        assert_eq!(join(Some("numpy.random._generator"), "f"), "numpy.random.f");
+        assert_eq!(join(Some("_io"), "open"), "_io.open");
+        assert_eq!(join(None, "f"), "f");
+        assert_eq!(library(std::ptr::null_mut()), "");
+    }
+}
