@@ -5,12 +5,12 @@
 //! A trace, in a file or a pipe, is all two commands share; each can rerun from its input alone.
 #![forbid(unsafe_code)]
 
-pub mod analyze; // measures, then rules: timeline -> analysis      formats/analysis-v1.md
-pub mod cli;
-pub mod clock; // clock domains, snapshots: one clock for all rows
-pub mod config; // flags, environment, .inferscope.yaml, defaults
-pub mod correlate; // spans nested, device work joined to its launch
 pub mod error; // what can go wrong, and what to do about it
-pub mod record; // run a program under the probe, drain its spools   formats/spool-v1.md
+pub mod cli; // what the commands share
+pub mod config; // flags, environment, .inferscope.yaml, defaults
+pub mod trace; // the event table: schema, reading, writing         formats/trace-v1.md
+pub mod record; // run a program under the probe, drain its spools  formats/spool-v1.md
+pub mod clock; // clock domains, snapshots: one clock for all rows
+pub mod correlate; // spans nested, device work joined to its launch
+pub mod analyze; // measures, then rules: timeline -> analysis      formats/analysis-v1.md
 pub mod report; // analysis -> HTML, Markdown, JSON
-pub mod trace; // the event table: schema, reading, writing         formats/trace-v1.md // what the commands share

@@ -1,1 +1,4 @@
-//! run a program under the probe, drain its spools.
+//! Follow a program from its launch to its last drained record.
+
+pub mod drain; // records to rows: begins and ends paired, ids to names, ticks to ns
+pub mod states; // CPU time, runnable, blocked, memory and lives, from /proc

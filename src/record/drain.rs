@@ -1,0 +1,634 @@
+//! Records of the spool to rows of the trace: begins and ends paired into spans, ids to names, ticks to ns.
+//!
+//! Nothing here reads a file: bytes come in chain by chain, rows go out. What the bytes claim is checked
+//! (an id without a definition, an end without a begin, a time that runs backwards), never believed.
+
+use std::collections::HashMap;
+
+use inferscope_spool::record::{RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text};
+use serde::Deserialize;
+
+use crate::trace::{Event, Kind, Names, Sym};
+
+/// What makes a process unique in a run: pids are used again, start times are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessKey {
+    pub pid: u32,
+    /// Field 22 of /proc/PID/stat: clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+/// The facts a probe writes first: `Text::Process` of formats/spool-v1.md.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct ProcessFacts {
+    pub ppid: u32,
+    pub ns_per_tick: f64,
+    pub base_monotonic_ns: i64,
+    pub clock: String,
+    pub name: String,
+    pub python: Option<String>,
+    pub host: String,
+    pub forked_from: Option<u32>,
+}
+
+impl Default for ProcessFacts {
+    fn default() -> ProcessFacts {
+        ProcessFacts {
+            ppid: 0,
+            ns_per_tick: 1.0,
+            base_monotonic_ns: 0,
+            clock: "monotonic".into(),
+            name: String::new(),
+            python: None,
+            host: String::new(),
+            forked_from: None,
+        }
+    }
+}
+
+/// What is known of one process of the run.
+#[derive(Debug)]
+pub struct Process {
+    /// Dense number of the process, in the order of appearance.
+    pub id: u32,
+    pub pid: u32,
+    /// Whether a probe wrote anything for it.
+    pub covered: bool,
+    pub facts: ProcessFacts,
+    /// Names of its threads, as they called themselves.
+    pub thread_names: HashMap<u64, String>,
+    /// What the probe could not do, in its words.
+    pub notes: Vec<String>,
+    defined: HashMap<u32, Defined>,
+    threads: HashMap<u64, Thread>,
+    scopes: HashMap<u64, OpenScope>,
+    /// Times at which recording was switched off, in ns, ascending.
+    off_ns: Vec<i64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Defined {
+    name: Sym,
+    file: Option<Sym>,
+    line: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Thread {
+    stack: Vec<OpenFrame>,
+    metadata: Option<String>,
+    last_ns: i64,
+    frames: u64,
+    off_seen: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OpenFrame {
+    id: u32,
+    start_ns: i64,
+    resumed: bool,
+    flow: Option<u64>,
+    /// Set for the outermost frame of a task: which of its segments this is.
+    segment: Option<u64>,
+}
+
+#[derive(Debug)]
+struct OpenScope {
+    id: u32,
+    tid: u64,
+    start_ns: i64,
+    flow: Option<u64>,
+    segment: Option<u64>,
+    metadata: Option<String>,
+}
+
+/// All processes of a run, and the names their rows use.
+#[derive(Debug, Default)]
+pub struct Drain {
+    pub names: Names,
+    processes: HashMap<ProcessKey, Process>,
+    /// Records that could not be understood; the rest of their batch was skipped.
+    pub damaged: u64,
+}
+
+impl Drain {
+    /// The process with this key; it gets the next dense number when it is new.
+    pub fn process(&mut self, key: ProcessKey) -> &mut Process {
+        let id = self.processes.len() as u32;
+        self.processes.entry(key).or_insert_with(|| Process {
+            id,
+            pid: key.pid,
+            covered: false,
+            facts: ProcessFacts::default(),
+            thread_names: HashMap::new(),
+            notes: Vec::new(),
+            defined: HashMap::new(),
+            threads: HashMap::new(),
+            scopes: HashMap::new(),
+            off_ns: Vec::new(),
+        })
+    }
+
+    /// Every process, in the order of its number.
+    pub fn processes(&self) -> Vec<(ProcessKey, &Process)> {
+        let mut all: Vec<_> = self
+            .processes
+            .iter()
+            .map(|(key, process)| (*key, process))
+            .collect();
+        all.sort_by_key(|(_, process)| process.id);
+        all
+    }
+
+    /// Turns whole records of one chain into rows. `tid` 0 is the process's names chain.
+    pub fn records(&mut self, key: ProcessKey, tid: u64, mut bytes: &[u8], out: &mut Vec<Event>) {
+        self.process(key).covered = true;
+        while !bytes.is_empty() {
+            let Some((record, size)) = Record::decode(bytes) else {
+                self.damaged += 1;
+                return;
+            };
+            bytes = &bytes[size..];
+            self.record(key, tid, record, out);
+        }
+    }
+
+    /// Writes how many records a thread has lost since the last call, where it lost them.
+    pub fn lost(&mut self, key: ProcessKey, tid: u64, records: u64, out: &mut Vec<Event>) {
+        let name = self.names.sym("records");
+        let process = self.process(key);
+        let at = process
+            .threads
+            .get(&tid)
+            .map_or(process.facts.base_monotonic_ns, |t| t.last_ns);
+        let mut event = Event::new(Kind::Lost, name, at, process.id, process.pid, tid);
+        event.value = Some(records as f64);
+        out.push(event);
+    }
+
+    /// Ends what is still open: it lasts to its thread's last record, `args.open` says so.
+    pub fn finish(&mut self, out: &mut Vec<Event>) {
+        let open = self.names.sym(r#"{"open":true}"#);
+        let mut keys: Vec<_> = self.processes.keys().copied().collect();
+        keys.sort();
+        for key in keys {
+            let Some(process) = self.processes.get_mut(&key) else {
+                continue;
+            };
+            let mut tids: Vec<_> = process.threads.keys().copied().collect();
+            tids.sort_unstable();
+            for tid in tids {
+                let Some(mut thread) = process.threads.remove(&tid) else {
+                    continue;
+                };
+                let end_ns = thread.last_ns;
+                while let Some(frame) = thread.stack.pop() {
+                    let mut event = process.python(&mut self.names, tid, frame, end_ns);
+                    event.args = Some(open);
+                    out.push(event);
+                }
+                process.threads.insert(tid, thread);
+            }
+            let mut handles: Vec<_> = process.scopes.keys().copied().collect();
+            handles.sort_unstable();
+            for handle in handles {
+                let Some(scope) = process.scopes.remove(&handle) else {
+                    continue;
+                };
+                let end_ns = process
+                    .threads
+                    .get(&scope.tid)
+                    .map_or(scope.start_ns, |t| t.last_ns);
+                let event = process.scope(&mut self.names, scope, end_ns, &[("open", true)]);
+                out.push(event);
+            }
+        }
+    }
+
+    fn record(&mut self, key: ProcessKey, tid: u64, record: Record, out: &mut Vec<Event>) {
+        let names = &mut self.names;
+        let Some(process) = self.processes.get_mut(&key) else {
+            return;
+        };
+        let mut thread = process.threads.remove(&tid).unwrap_or_default();
+        if let Some(at) = process.time_ns(&record) {
+            process.switch_off(names, tid, &mut thread, at, out);
+            thread.last_ns = thread.last_ns.max(at);
+            process.timed(names, tid, &mut thread, record, at, out);
+        } else if let Record::Text(text) = record {
+            match text {
+                Text::Metadata(json) => thread.metadata = Some(json.to_owned()),
+                Text::Define {
+                    id,
+                    line,
+                    name,
+                    file,
+                } => {
+                    let defined = Defined {
+                        name: names.sym(name),
+                        file: (!file.is_empty()).then(|| names.sym(file)),
+                        line: (line != 0).then_some(line),
+                    };
+                    process.defined.insert(id, defined);
+                }
+                Text::Process(json) => match serde_json::from_str::<ProcessFacts>(json) {
+                    Ok(facts) if facts.ns_per_tick.is_finite() && facts.ns_per_tick > 0.0 => {
+                        process.facts = facts;
+                    }
+                    _ => self.damaged += 1,
+                },
+                Text::Thread { name, .. } => {
+                    process.thread_names.insert(tid, name.to_owned());
+                }
+                Text::Note(note) => process.notes.push(note.to_owned()),
+            }
+        }
+        process.threads.insert(tid, thread);
+    }
+}
+
+impl Process {
+    /// The record's time in ns of the process's clock; `None` for a text, which has none.
+    fn time_ns(&self, record: &Record) -> Option<i64> {
+        let ticks = match *record {
+            Record::Begin { time, .. }
+            | Record::End { time, .. }
+            | Record::Span { time, .. }
+            | Record::Mark { time, .. }
+            | Record::ScopeBegin { time, .. }
+            | Record::ScopeEnd { time, .. }
+            | Record::Counter { time, .. }
+            | Record::Switch { time, .. } => time,
+            Record::Clock { ticks, .. } => ticks,
+            Record::Text(_) => return None,
+        };
+        Some(
+            self.facts
+                .base_monotonic_ns
+                .saturating_add(self.ticks_ns(ticks)),
+        )
+    }
+
+    fn ticks_ns(&self, ticks: u64) -> i64 {
+        (ticks as f64 * self.facts.ns_per_tick).round() as i64
+    }
+
+    fn flow(&self, flow: u64) -> Option<u64> {
+        (flow != 0).then_some(u64::from(self.id) << 32 | (flow & 0xffff_ffff))
+    }
+
+    /// Ends frames that were open when recording was switched off: what they did later is unknown.
+    fn switch_off(
+        &self,
+        names: &mut Names,
+        tid: u64,
+        thread: &mut Thread,
+        at: i64,
+        out: &mut Vec<Event>,
+    ) {
+        while let Some(&off_ns) = self.off_ns.get(thread.off_seen) {
+            if off_ns >= at {
+                break;
+            }
+            thread.off_seen += 1;
+            while let Some(frame) = thread.stack.pop_if(|frame| frame.start_ns <= off_ns) {
+                let mut event = self.python(names, tid, frame, off_ns);
+                event.args = Some(names.sym(r#"{"open":true}"#));
+                out.push(event);
+            }
+        }
+    }
+
+    fn timed(
+        &mut self,
+        names: &mut Names,
+        tid: u64,
+        thread: &mut Thread,
+        record: Record,
+        at: i64,
+        out: &mut Vec<Event>,
+    ) {
+        match record {
+            Record::Begin {
+                id, flags, flow, ..
+            } => {
+                let own = self.flow(flow);
+                thread.frames += 1;
+                thread.stack.push(OpenFrame {
+                    id,
+                    start_ns: at,
+                    resumed: flags & RESUMED != 0,
+                    flow: own.or_else(|| thread.stack.last().and_then(|frame| frame.flow)),
+                    segment: own
+                        .map(|_| thread.frames)
+                        .or_else(|| thread.stack.last().and_then(|frame| frame.segment)),
+                });
+            }
+            Record::End { id, flags, .. } => self.end(names, tid, thread, id, flags, at, out),
+            Record::Span {
+                id,
+                kind,
+                dur,
+                extra,
+                ..
+            } => {
+                let kind_of = match kind {
+                    SpanKind::Native => Kind::Native,
+                    SpanKind::Gc => Kind::Gc,
+                    SpanKind::Wait => Kind::Wait,
+                };
+                let mut event = self.row(names, kind_of, id, at, tid);
+                event.dur_ns = Some(self.ticks_ns(dur));
+                event.value = (kind == SpanKind::Gc).then_some(extra as f64);
+                event.flow = thread.stack.last().and_then(|frame| frame.flow);
+                thread.last_ns = thread.last_ns.max(event.end_ns());
+                out.push(event);
+            }
+            Record::Mark { id, flow, .. } => {
+                let mut event = self.row(names, Kind::Mark, id, at, tid);
+                event.args = thread.metadata.take().map(|json| names.sym(&json));
+                event.flow = self
+                    .flow(flow)
+                    .or(thread.stack.last().and_then(|frame| frame.flow));
+                out.push(event);
+            }
+            Record::ScopeBegin {
+                id, handle, flow, ..
+            } => {
+                let top = thread.stack.last();
+                let scope = OpenScope {
+                    id,
+                    tid,
+                    start_ns: at,
+                    flow: self.flow(flow).or(top.and_then(|frame| frame.flow)),
+                    segment: top.and_then(|frame| frame.segment),
+                    metadata: thread.metadata.take(),
+                };
+                self.scopes.insert(handle, scope);
+            }
+            Record::ScopeEnd { flags, handle, .. } => {
+                let Some(scope) = self.scopes.remove(&handle) else {
+                    return;
+                };
+                let segment = thread.stack.last().and_then(|frame| frame.segment);
+                let moved = scope.tid != tid || scope.segment != segment;
+                let facts = [("async", moved), ("raised", flags & RAISED != 0)];
+                let event = self.scope(names, scope, at, &facts);
+                out.push(event);
+            }
+            Record::Counter { id, value, .. } => {
+                let mut event = self.row(names, Kind::Counter, id, at, tid);
+                event.value = Some(value);
+                out.push(event);
+            }
+            Record::Clock {
+                monotonic_ns,
+                realtime_ns,
+                boottime_ns,
+                error_ns,
+                ..
+            } => {
+                let name = names.sym(&self.facts.clock);
+                let mut event = Event::new(Kind::Clock, name, at, self.id, self.pid, tid);
+                let args = serde_json::json!({"monotonic_ns": monotonic_ns, "realtime_ns": realtime_ns,
+                    "boottime_ns": boottime_ns, "error_ns": error_ns});
+                event.args = Some(names.sym(&args.to_string()));
+                out.push(event);
+            }
+            Record::Switch { on, .. } => {
+                if !on {
+                    self.off_ns.push(at);
+                    self.off_ns.sort_unstable();
+                }
+            }
+            Record::Text(_) => {}
+        }
+    }
+
+    /// Ends the innermost frame with this id. Frames above it whose own end never came end with it; an end
+    /// whose begin was before recording started has no span.
+    #[allow(clippy::too_many_arguments)]
+    fn end(
+        &self,
+        names: &mut Names,
+        tid: u64,
+        thread: &mut Thread,
+        id: u32,
+        flags: u32,
+        at: i64,
+        out: &mut Vec<Event>,
+    ) {
+        let Some(depth) = thread.stack.iter().rposition(|frame| frame.id == id) else {
+            return;
+        };
+        for frame in thread.stack.drain(depth + 1..).rev() {
+            let mut event = self.python(names, tid, frame, at);
+            event.args = Some(names.sym(r#"{"open":true}"#));
+            out.push(event);
+        }
+        let Some(frame) = thread.stack.pop() else {
+            return;
+        };
+        let facts = [
+            ("resumed", frame.resumed),
+            ("suspended", flags & SUSPENDED != 0),
+            ("raised", flags & RAISED != 0),
+        ];
+        let mut event = self.python(names, tid, frame, at);
+        event.args = args(None, &facts).map(|json| names.sym(&json));
+        out.push(event);
+    }
+
+    fn row(&self, names: &mut Names, kind: Kind, id: u32, at: i64, tid: u64) -> Event {
+        let defined = self.defined.get(&id).copied().unwrap_or_else(|| Defined {
+            name: names.sym("(name lost)"),
+            file: None,
+            line: None,
+        });
+        let mut event = Event::new(kind, defined.name, at, self.id, self.pid, tid);
+        event.file = defined.file;
+        event.line = defined.line;
+        event
+    }
+
+    fn python(&self, names: &mut Names, tid: u64, frame: OpenFrame, end_ns: i64) -> Event {
+        let mut event = self.row(names, Kind::Python, frame.id, frame.start_ns, tid);
+        event.dur_ns = Some(end_ns.saturating_sub(frame.start_ns).max(0));
+        event.flow = frame.flow;
+        event
+    }
+
+    fn scope(
+        &self,
+        names: &mut Names,
+        scope: OpenScope,
+        end_ns: i64,
+        facts: &[(&str, bool)],
+    ) -> Event {
+        let mut event = self.row(names, Kind::Scope, scope.id, scope.start_ns, scope.tid);
+        event.dur_ns = Some(end_ns.saturating_sub(scope.start_ns).max(0));
+        event.flow = scope.flow;
+        event.args = args(scope.metadata.as_deref(), facts).map(|json| names.sym(&json));
+        event
+    }
+}
+
+/// The user's metadata and our own facts that hold, as one JSON object; `None` when there is nothing to say.
+fn args(metadata: Option<&str>, facts: &[(&str, bool)]) -> Option<String> {
+    let mut object = match metadata.map(serde_json::from_str) {
+        Some(Ok(serde_json::Value::Object(object))) => object,
+        Some(_) | None => serde_json::Map::new(),
+    };
+    for (name, _) in facts.iter().filter(|(_, holds)| *holds) {
+        object.insert((*name).into(), true.into());
+    }
+    (!object.is_empty()).then(|| serde_json::Value::Object(object).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: ProcessKey = ProcessKey {
+        pid: 10,
+        start_ticks: 1,
+    };
+
+    fn bytes(records: &[Record]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for record in records {
+            let words = match record {
+                Record::Text(text) => text.encode(),
+                fixed => fixed
+                    .words()
+                    .map(|w| w.as_slice().to_vec())
+                    .unwrap_or_default(),
+            };
+            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        }
+        bytes
+    }
+
+    /// What the records of one thread become, as `name start+dur args flow`.
+    fn rows(records: &[Record]) -> Vec<String> {
+        let mut drain = Drain::default();
+        let mut out = Vec::new();
+        let defines: Vec<Record> = [(1, "f"), (2, "g"), (3, "s")]
+            .into_iter()
+            .map(|(id, name)| {
+                Record::Text(Text::Define {
+                    id,
+                    line: id,
+                    name,
+                    file: "a.py",
+                })
+            })
+            .collect();
+        drain.records(KEY, 0, &bytes(&defines), &mut out);
+        drain.records(KEY, 7, &bytes(records), &mut out);
+        drain.finish(&mut out);
+        out.iter()
+            .map(|e| {
+                let args = e.args.map_or("-", |args| drain.names.text(args));
+                let flow = e.flow.map_or(0, |flow| flow);
+                format!(
+                    "{} {}+{} {args} {flow}",
+                    drain.names.text(e.name),
+                    e.start_ns,
+                    e.dur_ns.unwrap_or(-1)
+                )
+            })
+            .collect()
+    }
+
+    fn begin(time: u64, id: u32) -> Record<'static> {
+        Record::Begin {
+            time,
+            id,
+            flags: 0,
+            flow: 0,
+        }
+    }
+
+    fn end(time: u64, id: u32) -> Record<'static> {
+        Record::End { time, id, flags: 0 }
+    }
+
+    #[test]
+    fn calls_nest_and_recursion_pairs_the_innermost() {
+        let got = rows(&[begin(1, 1), begin(2, 1), end(3, 1), end(9, 1)]);
+        assert_eq!(got, ["f 2+1 - 0", "f 1+8 - 0"]);
+    }
+
+    #[test]
+    fn an_end_that_never_came_ends_with_its_caller_and_a_begin_that_never_came_is_no_span() {
+        let got = rows(&[end(1, 2), begin(2, 1), begin(3, 2), end(9, 1)]);
+        assert_eq!(got, [r#"g 3+6 {"open":true} 0"#, "f 2+7 - 0"]);
+    }
+
+    #[test]
+    fn what_is_open_at_the_end_lasts_to_the_last_record() {
+        let got = rows(&[begin(2, 1), begin(3, 2), end(9, 2)]);
+        assert_eq!(got, ["g 3+6 - 0", r#"f 2+7 {"open":true} 0"#]);
+    }
+
+    #[test]
+    fn a_task_gives_its_flow_to_what_it_calls_and_a_scope_across_an_await_is_async() {
+        let task = |time, flags| Record::Begin {
+            time,
+            id: 1,
+            flags,
+            flow: 5,
+        };
+        let got = rows(&[
+            task(1, 0),
+            Record::Text(Text::Metadata(r#"{"n":1}"#)),
+            Record::ScopeBegin {
+                time: 2,
+                id: 3,
+                handle: 1,
+                flow: 5,
+            },
+            begin(3, 2),
+            end(4, 2),
+            Record::End {
+                time: 5,
+                id: 1,
+                flags: SUSPENDED,
+            },
+            task(8, RESUMED),
+            Record::ScopeEnd {
+                time: 9,
+                id: 3,
+                flags: 0,
+                handle: 1,
+            },
+            end(10, 1),
+        ]);
+        assert_eq!(
+            got,
+            [
+                "g 3+1 - 5",
+                r#"f 1+4 {"suspended":true} 5"#,
+                r#"s 2+7 {"async":true,"n":1} 5"#,
+                r#"f 8+2 {"resumed":true} 5"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn switching_off_ends_what_is_open() {
+        let off = Record::Switch { time: 4, on: false };
+        let got = rows(&[begin(1, 1), off, begin(9, 2), end(10, 2)]);
+        assert_eq!(got, [r#"f 1+3 {"open":true} 0"#, "g 9+1 - 0"]);
+    }
+
+    #[test]
+    fn damaged_bytes_are_counted_and_end_their_batch() {
+        let mut drain = Drain::default();
+        let mut out = Vec::new();
+        drain.records(KEY, 7, &[0xff; 48], &mut out);
+        assert_eq!((drain.damaged, out.len()), (1, 0));
+    }
+}

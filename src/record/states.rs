@@ -1,0 +1,562 @@
+//! What threads did while nobody called us, read from /proc: CPU time, runnable, blocked, memory, lives.
+//!
+//! Costs the program nothing and sees threads and processes that no probe covers. The kernel's counters are
+//! exact; where inside a window the thread waited is not known, so a `wait` row is the window and its value
+//! the time waited. What a thread did between our last look and its end is missing from both.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use super::drain::{Drain, ProcessKey};
+use crate::trace::{Event, Kind};
+
+/// /proc's clock tick is 1/100 s on Linux, whatever the kernel's own is (`man 5 proc`, USER_HZ).
+const TICK_NS: i64 = 10_000_000;
+
+/// Waits are written once they come to this much, so that a thread that hardly waits writes hardly a row.
+const LEAST_WAIT_NS: i64 = 1_000_000;
+
+/// A reading of the clocks that rows of this module are placed by, in ns.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub monotonic_ns: i64,
+    pub realtime_ns: i64,
+    pub boottime_ns: i64,
+}
+
+/// Follows every process below one of ours.
+#[derive(Debug)]
+pub struct States {
+    root: u32,
+    host: String,
+    lives: BTreeMap<ProcessKey, Life>,
+}
+
+#[derive(Debug)]
+struct Life {
+    ppid: u32,
+    name: String,
+    /// Why no probe can be in it, as far as one sees from outside.
+    reason: String,
+    start_ns: i64,
+    start_realtime_ns: i64,
+    last_ns: i64,
+    cpu_ns: i64,
+    rss_bytes: i64,
+    alive: bool,
+    threads: BTreeMap<u64, ThreadLife>,
+}
+
+#[derive(Debug)]
+struct ThreadLife {
+    name: String,
+    first_ns: i64,
+    last_ns: i64,
+    /// Start of the window not yet written, and what the counters were then.
+    window_ns: i64,
+    window: Scheduled,
+    last: Scheduled,
+    counted_ns: i64,
+}
+
+/// The two sums of /proc/PID/task/TID/schedstat.
+#[derive(Clone, Copy, Debug, Default)]
+struct Scheduled {
+    cpu_ns: i64,
+    runnable_ns: i64,
+}
+
+impl States {
+    /// Follows the children of process `root`, and theirs.
+    pub fn new(root: u32) -> States {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        States {
+            root,
+            host: host.trim().to_owned(),
+            lives: BTreeMap::new(),
+        }
+    }
+
+    /// Looks once at every process and thread, and writes what changed.
+    pub fn look(&mut self, now: Now, drain: &mut Drain, out: &mut Vec<Event>) {
+        let mut seen = HashSet::new();
+        let mut queue = children(self.root);
+        while let Some(pid) = queue.pop() {
+            let Some(stat) = Stat::read(&format!("/proc/{pid}/stat")) else {
+                continue;
+            };
+            let key = ProcessKey {
+                pid,
+                start_ticks: stat.start_ticks,
+            };
+            if !seen.insert(key) {
+                continue;
+            }
+            queue.extend(children(pid));
+            let number = drain.process(key).id;
+            let life = self
+                .lives
+                .entry(key)
+                .or_insert_with(|| Life::new(pid, &stat, now));
+            // A zombie keeps its sums but has no memory, no executable and no threads worth a look.
+            life.cpu_ns = life.cpu_ns.max(stat.cpu_ns);
+            life.last_ns = now.monotonic_ns;
+            if stat.state == 'Z' {
+                continue;
+            }
+            life.describe(pid, &stat);
+            life.memory(pid, number, now, drain, out);
+            life.look_at_threads(pid, number, now, drain, out);
+        }
+        for (key, life) in &mut self.lives {
+            if life.alive && !seen.contains(key) {
+                life.alive = false;
+                let number = drain.process(*key).id;
+                life.flush(*key, number, drain, out);
+            }
+        }
+    }
+
+    /// Writes the rest, and one row for each process and thread. `status` is the exit of the program itself;
+    /// `uncovered` has what a bootstrap wrote about processes it could not cover.
+    pub fn finish(
+        &mut self,
+        status: Option<(u32, i32)>,
+        uncovered: &BTreeMap<u32, String>,
+        drain: &mut Drain,
+        out: &mut Vec<Event>,
+    ) {
+        let mut lives = std::mem::take(&mut self.lives);
+        for (key, life) in &mut lives {
+            let number = drain.process(*key).id;
+            if life.alive {
+                life.flush(*key, number, drain, out);
+            }
+        }
+        let rows: Vec<_> = drain
+            .processes()
+            .into_iter()
+            .map(|(key, process)| {
+                let facts = process.facts.clone();
+                (
+                    key,
+                    process.id,
+                    process.covered,
+                    facts,
+                    process.thread_names.clone(),
+                    process.notes.clone(),
+                )
+            })
+            .collect();
+        for (key, number, covered, facts, thread_names, notes) in rows {
+            let life = lives.get(&key);
+            let name = if covered && !facts.name.is_empty() {
+                facts.name.clone()
+            } else {
+                life.map_or_else(|| format!("pid {}", key.pid), |life| life.name.clone())
+            };
+            let start_ns = life.map_or(facts.base_monotonic_ns, |life| life.start_ns);
+            let sym = drain.names.sym(&name);
+            let mut row = Event::new(
+                Kind::Process,
+                sym,
+                start_ns,
+                number,
+                key.pid,
+                u64::from(key.pid),
+            );
+            row.dur_ns = life.map(|life| (life.last_ns - start_ns).max(0));
+            let reason = match (covered, uncovered.get(&key.pid), life) {
+                (true, ..) => None,
+                (false, Some(said), _) => Some(said.clone()),
+                (false, None, Some(life)) => Some(life.reason.clone()),
+                (false, None, None) => Some("it ended before it could be looked at".to_owned()),
+            };
+            let args = serde_json::json!({
+                "host": if facts.host.is_empty() { &self.host } else { &facts.host },
+                "pid": key.pid,
+                "ppid": life.map_or(facts.ppid, |life| life.ppid),
+                "start_realtime_ns": life.map(|life| life.start_realtime_ns),
+                "python": facts.python,
+                "covered": covered,
+                "reason": reason,
+                "notes": notes,
+                "exit": status.filter(|(pid, _)| *pid == key.pid).map(|(_, status)| status),
+                "cpu_ns": life.map(|life| life.cpu_ns),
+            });
+            row.args = Some(drain.names.sym(&without_nulls(args).to_string()));
+            out.push(row);
+            for (tid, thread) in life.map(|life| &life.threads).into_iter().flatten() {
+                let name = thread_names.get(tid).unwrap_or(&thread.name);
+                let sym = drain.names.sym(name);
+                let mut row = Event::new(Kind::Thread, sym, thread.first_ns, number, key.pid, *tid);
+                row.dur_ns = Some(thread.last_ns - thread.first_ns);
+                let args = serde_json::json!({"cpu_ns": thread.last.cpu_ns, "runnable_ns": thread.last.runnable_ns});
+                row.args = Some(drain.names.sym(&args.to_string()));
+                out.push(row);
+            }
+        }
+    }
+}
+
+impl Life {
+    fn new(pid: u32, stat: &Stat, now: Now) -> Life {
+        let age_ns = (now.boottime_ns - stat.start_ticks as i64 * TICK_NS).max(0);
+        Life {
+            ppid: stat.ppid,
+            name: stat.comm.clone(),
+            reason: reason(pid),
+            start_ns: now.monotonic_ns - age_ns,
+            start_realtime_ns: now.realtime_ns - age_ns,
+            last_ns: now.monotonic_ns,
+            cpu_ns: 0,
+            rss_bytes: 0,
+            alive: true,
+            threads: BTreeMap::new(),
+        }
+    }
+
+    /// An exec changes what a process is: name and reason are those of the last program it ran.
+    fn describe(&mut self, pid: u32, stat: &Stat) {
+        if self.name != stat.comm {
+            self.name.clone_from(&stat.comm);
+            self.reason = reason(pid);
+        }
+    }
+
+    fn memory(&mut self, pid: u32, number: u32, now: Now, drain: &mut Drain, out: &mut Vec<Event>) {
+        let pages = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+        let Some(pages) = pages
+            .split(' ')
+            .nth(1)
+            .and_then(|word| word.parse::<i64>().ok())
+        else {
+            return;
+        };
+        let rss_bytes = pages.saturating_mul(PAGE_BYTES);
+        // A row for each change of 1 % keeps the curve and not the noise.
+        if (rss_bytes - self.rss_bytes).abs() > self.rss_bytes / 100 {
+            self.rss_bytes = rss_bytes;
+            let sym = drain.names.sym("process.rss_bytes");
+            let mut row = Event::new(
+                Kind::Counter,
+                sym,
+                now.monotonic_ns,
+                number,
+                pid,
+                u64::from(pid),
+            );
+            row.value = Some(rss_bytes as f64);
+            out.push(row);
+        }
+    }
+
+    fn look_at_threads(
+        &mut self,
+        pid: u32,
+        number: u32,
+        now: Now,
+        drain: &mut Drain,
+        out: &mut Vec<Event>,
+    ) {
+        let mut cpu_ns = 0;
+        for tid in numbers(Path::new(&format!("/proc/{pid}/task"))) {
+            let task = format!("/proc/{pid}/task/{tid}");
+            let Some(sums) = Scheduled::read(&format!("{task}/schedstat")) else {
+                continue;
+            };
+            let thread = self.threads.entry(tid).or_insert_with(|| {
+                // A thread that is new to us and has run for less than the window began inside of it.
+                let age_ns = Stat::read(&format!("{task}/stat")).map_or(0, |stat| {
+                    (now.boottime_ns - stat.start_ticks as i64 * TICK_NS).max(0)
+                });
+                let first_ns = now.monotonic_ns - age_ns.max(sums.cpu_ns + sums.runnable_ns);
+                ThreadLife {
+                    name: String::new(),
+                    first_ns,
+                    last_ns: first_ns,
+                    window_ns: first_ns,
+                    window: Scheduled::default(),
+                    last: Scheduled::default(),
+                    counted_ns: -1,
+                }
+            });
+            if let Ok(name) = fs::read_to_string(format!("{task}/comm")) {
+                thread.name = name.trim_end().to_owned();
+            }
+            let busy = sums.cpu_ns != thread.last.cpu_ns;
+            let was_idle =
+                thread.last.cpu_ns == thread.window.cpu_ns && thread.last_ns > thread.window_ns;
+            // Idle windows grow until the thread runs again; a window in which it ran ends now.
+            if busy && was_idle {
+                thread.write(pid, number, tid, drain, out);
+            }
+            thread.last = sums;
+            thread.last_ns = now.monotonic_ns;
+            if busy {
+                thread.write(pid, number, tid, drain, out);
+            }
+            cpu_ns += sums.cpu_ns;
+        }
+        self.cpu_ns = self.cpu_ns.max(cpu_ns);
+    }
+
+    fn flush(&mut self, key: ProcessKey, number: u32, drain: &mut Drain, out: &mut Vec<Event>) {
+        for (tid, thread) in &mut self.threads {
+            thread.write(key.pid, number, *tid, drain, out);
+        }
+        let sym = drain.names.sym("process.cpu_ns");
+        let mut row = Event::new(
+            Kind::Counter,
+            sym,
+            self.last_ns,
+            number,
+            key.pid,
+            u64::from(key.pid),
+        );
+        row.value = Some(self.cpu_ns as f64);
+        out.push(row);
+    }
+}
+
+impl ThreadLife {
+    /// Writes the window up to `last_ns` and starts the next one there.
+    fn write(&mut self, pid: u32, number: u32, tid: u64, drain: &mut Drain, out: &mut Vec<Event>) {
+        let dur_ns = self.last_ns - self.window_ns;
+        let cpu_ns = self.last.cpu_ns - self.window.cpu_ns;
+        let runnable_ns = (self.last.runnable_ns - self.window.runnable_ns).clamp(0, dur_ns);
+        let blocked_ns = (dur_ns - cpu_ns - runnable_ns).max(0);
+        for (name, waited_ns) in [("runnable", runnable_ns), ("blocked", blocked_ns)] {
+            if waited_ns >= LEAST_WAIT_NS {
+                let sym = drain.names.sym(name);
+                let mut row = Event::new(Kind::Wait, sym, self.window_ns, number, pid, tid);
+                row.dur_ns = Some(dur_ns);
+                row.value = Some(waited_ns as f64);
+                out.push(row);
+            }
+        }
+        if self.last.cpu_ns != self.counted_ns {
+            self.counted_ns = self.last.cpu_ns;
+            let sym = drain.names.sym("thread.cpu_ns");
+            let mut row = Event::new(Kind::Counter, sym, self.last_ns, number, pid, tid);
+            row.value = Some(self.last.cpu_ns as f64);
+            out.push(row);
+        }
+        self.window_ns = self.last_ns;
+        self.window = self.last;
+    }
+}
+
+/// Bytes of a page, as /proc/PID/statm counts them on x86-64 and most arm64 kernels.
+const PAGE_BYTES: i64 = 4096;
+
+/// The fields of a /proc stat line that matter here.
+#[derive(Debug)]
+struct Stat {
+    comm: String,
+    state: char,
+    ppid: u32,
+    cpu_ns: i64,
+    start_ticks: u64,
+}
+
+impl Stat {
+    fn read(path: &str) -> Option<Stat> {
+        Stat::parse(&fs::read_to_string(path).ok()?)
+    }
+
+    /// The name stands in parentheses and may hold any character, parentheses too: split at the last one.
+    fn parse(line: &str) -> Option<Stat> {
+        let (left, right) = line.rsplit_once(')')?;
+        let fields: Vec<&str> = right.split_ascii_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        Some(Stat {
+            comm: left.split_once('(')?.1.to_owned(),
+            state: fields.first()?.chars().next()?,
+            ppid: number(4)? as u32,
+            cpu_ns: (number(14)? as i64)
+                .saturating_add(number(15)? as i64)
+                .saturating_mul(TICK_NS),
+            start_ticks: number(22)?,
+        })
+    }
+}
+
+impl Scheduled {
+    fn read(path: &str) -> Option<Scheduled> {
+        let text = fs::read_to_string(path).ok()?;
+        let mut words = text.split_ascii_whitespace().map(str::parse::<i64>);
+        Some(Scheduled {
+            cpu_ns: words.next()?.ok()?,
+            runnable_ns: words.next()?.ok()?,
+        })
+    }
+}
+
+/// Start time of a process as [`ProcessKey`] has it; `None` when it is gone.
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    Stat::read(&format!("/proc/{pid}/stat")).map(|stat| stat.start_ticks)
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let mut all = Vec::new();
+    for tid in numbers(Path::new(&format!("/proc/{pid}/task"))) {
+        let list =
+            fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
+        all.extend(
+            list.split_ascii_whitespace()
+                .filter_map(|word| word.parse::<u32>().ok()),
+        );
+    }
+    all
+}
+
+fn numbers(folder: &Path) -> Vec<u64> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut all: Vec<u64> = entries
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect();
+    all.sort_unstable();
+    all
+}
+
+/// Why a process without a probe has none. Looks at flags and at whether our variable is there; keeps neither.
+fn reason(pid: u32) -> String {
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let exe = exe
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    if !exe.contains("python") && !exe.contains("pypy") {
+        return "it is not a Python program, or one with Python inside that reads no PYTHONPATH (frozen)".to_owned();
+    }
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let flags = line
+        .split(|byte| *byte == 0)
+        .skip(1)
+        .take_while(|arg| arg.starts_with(b"-") && arg.len() > 1);
+    for flag in flags {
+        // The program's own arguments begin after -c or -m: what follows is not ours to look at.
+        if flag == b"-c" || flag == b"-m" || flag.starts_with(b"--") {
+            break;
+        }
+        if flag.contains(&b'I') {
+            return "Python runs isolated (-I)".to_owned();
+        }
+        if flag.contains(&b'E') {
+            return "Python ignores its environment (-E)".to_owned();
+        }
+        if flag.contains(&b'S') {
+            return "Python runs without its site module (-S)".to_owned();
+        }
+    }
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    if !environment
+        .split(|byte| *byte == 0)
+        .any(|entry| entry.starts_with(b"INFERSCOPE_SPOOL="))
+    {
+        return "it was started with an environment of its own, without ours".to_owned();
+    }
+    format!("{exe} did not load the probe")
+}
+
+fn without_nulls(mut value: serde_json::Value) -> serde_json::Value {
+    if let Some(object) = value.as_object_mut() {
+        object.retain(|_, value| {
+            !value.is_null() && value.as_array().is_none_or(|array| !array.is_empty())
+        });
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    fn now(ns: i64) -> Now {
+        Now {
+            monotonic_ns: ns,
+            realtime_ns: ns,
+            boottime_ns: ns,
+        }
+    }
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let line = "7 (a) b) (c) R 1 7 7 0 -1 4 1 0 0 0 3 4 0 0 20 0 1 0 99 1 1";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!(
+            (stat.comm.as_str(), stat.state, stat.ppid),
+            ("a) b) (c", 'R', 1)
+        );
+        assert_eq!((stat.cpu_ns, stat.start_ticks), (7 * TICK_NS, 99));
+        assert!(Stat::parse("7 (a").is_none());
+    }
+
+    #[test]
+    fn windows_add_up_to_the_threads_life() {
+        let mut drain = Drain::default();
+        let mut out = Vec::new();
+        let mut thread = ThreadLife {
+            name: String::new(),
+            first_ns: 0,
+            last_ns: 100_000_000,
+            window_ns: 0,
+            window: Scheduled::default(),
+            last: Scheduled {
+                cpu_ns: 30_000_000,
+                runnable_ns: 20_000_000,
+            },
+            counted_ns: -1,
+        };
+        thread.write(1, 0, 1, &mut drain, &mut out);
+        let waited: Vec<_> = out
+            .iter()
+            .filter(|e| e.kind == Kind::Wait)
+            .map(|e| e.value)
+            .collect();
+        assert_eq!(waited, [Some(20e6), Some(50e6)]);
+        assert_eq!(out.last().and_then(|e| e.value), Some(30e6));
+    }
+
+    #[test]
+    fn a_child_that_waits_is_seen_waiting_and_gets_its_rows() {
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (mut drain, mut out) = (Drain::default(), Vec::new());
+        let mut states = States::new(std::process::id());
+        let key = ProcessKey {
+            pid: child.id(),
+            start_ticks: start_ticks(child.id()).unwrap(),
+        };
+        let base = key.start_ticks as i64 * TICK_NS;
+        states.look(now(base + 1_000_000_000), &mut drain, &mut out);
+        states.look(now(base + 2_000_000_000), &mut drain, &mut out);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        states.look(now(base + 3_000_000_000), &mut drain, &mut out);
+        states.finish(Some((key.pid, 0)), &BTreeMap::new(), &mut drain, &mut out);
+        let number = drain.process(key).id;
+        let mine = |kind| {
+            out.iter()
+                .filter(move |e| e.kind == kind && e.process == number)
+        };
+        let blocked: f64 = mine(Kind::Wait)
+            .filter(|e| drain.names.text(e.name) == "blocked")
+            .filter_map(|e| e.value)
+            .sum();
+        assert!(blocked > 1.5e9, "{blocked}");
+        let row = mine(Kind::Process).next().unwrap();
+        let args = drain.names.text(row.args.unwrap());
+        assert!(
+            args.contains(r#""covered":false"#) && args.contains("not a Python program"),
+            "{args}"
+        );
+        assert_eq!(mine(Kind::Thread).count(), 1);
+    }
+}
