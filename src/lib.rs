@@ -14,3 +14,4 @@ pub mod clock; // clock domains, snapshots: one clock for all rows
 pub mod correlate; // spans nested, device work joined to its launch
 pub mod analyze; // measures, then rules: timeline -> analysis      formats/analysis-v1.md
 pub mod report; // analysis -> HTML, Markdown, JSON
+pub mod stages; // the commands one after the other, for `inferscope`
