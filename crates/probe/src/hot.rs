@@ -74,6 +74,8 @@ static BEGUN: AtomicBool = AtomicBool::new(false);
 static FAILED: AtomicBool = AtomicBool::new(false);
 /// A record came since the helper looked.
 static BUSY: AtomicBool = AtomicBool::new(false);
+/// When the helper is to start again, in ticks; 0 = it runs, or need not.
+static RESTART: AtomicU64 = AtomicU64::new(0);
 static FORKED_FROM: AtomicU32 = AtomicU32::new(0);
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 static NAMES: Mutex<Option<Names>> = Mutex::new(None);
@@ -158,12 +160,33 @@ pub fn on() -> bool {
 #[inline(always)]
 fn push(words: &[u64], thread: &mut Thread) -> bool {
     if !BUSY.load(Relaxed) {
-        BUSY.store(true, Relaxed);
+        stir();
     }
     match &mut thread.producer {
         Some(producer) => producer.push(words),
         None => open_chain(thread) && thread.producer.as_mut().is_some_and(|p| p.push(words)),
     }
+}
+
+/// First record since the helper looked: tells it that there is work, or starts it again after a fork.
+#[cold]
+fn stir() {
+    let at = RESTART.load(Relaxed);
+    if at == 0 {
+        BUSY.store(true, Relaxed);
+    } else if now() >= at && RESTART.swap(0, Relaxed) != 0 {
+        start_helper();
+    }
+}
+
+/// How long after a fork the helper stays away: Python 3.13 looks for threads to warn of after its own hooks, a few
+/// µs later. Far longer than that, and short against what ready segments last.
+const AFTER_FORK_US: u64 = 2000;
+
+/// Lets the next record, a moment from now, start the helper that [`stop_helper`] ended.
+pub fn start_helper_soon() {
+    RESTART.store(now() + AFTER_FORK_US * micro(), Relaxed);
+    BUSY.store(false, Relaxed);
 }
 
 /// Writes one record to this thread's chain.
@@ -342,7 +365,7 @@ fn open(run: &'static Run) -> Result<&'static Process, String> {
         ring_bytes: run.settings.ring_bytes,
         spill_limit_bytes: run.settings.spill_limit_bytes,
     };
-    let (pid, start_ticks) = (std::process::id(), clock::raw());
+    let (pid, start_ticks) = identity(&run.dir);
     let pool = Pool::create(&settings, pid, start_ticks).map_err(|error| {
         FAILED.store(true, Relaxed);
         ON.store(false, Relaxed);
@@ -381,6 +404,23 @@ fn open(run: &'static Run) -> Result<&'static Process, String> {
     PROCESS.store(std::ptr::from_ref(process).cast_mut(), Release);
     start_helper();
     Ok(process)
+}
+
+/// Process id and start time, in clock ticks since boot as `/proc/PID/stat` has it (field 22 of proc(5)). A process
+/// that has executed a new program keeps both, so a number that is in use is passed over.
+fn identity(dir: &Path) -> (u32, u64) {
+    let pid = std::process::id();
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let start = after_name
+        .split(' ')
+        .nth(19)
+        .and_then(|field| field.parse().ok());
+    let mut start: u64 = start.unwrap_or_else(clock::raw);
+    while dir.join(format!("{pid}-{start}")).exists() {
+        start += 1;
+    }
+    (pid, start)
 }
 
 /// The process's facts as JSON: pids, the clock's base and rate, names.
@@ -620,6 +660,7 @@ extern "C" fn after_fork() {
 
 extern "C" fn in_child() {
     PROCESS.store(std::ptr::null_mut(), Release);
+    RESTART.store(0, Relaxed);
     // SAFETY: no arguments, cannot fail.
     FORKED_FROM.store(unsafe { libc::getppid() } as u32, Relaxed);
     let at = thread();

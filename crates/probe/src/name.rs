@@ -13,6 +13,12 @@ const THIRD: usize = 4; // m_module
 const DESCR_METHOD: usize = 5; // d_method, d_base
 const DESCR_WRAPPED: usize = 6; // d_wrapped
 const TP_NAME: usize = 3;
+const TP_CALL: usize = 16;
+const TP_FLAGS: usize = 21;
+const TP_INIT: usize = 37;
+const TP_NEW: usize = 39;
+/// `Py_TPFLAGS_HEAPTYPE` (object.h).
+const HEAP_TYPE: usize = 1 << 9;
 
 unsafe fn word(of: *mut PyObject, at: usize) -> *mut PyObject {
     // SAFETY: the caller knows from the type that the object has this many words.
@@ -143,6 +149,29 @@ pub unsafe fn may_be_python(py: &Py, callable: *mut PyObject) -> bool {
     matches!(unsafe { take_apart(py, callable) }, Native::Other)
 }
 
+/// The library that makes an object of a class, or runs an object that is called; empty if Python code does, as far
+/// as can be told: the class was made at run time and its slots are the interpreter's own.
+unsafe fn maker(py: &Py, callable: *mut PyObject) -> String {
+    // SAFETY: a live object; a type has these words from 3.9 to 3.14.
+    unsafe {
+        let class = is_type(py, callable);
+        let ty = if class { callable } else { kind(callable) };
+        let slots: &[usize] = if class {
+            &[TP_INIT, TP_NEW]
+        } else {
+            &[TP_CALL]
+        };
+        let found = slots.iter().map(|&slot| library(word(ty, slot).cast()));
+        let native = found
+            .clone()
+            .find(|file| !file.is_empty() && file != "python");
+        if word(ty, TP_FLAGS) as usize & HEAP_TYPE != 0 {
+            return native.unwrap_or_default();
+        }
+        native.unwrap_or_else(|| library(ty.cast()))
+    }
+}
+
 /// What tells one native function from another, without asking for its name.
 ///
 /// # Safety
@@ -176,7 +205,7 @@ unsafe fn is_type(py: &Py, of: *mut PyObject) -> bool {
 
 static IDS: Mutex<Option<HashMap<(usize, usize), u32>>> = Mutex::new(None);
 
-/// The id of a native function's name, defined at its first use.
+/// The id of a native function's name, defined at its first use; 0 if it seems to be Python code.
 ///
 /// # Safety
 /// `callable` is a live object, `key` its [`key`], and the GIL is held.
@@ -187,7 +216,13 @@ pub unsafe fn id(py: &Py, callable: *mut PyObject, key: (usize, usize)) -> u32 {
     }
     // SAFETY: as the caller promises. The lock is not held: attributes may run Python.
     let (name, file) = unsafe { describe(py, callable) };
-    let id = hot::define(&name, &file, 0);
+    // SAFETY: a live object.
+    let python = file.is_empty() && unsafe { may_be_python(py, callable) };
+    let id = if python {
+        0
+    } else {
+        hot::define(&name, &file, 0)
+    };
     ids().get_or_insert_default().insert(key, id);
     id
 }
@@ -248,7 +283,7 @@ unsafe fn describe(py: &Py, callable: *mut PyObject) -> (String, String) {
                 } else {
                     kind(callable)
                 };
-                let file = library(ty.cast());
+                let file = maker(py, callable);
                 if ty != callable
                     && let (Some(name), module) = (
                         py.attr_text(callable, c"__name__"),

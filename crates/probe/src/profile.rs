@@ -21,6 +21,8 @@ const C_RETURN: c_int = 6;
 /// Instructions after which a frame is suspended (opcode.h of 3.9 to 3.11; 3.11 has no YIELD_FROM).
 const YIELD_VALUE: u8 = 86;
 const YIELD_FROM: u8 = 72;
+/// Where 3.11 tells of a frame that goes on; its argument is 0 at a first start (opcode.h of 3.11).
+const RESUME: u8 = 151;
 
 type Function = unsafe extern "C" fn(*mut PyObject, *mut PyObject, c_int, *mut PyObject) -> c_int;
 
@@ -219,6 +221,21 @@ unsafe fn last_instruction(py: &Py, frame: *mut PyObject) -> i64 {
     }
 }
 
+/// Whether a frame that is begun was suspended before.
+unsafe fn was_suspended(py: &Py, known: *const Code, frame: *mut PyObject) -> bool {
+    // SAFETY: as in `at_yield`.
+    unsafe {
+        if py.version >= (3, 11)
+            && let Ok(at) = usize::try_from(last_instruction(py, frame))
+            && let bytes = &(*known).bytes
+            && bytes.get(at) == Some(&RESUME)
+        {
+            return bytes.get(at + 1).is_some_and(|&from| from & 3 != 0);
+        }
+        at_yield(py, known, frame)
+    }
+}
+
 /// Whether the frame stands at a suspension: it is about to be suspended, or was.
 unsafe fn at_yield(py: &Py, known: *const Code, frame: *mut PyObject) -> bool {
     // SAFETY: `known` is valid and no call below frees it; a live frame.
@@ -267,7 +284,7 @@ unsafe extern "C" fn on_event(
                     return 0;
                 }
                 if what == CALL {
-                    let resumed = (*known).suspends && at_yield(py, known, frame);
+                    let resumed = (*known).suspends && was_suspended(py, known, frame);
                     python::begin(py, known, if resumed { RESUMED } else { 0 });
                 } else {
                     let flags = if arg.is_null() {

@@ -199,6 +199,9 @@ pub unsafe fn native(
             if cached.0 != key {
                 *cached = (key, name::id(py, callable, key));
             }
+            if cached.1 == 0 {
+                return 0;
+            }
             hot::native(start, dur, cached.1);
         }
     }
@@ -324,7 +327,7 @@ unsafe fn watch_forks(py: &Py) {
         _: *const *mut PyObject,
         _: isize,
     ) -> *mut PyObject {
-        hot::start_helper();
+        hot::start_helper_soon();
         // SAFETY: called by the interpreter with the GIL held.
         py::get().map_or(std::ptr::null_mut(), |py| unsafe { py.new_none() })
     }
