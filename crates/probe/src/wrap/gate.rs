@@ -1,0 +1,80 @@
+//! Times a wrapped call and decides whether it becomes a span.
+
+use crate::hot;
+use std::cell::Cell;
+
+/// A wrap that is not inside another one is recorded if it took this long, in ns.
+pub const OUTERMOST_NS: u64 = 500;
+/// A wrap inside another one is recorded if it took this long, in ns.
+pub const NESTED_NS: u64 = 1000;
+
+/// Added to the state for each open wrap.
+const DEPTH: u32 = 2;
+/// In the state: an operator was entered and has not reached its ufunc yet.
+const IN_OPERATOR: u32 = 1;
+
+thread_local! {
+    static STATE: Cell<u32> = const { Cell::new(0) };
+}
+
+#[cold]
+#[inline(never)]
+fn record(start: u64, dur: u64, id: u32) {
+    if id != 0 {
+        hot::native(start, dur, id);
+    }
+}
+
+#[inline(always)]
+fn timed<R>(before: u32, inside: u32, call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
+    STATE.set(inside);
+    let start = hot::now();
+    let result = call();
+    let dur = hot::now().saturating_sub(start);
+    STATE.set(before);
+    let least = if before < DEPTH {
+        OUTERMOST_NS
+    } else {
+        NESTED_NS
+    };
+    if dur * 1000 >= hot::micro() * least {
+        record(start, dur, id());
+    }
+    result
+}
+
+/// Runs an operator that reaches its ufunc by calling it: that call is part of the operator.
+#[inline(always)]
+pub fn operator<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
+    if !hot::on() {
+        return call();
+    }
+    let before = STATE.get();
+    timed(before, (before | IN_OPERATOR) + DEPTH, call, id)
+}
+
+/// Runs anything else that is wrapped.
+#[inline(always)]
+pub fn function<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
+    if !hot::on() {
+        return call();
+    }
+    let before = STATE.get();
+    timed(before, (before & !IN_OPERATOR) + DEPTH, call, id)
+}
+
+/// Runs a ufunc: untimed if it is an operator's own.
+#[inline(always)]
+pub fn ufunc<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
+    if !hot::on() {
+        return call();
+    }
+    let before = STATE.get();
+    if before & IN_OPERATOR != 0 {
+        STATE.set(before & !IN_OPERATOR);
+        let result = call();
+        STATE.set(before);
+        return result;
+    }
+    timed(before, before + DEPTH, call, id)
+}
