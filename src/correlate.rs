@@ -1,1 +1,116 @@
-//! Spans nested, device work joined to its launch.
+//! Spans nested in the span around them, device work joined to the launch that started it.
+//!
+//! Works on rows as they go by in timeline order, and keeps only what is open. What does not nest stays
+//! without a parent: rows of other kinds, scopes that crossed a suspension (`"async":true`), and a span that
+//! begins inside another of its track and ends outside it.
+
+use std::collections::HashMap;
+
+use crate::trace::{Event, Kind, Names};
+
+/// Gives `parent` and `cause` to rows that come in timeline order.
+#[derive(Debug, Default)]
+pub struct Nest {
+    /// Open spans of each thread, by end and row number; each inside the one before.
+    open: HashMap<(u32, u64), Vec<(i64, i64)>>,
+    /// Row number of each launch.
+    launches: HashMap<(u32, u64), i64>,
+}
+
+impl Nest {
+    /// The next row, whose number is `row`. What it held of parent and cause is replaced.
+    pub fn place(&mut self, row: i64, event: &mut Event, names: &Names) {
+        event.parent = self.parent(row, event, names);
+        event.cause = None;
+        let Some(correlation) = event.correlation else {
+            return;
+        };
+        let key = (event.process, correlation);
+        if event.kind == Kind::Launch {
+            self.launches.insert(key, row);
+        } else if event.kind.on_device() {
+            event.cause = self.launches.get(&key).copied();
+        }
+    }
+
+    fn parent(&mut self, row: i64, event: &Event, names: &Names) -> Option<i64> {
+        if !event.kind.nests() || event.dur_ns.is_none() || crosses(event, names) {
+            return None;
+        }
+        let (start, end) = (event.start_ns, event.end_ns());
+        let track = self.open.entry((event.process, event.tid)).or_default();
+        while track.last().is_some_and(|&(until, _)| until <= start) {
+            track.pop();
+        }
+        match track.last() {
+            Some(&(until, _)) if end > until => None,
+            around => {
+                let parent = around.map(|&(_, row)| row);
+                track.push((end, row));
+                parent
+            }
+        }
+    }
+}
+
+/// A scope that was open while its task was suspended: it shares its thread with others' spans.
+fn crosses(event: &Event, names: &Names) -> bool {
+    let Some(args) = event.args.filter(|_| event.kind == Kind::Scope) else {
+        return false;
+    };
+    let args = names.text(args);
+    // Few have it, so the text is looked at before it is parsed.
+    args.contains("\"async\"")
+        && serde_json::from_str::<serde_json::Value>(args)
+            .is_ok_and(|args| args.get("async") == Some(&serde_json::Value::Bool(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::text::parse;
+
+    fn placed(text: &str) -> Vec<(Option<i64>, Option<i64>)> {
+        let (mut events, names) = parse(text).unwrap();
+        let mut nest = Nest::default();
+        let rows = events.iter_mut().enumerate();
+        rows.map(|(row, event)| {
+            nest.place(row as i64, event, &names);
+            (event.parent, event.cause)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_span_is_inside_the_shortest_one_that_holds_it() {
+        let parents = placed(
+            r#"track    kind    start  end   name  args
+               py:main  python  0us    10us  f
+               py:main  scope   1us    12us  late
+               py:main  scope   1us    9us   task  {"async":true}
+               py:main  python  2us    4us   g
+               py:w     python  2us    3us   other
+               py:main  native  3us    4us   dot
+               py:main  wait    3us    4us   blocked
+               py:main  python  4us    10us  h"#,
+        );
+        let parents: Vec<_> = parents.iter().map(|p| p.0).collect();
+        let (f, g) = (Some(0), Some(3));
+        assert_eq!(parents, [None, None, None, f, None, g, None, f]);
+    }
+
+    #[test]
+    fn device_work_is_caused_by_the_launch_of_its_process_and_correlation() {
+        let causes = placed(
+            "track       kind    start  end   correlation
+             py:main     launch  0us    8us   1
+             py:main@1   launch  1us    8us   1
+             cuda:0/7    kernel  9us    10us  1
+             cuda:0/7@1  memcpy  9us    10us  1
+             cuda:0/7    sync    9us    10us  1
+             cuda:0/7    kernel  9us    10us  2",
+        );
+        let causes: Vec<_> = causes.iter().map(|c| c.1).collect();
+        assert_eq!(causes, [None, None, Some(0), Some(1), None, None]);
+    }
+}

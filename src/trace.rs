@@ -7,6 +7,7 @@
 pub mod io;
 pub mod provenance;
 pub mod schema;
+pub mod text;
 
 pub use io::{Reader, Writer};
 pub use provenance::{Provenance, Stage, Step};

@@ -67,7 +67,7 @@ pub struct ClockFit {
     pub snapshots: u64,
     /// The most an event between two snapshots can be off, in ns, as far as the readings tell.
     pub error_ns: i64,
-    /// How much faster the domain runs than CLOCK_MONOTONIC, in parts per billion.
+    /// How much slower than CLOCK_MONOTONIC the domain runs, in parts per billion.
     pub drift_ppb: i64,
 }
 

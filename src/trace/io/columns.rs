@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, DictionaryArray, Float64Builder, Int32Builder, Int64Builder,
-    PrimitiveArray, RecordBatch, StringArray, StringBuilder, UInt32Builder, UInt64Builder,
+    Array, ArrayBuilder, ArrayRef, AsArray, DictionaryArray, Float64Builder, Int32Builder,
+    Int64Builder, PrimitiveArray, RecordBatch, StringArray, StringBuilder, UInt32Builder,
+    UInt64Builder,
 };
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef,
@@ -193,6 +194,11 @@ impl Texts {
             return self.keys.append_null();
         };
         if names.id() != self.names {
+            // Rows of several tables alternate when sorted runs are merged: only one has the short way.
+            if !self.keys.is_empty() {
+                let key = self.key_of_text(names.text(sym));
+                return self.keys.append_value(key);
+            }
             self.names = names.id();
             self.key_of.clear();
         }
@@ -209,17 +215,19 @@ impl Texts {
         if round == self.round {
             return self.keys.append_value(key);
         }
-        let key = match self.key_of_text.get(word) {
-            Some(&key) => key,
-            None => {
-                let key = self.key_of_text.len() as i32;
-                self.values.append_value(word);
-                self.key_of_text.insert(word.into(), key);
-                key
-            }
-        };
+        let key = self.key_of_text(word);
         self.key_of[slot] = (self.round, key);
         self.keys.append_value(key);
+    }
+
+    fn key_of_text(&mut self, word: &str) -> i32 {
+        if let Some(&key) = self.key_of_text.get(word) {
+            return key;
+        }
+        let key = self.key_of_text.len() as i32;
+        self.values.append_value(word);
+        self.key_of_text.insert(word.into(), key);
+        key
     }
 
     fn finish(&mut self) -> std::result::Result<DictionaryArray<Int32Type>, ArrowError> {

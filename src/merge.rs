@@ -1,0 +1,123 @@
+//! Raw traces to one timeline: placed, sorted, nested. Memory is bounded, whatever the size of the input.
+//!
+//! Nothing can be placed before every clock was read to its end, so rows are kept first (in memory, then in a
+//! temporary file), placed and sorted in runs that fit into memory, and the runs merged. The order is total,
+//! so the output's bytes do not depend on how many runs there were.
+
+mod keep;
+mod sort;
+
+use crate::cli::{Progress, Sink, Source};
+use crate::clock::Survey;
+use crate::correlate::Nest;
+use crate::error::{Error, Result};
+use crate::trace::provenance::{Provenance, Stage, Step};
+use crate::trace::{Reader, Writer};
+use keep::Keep;
+use sort::Sorter;
+
+/// Rows between two looks at the progress line.
+const STRIDE: u64 = 1 << 16;
+
+/// Everything that was read.
+#[derive(Debug)]
+pub struct Raw {
+    survey: Survey,
+    rows: Keep,
+    provenances: Vec<Provenance>,
+    hashes: Vec<String>,
+    memory: u64,
+}
+
+/// Reads these traces; standard input if there are none. `memory`: bytes to use at most, about.
+///
+/// # Errors
+/// What is wrong with an input; the same one twice; no room for temporary files.
+pub fn read(inputs: &[Source], memory: u64) -> Result<Raw> {
+    let stdin = [Source::Stdin];
+    let inputs = if inputs.is_empty() { &stdin } else { inputs };
+    let mut raw = Raw {
+        survey: Survey::default(),
+        rows: Keep::new(memory),
+        provenances: Vec::new(),
+        hashes: Vec::new(),
+        memory,
+    };
+    let mut progress = Progress::new("reading", None);
+    for input in inputs {
+        let mut reader = Reader::open_hashed(input)?;
+        let stage = reader.provenance().stage;
+        raw.survey.input(reader.path(), stage);
+        loop {
+            let (names, events) = raw.rows.room()?;
+            let from = events.len();
+            let more = reader.next_batch(names, events)?;
+            for event in &mut events[from..] {
+                event.process = raw.survey.see(event, names);
+            }
+            progress.add((events.len() - from) as u64);
+            if !more {
+                break;
+            }
+        }
+        let hash = reader.content_hash()?.unwrap_or_default();
+        if let Some(first) = raw.hashes.iter().position(|other| *other == hash) {
+            return Err(Error::Duplicate {
+                path: input.path(),
+                first: inputs[first].path(),
+                what: "the same trace".into(),
+            });
+        }
+        raw.hashes.push(hash);
+        raw.provenances.push(reader.provenance().clone());
+    }
+    Ok(raw)
+}
+
+impl Raw {
+    /// Places and sorts the rows, and writes the timeline; `flags` are those that matter to it.
+    ///
+    /// # Errors
+    /// Rows that have no place in time; what the system refuses.
+    pub fn write(self, output: &Sink, flags: Vec<String>) -> Result<()> {
+        let alignment = self.survey.align()?;
+        let step = Step::new("isc-merge", flags, self.hashes);
+        let mut provenance = Provenance::join(&self.provenances, step);
+        provenance.stage = Stage::Timeline;
+        provenance.clocks = alignment.fits;
+        provenance.origin = Some(alignment.origin);
+
+        let mut sorter = Sorter::new(self.memory);
+        let mut progress = Progress::new("sorting", None);
+        let mut seq = 0;
+        self.rows.each(|event, names| {
+            if let Some(place) = alignment.places.get(event.process as usize) {
+                place.put(event);
+                let known = place.sequence(event, seq);
+                sorter.push(event, known, names)?;
+            }
+            seq += 1;
+            if (seq as u64).is_multiple_of(STRIDE) {
+                progress.add(STRIDE);
+            }
+            Ok(())
+        })?;
+
+        let mut writer = Writer::create(output, &provenance)?;
+        let mut nest = Nest::default();
+        let mut progress = Progress::new("writing", Some(seq as u64));
+        let mut row = 0;
+        sorter.each(|event, names| {
+            nest.place(row, event, names);
+            row += 1;
+            if (row as u64).is_multiple_of(STRIDE) {
+                progress.add(STRIDE);
+            }
+            writer.push(event, names)
+        })?;
+        writer.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;
