@@ -1,1 +1,196 @@
-//! Timeline to analysis.
+//! Timeline to analysis: measures, then rules over them. `formats/analysis-v1.md` is what comes out.
+//!
+//! analyze never changes a timeline, and equal timelines give equal analyses.
+
+pub mod device;
+pub mod facts;
+pub mod measure;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::trace::io::Reader;
+use crate::trace::provenance::Stage;
+
+/// The `format` of what this build writes.
+pub const FORMAT: &str = "isc-analysis/1";
+
+/// Where the time went and what to change. Times are ns, shares are of `span_ns` unless said.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Analysis {
+    pub format: String,
+    pub verdict: Verdict,
+    pub span_ns: i64,
+    pub breakdown: Vec<Share>,
+    pub gaps: Vec<Gap>,
+    pub facts: BTreeMap<String, Value>,
+    pub devices: Vec<Device>,
+    pub functions: Vec<Function>,
+    pub steps: Vec<Step>,
+    pub findings: Vec<Finding>,
+    pub caveats: Vec<String>,
+    pub libraries: Vec<Library>,
+    pub processes: Vec<Process>,
+    pub threads: Vec<Thread>,
+    pub paths: Vec<Path>,
+    pub recording: Recording,
+}
+
+/// What limits the program, in one sentence.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Verdict {
+    pub class: String,
+    pub confidence: f64,
+    pub summary: String,
+}
+
+/// One category of the request path; they add up to `span_ns`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Share {
+    pub category: String,
+    pub time_ns: i64,
+    pub share: f64,
+}
+
+/// Idle time of a device by its cause; those of "all" add up to `gpu.idle_ns`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Gap {
+    pub device: Value,
+    pub cause: String,
+    pub time_ns: i64,
+}
+
+/// One device's work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Device {
+    pub device: u32,
+    pub busy_ns: i64,
+    pub span_ns: i64,
+}
+
+/// One function, Python or native. `native_ns` is the native part of `self_ns`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Function {
+    pub name: String,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+    pub kind: String,
+    pub calls: u64,
+    pub calls_error: u64,
+    pub total_ns: i64,
+    pub self_ns: i64,
+    pub native_ns: i64,
+    pub await_ns: i64,
+    pub error_ns: i64,
+}
+
+/// Something that repeats: a scope, a function, or a task.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    pub scope: String,
+    pub kind: String,
+    pub count: u64,
+    pub total_ns: i64,
+    pub dur_ns_mean: i64,
+    pub dur_ns_p50: i64,
+    pub dur_ns_p90: i64,
+    pub dur_ns_p99: i64,
+}
+
+/// Something worth changing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    pub id: String,
+    pub title: String,
+    pub severity: String,
+    pub confidence: f64,
+    pub gain: Option<Gain>,
+    #[serde(rename = "where")]
+    pub place: String,
+    pub evidence: Vec<Evidence>,
+    pub suggestion: String,
+}
+
+/// Ratio of the time before to the time after, best guess and bounds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Gain {
+    pub speedup: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+/// A statement and the timeline's rows that show it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Evidence {
+    pub text: String,
+    pub rows: Vec<i64>,
+}
+
+/// Time in one native library, over all threads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Library {
+    pub library: String,
+    pub native_ns: i64,
+}
+
+/// One process of the run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Process {
+    pub process: u32,
+    pub name: String,
+    pub pid: u32,
+    pub python: Option<String>,
+    pub covered: bool,
+    pub reason: Option<String>,
+    pub start_ns: i64,
+    pub dur_ns: i64,
+    pub cpu_ns: Option<i64>,
+    pub native_ns: i64,
+}
+
+/// One thread of one process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Thread {
+    pub process: u32,
+    pub tid: u64,
+    pub name: String,
+    pub cpu_ns: Option<i64>,
+    pub python_ns: i64,
+    pub native_ns: i64,
+    pub runnable_ns: i64,
+    pub blocked_ns: i64,
+}
+
+/// A call path, outermost first, and the time at its end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Path {
+    pub frames: Vec<String>,
+    pub self_ns: i64,
+}
+
+/// What the recording itself cost and lost.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Recording {
+    pub events: u64,
+    pub lost: u64,
+    pub cpu_ns: Option<i64>,
+}
+
+/// Analyzes a timeline: facts, tables and verdict.
+///
+/// # Errors
+/// Those of the reader; a raw trace, which has several clocks and no order.
+pub fn run(reader: Reader) -> Result<Analysis> {
+    if reader.provenance().stage != Stage::Timeline {
+        return Err(Error::Invalid {
+            path: reader.path().to_owned(),
+            what: "a raw trace, whose events have no common clock yet".into(),
+            hint: Some("isc-merge TRACE | isc-analyze".into()),
+        });
+    }
+    let measures = measure::measure(reader)?;
+    Ok(facts::analysis(&measures))
+}

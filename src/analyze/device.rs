@@ -1,0 +1,136 @@
+//! Device work over the union of all devices: the definitions of formats/analysis-v1.md.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::trace::{Event, Kind, Names};
+
+/// Intervals of one kind of work, in ns; sorted by start as long as the timeline is.
+#[derive(Clone, Debug, Default)]
+pub struct Intervals(Vec<(i64, i64)>);
+
+impl Intervals {
+    fn add(&mut self, start_ns: i64, end_ns: i64) {
+        match self.0.last_mut() {
+            // A timeline is sorted, so overlapping work can be joined as it comes.
+            Some(last) if start_ns >= last.0 && start_ns <= last.1 => last.1 = last.1.max(end_ns),
+            _ => self.0.push((start_ns, end_ns)),
+        }
+    }
+
+    /// Length of the union.
+    pub fn union_ns(&self) -> i64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let (mut total, mut reach) = (0, i64::MIN);
+        for (start, end) in sorted {
+            if end > reach {
+                total += end - start.max(reach);
+                reach = end;
+            }
+        }
+        total
+    }
+
+    /// From the first start to the last end.
+    pub fn span_ns(&self) -> i64 {
+        let first = self.0.iter().map(|i| i.0).min();
+        let last = self.0.iter().map(|i| i.1).max();
+        last.zip(first).map_or(0, |(last, first)| last - first)
+    }
+}
+
+/// What ran on devices.
+#[derive(Debug, Default)]
+pub struct Devices {
+    pub work: Intervals,
+    pub by_device: BTreeMap<u32, Intervals>,
+    pub compute: Intervals,
+    pub comm: Intervals,
+    pub memcpy: Intervals,
+    pub kernels: u64,
+    pub kernel_sum_ns: i64,
+    /// max(0, device start − launch end), sorted once all are in.
+    pub launch_delays_ns: Vec<i64>,
+    launches: HashMap<(u32, u64), i64>,
+    waiting: Vec<((u32, u64), i64)>,
+}
+
+impl Devices {
+    /// Takes a row of any kind; those that are no device work and no launch are passed over.
+    pub fn event(&mut self, event: &Event, names: &Names) {
+        let key = event
+            .correlation
+            .map(|correlation| (event.process, correlation));
+        if event.kind == Kind::Launch {
+            if let Some(key) = key {
+                self.launches.insert(key, event.end_ns());
+            }
+            return;
+        }
+        if !event.kind.on_device() {
+            return;
+        }
+        let (start, end) = (event.start_ns, event.end_ns());
+        self.work.add(start, end);
+        self.by_device
+            .entry(event.device.unwrap_or(0))
+            .or_default()
+            .add(start, end);
+        match event.kind {
+            Kind::Kernel => {
+                self.kernels += 1;
+                self.kernel_sum_ns += end - start;
+                let name = names.text(event.name).to_ascii_lowercase();
+                let comm = name.contains("nccl") || name.contains("rccl");
+                if comm {
+                    &mut self.comm
+                } else {
+                    &mut self.compute
+                }
+                .add(start, end);
+            }
+            Kind::Memcpy => self.memcpy.add(start, end),
+            _ => {}
+        }
+        if let Some(key) = key {
+            self.waiting.push((key, start));
+        }
+    }
+
+    /// Joins device work to its launches: a kernel may stand before its launch's end.
+    pub fn finish(&mut self) {
+        let launches = std::mem::take(&mut self.launches);
+        let waiting = std::mem::take(&mut self.waiting);
+        let delay = |(key, start): ((u32, u64), i64)| Some((start - launches.get(&key)?).max(0));
+        self.launch_delays_ns = waiting.into_iter().filter_map(delay).collect();
+        self.launch_delays_ns.sort_unstable();
+    }
+}
+
+/// Element ⌊n/100·len⌋ of a sorted list, as the contract defines percentiles; 0 of an empty one.
+pub fn percentile(sorted: &[i64], n: usize) -> i64 {
+    let at = (sorted.len() * n / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_union_counts_each_instant_once_in_any_order() {
+        let mut work = Intervals::default();
+        for (start, end) in [(10, 20), (0, 5), (15, 30), (2, 4), (30, 31)] {
+            work.add(start, end);
+        }
+        assert_eq!((work.union_ns(), work.span_ns()), (26, 31));
+        assert_eq!(Intervals::default().union_ns(), 0);
+    }
+
+    #[test]
+    fn percentiles_are_elements() {
+        assert_eq!(percentile(&[1, 2, 3, 4], 50), 3);
+        assert_eq!(percentile(&[1, 2, 3, 4], 100), 4);
+        assert_eq!(percentile(&[], 50), 0);
+    }
+}

@@ -1,0 +1,542 @@
+//! Measures to facts, tables, breakdown and verdict.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::device::percentile;
+use super::measure::{FunctionKey, FunctionSums, Measures, Thread as Track};
+use super::*;
+use crate::trace::Kind;
+
+/// A function is a step when it takes at least this share of the timeline …
+const STEP_SHARE: f64 = 0.03;
+/// … and runs at least this often.
+const STEP_CALLS: u64 = 3;
+/// Steps and functions listed; the rest is below what a reader looks at.
+const MOST_STEPS: usize = 20;
+const MOST_FUNCTIONS: usize = 2000;
+const MOST_PATHS: usize = 3000;
+
+/// A program that waits for more than this share of its path is limited by what it waits for.
+const MOSTLY: f64 = 0.5;
+
+/// The analysis, without findings.
+pub fn analysis(m: &Measures) -> Analysis {
+    let mut texts = BTreeMap::new();
+    let span_ns = m.span_ns();
+    let path = request_path(m);
+    let breakdown = breakdown(m, path);
+    let functions = functions(m);
+    let libraries = libraries(m);
+    let mut a = Analysis {
+        format: FORMAT.into(),
+        span_ns,
+        steps: steps(m),
+        devices: m
+            .devices
+            .by_device
+            .iter()
+            .map(|(&device, work)| Device {
+                device,
+                busy_ns: work.union_ns(),
+                span_ns: work.span_ns(),
+            })
+            .collect(),
+        processes: processes(m),
+        threads: threads(m),
+        paths: paths(m),
+        recording: Recording {
+            events: m.events,
+            lost: m.lost,
+            cpu_ns: m.recorder_cpu_ns,
+        },
+        ..Analysis::default()
+    };
+    let share_of = |wanted: &dyn Fn(&str) -> bool| -> f64 {
+        breakdown
+            .iter()
+            .filter(|s| wanted(&s.category))
+            .map(|s| s.share)
+            .sum()
+    };
+    let native = share_of(&|c| c.starts_with("native: "));
+    let shares = [
+        ("native.share", native),
+        ("python.share", share_of(&|c| c == "python")),
+        ("import.share", share_of(&|c| c == "import")),
+        (
+            "startup.share",
+            share_of(&|c| c == "startup" || c == "import"),
+        ),
+        ("gc.share", share_of(&|c| c == "gc")),
+        ("wait.share", share_of(&|c| c == "wait")),
+        ("runnable.share", share_of(&|c| c == "runnable")),
+        ("unknown.share", share_of(&|c| c == "unknown")),
+    ];
+    for (name, share) in shares {
+        a.facts.insert(name.into(), json!(share));
+    }
+    let sum = |of: &dyn Fn(&Track) -> i64| -> i64 { m.threads.values().map(of).sum() };
+    let cpu: i64 = m.processes.values().filter_map(|p| p.cpu_ns).sum();
+    let cpu = if cpu > 0 {
+        cpu
+    } else {
+        sum(&|t| t.cpu_ns.unwrap_or(0))
+    };
+    let numbers = [
+        ("wall.ns", span_ns),
+        ("cpu.ns", cpu),
+        ("python.self_ns", sum(&|t| t.times.python_ns)),
+        ("native.ns", sum(&|t| t.times.native_ns.values().sum())),
+        ("import.time_ns", sum(&|t| t.times.import_ns)),
+        ("gc.time_ns", m.gc_ns),
+        ("gc.count", m.gc_count as i64),
+        ("wait.native_ns", sum(&|t| t.times.wait_ns)),
+        ("wait.blocked_ns", sum(&|t| t.blocked_ns)),
+        ("wait.runnable_ns", sum(&|t| t.runnable_ns)),
+        ("rss.max_bytes", m.rss_max_bytes),
+        ("process.count", m.processes.len() as i64),
+        ("thread.count", m.threads.len() as i64),
+        ("event.count", m.events as i64),
+        ("lost.records", m.lost as i64),
+    ];
+    for (name, number) in numbers {
+        a.facts.insert(name.into(), json!(number));
+    }
+    device_facts(m, &mut a);
+    // The hottest native call and Python function, and the function that makes the hottest native calls.
+    let hottest = |kind: &str, own: &dyn Fn(&Function) -> i64| {
+        functions
+            .iter()
+            .filter(|f| f.kind == kind && own(f) > 0)
+            .max_by_key(|f| own(f))
+            .cloned()
+    };
+    let denominator = span_ns.max(1) as f64;
+    let mut top = |label: &str, function: Option<Function>, own: &dyn Fn(&Function) -> i64| {
+        let share = function
+            .as_ref()
+            .map_or(0.0, |f| own(f) as f64 / denominator);
+        a.facts.insert(format!("{label}.share"), json!(share));
+        let Some(f) = function else { return };
+        texts.insert(format!("{label}.name"), f.name.clone());
+        let place = match (&f.file, f.line) {
+            (Some(file), Some(line)) => format!("{} ({file}:{line})", f.name),
+            (Some(file), None) => format!("{} ({file})", f.name),
+            _ => f.name.clone(),
+        };
+        texts.insert(format!("{label}.where"), place);
+        a.facts.insert(format!("{label}.calls"), json!(f.calls));
+        a.facts.insert(format!("{label}.time_ns"), json!(own(&f)));
+    };
+    let waits = |f: &Function| super::measure::waits(&f.name);
+    top(
+        "native.top",
+        functions
+            .iter()
+            .filter(|f| f.kind == "native" && !waits(f))
+            .max_by_key(|f| f.self_ns)
+            .cloned(),
+        &|f| f.self_ns,
+    );
+    top(
+        "wait.top",
+        functions
+            .iter()
+            .filter(|f| f.kind == "native" && waits(f))
+            .max_by_key(|f| f.self_ns)
+            .cloned(),
+        &|f| f.self_ns,
+    );
+    top(
+        "python.top",
+        hottest("python", &|f| f.self_ns - f.native_ns),
+        &|f| f.self_ns - f.native_ns,
+    );
+    top("caller.top", hottest("python", &|f| f.native_ns), &|f| {
+        f.native_ns
+    });
+    top("await.top", hottest("python", &|f| f.await_ns), &|f| {
+        f.await_ns
+    });
+    if let Some(library) = libraries.first() {
+        texts.insert("native.library".into(), library.library.clone());
+    }
+    a.verdict = verdict(m, &a, &breakdown, &texts);
+    a.caveats = caveats(m, &breakdown);
+    a.functions = functions;
+    a.functions.truncate(MOST_FUNCTIONS);
+    a.libraries = libraries;
+    a.breakdown = breakdown;
+    a
+}
+
+/// The thread whose spans fill most of the timeline without waiting: the one to make faster.
+fn request_path(m: &Measures) -> Option<(u32, u64)> {
+    let busy = |t: &Track| {
+        let native: i64 = t.times.native_ns.values().sum();
+        t.times.python_ns + t.times.import_ns + t.times.gc_ns + native
+    };
+    // Ties go to the first thread, so that the answer does not depend on anything else.
+    let best = m.threads.iter().rev().max_by_key(|(_, t)| busy(t));
+    best.filter(|(_, t)| t.first_ns.is_some())
+        .map(|(track, _)| *track)
+}
+
+/// Each instant of the path's thread in one category; the sum is the timeline's length.
+fn breakdown(m: &Measures, path: Option<(u32, u64)>) -> Vec<Share> {
+    let span_ns = m.span_ns();
+    let mut times: BTreeMap<String, i64> = BTreeMap::new();
+    if let Some(t) = path.and_then(|track| m.threads.get(&track)) {
+        let first = t.first_ns.unwrap_or(m.start_ns);
+        times.insert("startup".into(), first - m.start_ns);
+        times.insert("exit".into(), m.end_ns - t.last_ns.min(m.end_ns));
+        times.insert("import".into(), t.times.import_ns);
+        times.insert("gc".into(), t.times.gc_ns);
+        for (library, ns) in &t.times.native_ns {
+            times.insert(format!("native: {library}"), *ns);
+        }
+        // What the kernel saw blocked beyond the calls known to wait happened inside Python code (`with
+        // lock:` makes no call); runnable time lies in Python and native code alike.
+        let hidden = (t.blocked_ns - t.times.wait_ns - (m.span_ns() - t.covered_ns)).max(0);
+        let hidden = hidden.min(t.times.python_ns);
+        let python = t.times.python_ns - hidden;
+        times.insert("wait".into(), t.times.wait_ns + hidden);
+        let native: i64 = t.times.native_ns.values().sum();
+        let running = (python + native).max(1);
+        let runnable = t.runnable_ns.min(running);
+        let left = 1.0 - runnable as f64 / running as f64;
+        times.insert("python".into(), (python as f64 * left) as i64);
+        for (_, ns) in times
+            .iter_mut()
+            .filter(|(name, _)| name.starts_with("native: "))
+        {
+            *ns = (*ns as f64 * left) as i64;
+        }
+        times.insert("runnable".into(), runnable);
+    }
+    let known: i64 = times.values().sum();
+    times.insert("unknown".into(), (span_ns - known).max(0));
+    // Spans of a damaged trace may claim more than there is: scaled, so that the sum still holds.
+    if known > span_ns && known > 0 {
+        for ns in times.values_mut() {
+            *ns = (*ns as i128 * i128::from(span_ns) / i128::from(known)) as i64;
+        }
+        let rest = span_ns - times.values().sum::<i64>();
+        *times.entry("unknown".into()).or_default() += rest;
+    }
+    let mut shares: Vec<Share> = times
+        .into_iter()
+        .filter(|(_, ns)| *ns > 0)
+        .map(|(category, time_ns)| Share {
+            category,
+            time_ns,
+            share: time_ns as f64 / span_ns.max(1) as f64,
+        })
+        .collect();
+    shares.sort_by(|a, b| b.time_ns.cmp(&a.time_ns).then(a.category.cmp(&b.category)));
+    shares
+}
+
+fn verdict(
+    m: &Measures,
+    a: &Analysis,
+    breakdown: &[Share],
+    texts: &BTreeMap<String, String>,
+) -> Verdict {
+    let fact = |name: &str| a.facts.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+    let text = |name: &str| texts.get(name).map_or("", String::as_str);
+    let (native, python, wait) = (
+        fact("native.share"),
+        fact("python.share"),
+        fact("wait.share"),
+    );
+    let startup = fact("startup.share");
+    let known = native + python + wait + startup + fact("gc.share") + fact("runnable.share");
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+    let gpu_busy = fact("gpu.busy_ns") / m.span_ns().max(1) as f64;
+    let (class, summary) = if m.events == 0 || breakdown.is_empty() || known < 0.2 {
+        (
+            "unknown",
+            "too little of the time is covered to say what limits the program".to_owned(),
+        )
+    } else if gpu_busy > 0.8 {
+        (
+            "gpu-bound",
+            format!("the GPU is busy {} of the time", percent(gpu_busy)),
+        )
+    } else if wait >= MOSTLY {
+        (
+            "balanced",
+            format!(
+                "waiting: {} of the time, most of it in {}",
+                percent(wait),
+                text("wait.top.where")
+            ),
+        )
+    } else if native >= python && native + python >= startup {
+        let summary = format!(
+            "native code: {} of the time, most of it in {}: {}, {} of the time, called most by {}",
+            percent(native),
+            text("native.library"),
+            text("native.top.name"),
+            percent(fact("native.top.share")),
+            text("caller.top.where"),
+        );
+        ("cpu-bound", summary)
+    } else if startup > native + python {
+        (
+            "cpu-bound",
+            format!(
+                "startup: {} of the time goes before the work begins",
+                percent(startup)
+            ),
+        )
+    } else {
+        let summary = format!(
+            "CPU-bound Python: {} of the time in the interpreter, {} of it in {}",
+            percent(python),
+            percent(fact("python.top.share")),
+            text("python.top.where"),
+        );
+        ("cpu-bound", summary)
+    };
+    let lost = if m.lost > 0 { 0.9 } else { 1.0 };
+    let confidence = (known.min(1.0) * lost * 0.98 * 100.0).round() / 100.0;
+    Verdict {
+        class: class.into(),
+        confidence,
+        summary,
+    }
+}
+
+fn caveats(m: &Measures, breakdown: &[Share]) -> Vec<String> {
+    let mut caveats = Vec::new();
+    if m.lost > 0 {
+        caveats.push(format!(
+            "{} records were lost: sums are too low by what they held",
+            m.lost
+        ));
+    }
+    for share in breakdown
+        .iter()
+        .filter(|s| s.category == "unknown" && s.share > 0.1)
+    {
+        caveats.push(format!(
+            "{:.0} % of the request path's time is unknown",
+            100.0 * share.share
+        ));
+    }
+    for p in m.processes.values() {
+        if !p.covered {
+            let reason = p.reason.as_deref().unwrap_or("the reason is not known");
+            caveats.push(format!(
+                "{} (pid {}) was not covered: {reason}",
+                p.name, p.pid
+            ));
+        }
+        caveats.extend(
+            p.notes
+                .iter()
+                .map(|note| format!("{} (pid {}): {note}", p.name, p.pid)),
+        );
+    }
+    caveats
+}
+
+fn device_facts(m: &Measures, a: &mut Analysis) {
+    let d = &m.devices;
+    if d.by_device.is_empty() {
+        return;
+    }
+    let (span, busy) = (d.work.span_ns(), d.work.union_ns());
+    let delays = &d.launch_delays_ns;
+    for (name, value) in [
+        ("gpu.span_ns", span),
+        ("gpu.busy_ns", busy),
+        ("gpu.idle_ns", span - busy),
+        ("gpu.compute_ns", d.compute.union_ns()),
+        ("gpu.memcpy_ns", d.memcpy.union_ns()),
+        ("gpu.comm_ns", d.comm.union_ns()),
+        ("kernel.count", d.kernels as i64),
+        ("kernel.sum_ns", d.kernel_sum_ns),
+        ("launch.delay_ns_p50", percentile(delays, 50)),
+        ("launch.delay_ns_p90", percentile(delays, 90)),
+        ("launch.delay_ns_p99", percentile(delays, 99)),
+    ] {
+        a.facts.insert(name.into(), json!(value));
+    }
+    a.gaps.push(Gap {
+        device: json!("all"),
+        cause: "unknown".into(),
+        time_ns: span - busy,
+    });
+}
+
+fn functions(m: &Measures) -> Vec<Function> {
+    let text = |key: &FunctionKey| key.file.map(|file| m.names.text(file).to_owned());
+    let mut all: Vec<Function> = m
+        .functions
+        .iter()
+        .map(|(key, sums)| Function {
+            name: m.names.text(key.name).to_owned(),
+            file: text(key),
+            line: key.line,
+            kind: key.kind.as_str().into(),
+            calls: sums.calls,
+            calls_error: 0,
+            total_ns: sums.total_ns,
+            self_ns: sums.self_ns,
+            native_ns: sums.native_ns,
+            await_ns: sums.await_ns,
+            error_ns: 0,
+        })
+        .collect();
+    all.sort_by(|a, b| {
+        b.self_ns
+            .cmp(&a.self_ns)
+            .then_with(|| (&a.name, &a.file, a.line).cmp(&(&b.name, &b.file, b.line)))
+    });
+    all
+}
+
+fn step(scope: String, kind: &str, mut durations: Vec<i64>) -> Step {
+    durations.sort_unstable();
+    let total_ns: i64 = durations.iter().sum();
+    Step {
+        scope,
+        kind: kind.into(),
+        count: durations.len() as u64,
+        total_ns,
+        dur_ns_mean: total_ns / durations.len().max(1) as i64,
+        dur_ns_p50: percentile(&durations, 50),
+        dur_ns_p90: percentile(&durations, 90),
+        dur_ns_p99: percentile(&durations, 99),
+    }
+}
+
+/// The user's scopes, then tasks, then functions that look like steps: the heaviest of each first.
+fn steps(m: &Measures) -> Vec<Step> {
+    let heaviest = |mut steps: Vec<Step>| {
+        steps.sort_by(|a, b| b.total_ns.cmp(&a.total_ns).then(a.scope.cmp(&b.scope)));
+        steps.truncate(MOST_STEPS);
+        steps
+    };
+    let scopes = m
+        .scopes
+        .iter()
+        .map(|(name, durations)| step(name.clone(), "scope", durations.clone()));
+    let tasks = m
+        .tasks
+        .iter()
+        .map(|(f, durations)| step(m.name(*f).to_owned(), "task", durations.clone()));
+    let repeats = |key: &FunctionKey, sums: &FunctionSums| {
+        let file = key.file.map_or("", |file| m.names.text(file));
+        let own = !file.starts_with('<')
+            && !file.contains("site-packages")
+            && !file.contains("/lib/python");
+        key.kind == Kind::Python
+            && own
+            && sums.durations_ns.len() as u64 >= STEP_CALLS
+            && sums.total_ns as f64 >= STEP_SHARE * m.span_ns() as f64
+    };
+    let functions = m
+        .functions
+        .iter()
+        .filter(|(key, sums)| repeats(key, sums))
+        .map(|(key, sums)| {
+            step(
+                m.names.text(key.name).to_owned(),
+                "function",
+                sums.durations_ns.clone(),
+            )
+        });
+    let mut all = heaviest(scopes.collect());
+    all.extend(heaviest(tasks.collect()));
+    all.extend(heaviest(functions.collect()));
+    all
+}
+
+fn libraries(m: &Measures) -> Vec<Library> {
+    let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+    for (library, ns) in m.threads.values().flat_map(|t| &t.times.native_ns) {
+        *sums.entry(library).or_default() += ns;
+    }
+    let mut all: Vec<Library> = sums
+        .into_iter()
+        .map(|(library, native_ns)| Library {
+            library: library.to_owned(),
+            native_ns,
+        })
+        .collect();
+    all.sort_by(|a, b| {
+        b.native_ns
+            .cmp(&a.native_ns)
+            .then(a.library.cmp(&b.library))
+    });
+    all
+}
+
+fn processes(m: &Measures) -> Vec<Process> {
+    let native = |process: u32| -> i64 {
+        let threads = m.threads.iter().filter(|((owner, _), _)| *owner == process);
+        threads.flat_map(|(_, t)| t.times.native_ns.values()).sum()
+    };
+    m.processes
+        .iter()
+        .map(|(&process, p)| Process {
+            process,
+            name: p.name.clone(),
+            pid: p.pid,
+            python: p.python.clone(),
+            covered: p.covered,
+            reason: p.reason.clone(),
+            start_ns: p.start_ns,
+            dur_ns: p.dur_ns,
+            cpu_ns: p.cpu_ns,
+            native_ns: native(process),
+        })
+        .collect()
+}
+
+fn threads(m: &Measures) -> Vec<Thread> {
+    m.threads
+        .iter()
+        .filter(|(_, t)| t.first_ns.is_some() || t.cpu_ns.is_some())
+        .map(|(&(process, tid), t)| Thread {
+            process,
+            tid,
+            name: t.name.clone(),
+            cpu_ns: t.cpu_ns,
+            python_ns: t.times.python_ns,
+            native_ns: t.times.native_ns.values().sum(),
+            runnable_ns: t.runnable_ns,
+            blocked_ns: t.blocked_ns,
+        })
+        .collect()
+}
+
+fn paths(m: &Measures) -> Vec<Path> {
+    let mut heavy: Vec<usize> = (0..m.paths.len())
+        .filter(|&at| m.paths[at].self_ns > 0)
+        .collect();
+    heavy.sort_by_key(|&at| (std::cmp::Reverse(m.paths[at].self_ns), at));
+    heavy.truncate(MOST_PATHS);
+    let frames = |mut at: usize| {
+        let mut frames = vec![m.name(m.paths[at].function).to_owned()];
+        while let Some(parent) = m.paths[at].parent {
+            frames.push(m.name(m.paths[parent].function).to_owned());
+            at = parent;
+        }
+        frames.reverse();
+        frames
+    };
+    heavy
+        .into_iter()
+        .map(|at| Path {
+            frames: frames(at),
+            self_ns: m.paths[at].self_ns,
+        })
+        .collect()
+}

@@ -1,0 +1,525 @@
+//! One pass over a timeline: what ran, for how long, on which thread, and what it waited for.
+//!
+//! Memory grows with functions, call paths and open spans, not with events. Nothing here judges; rules do.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::device::Devices;
+use crate::error::Result;
+use crate::trace::io::Reader;
+use crate::trace::{Event, Kind, Names, Sym};
+
+/// Durations kept of one function or scope: a step that runs more often than this is too short to be one.
+const MOST_DURATIONS: usize = 200_000;
+
+/// Call paths kept; what would be one more is booked on its caller.
+const MOST_PATHS: usize = 50_000;
+
+/// Where a span's code is: what makes two spans the same function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FunctionKey {
+    pub kind: Kind,
+    pub name: Sym,
+    pub file: Option<Sym>,
+    pub line: Option<u32>,
+}
+
+/// Sums over all spans of one function, in ns.
+#[derive(Clone, Debug, Default)]
+pub struct FunctionSums {
+    /// Spans that are not the continuation of a suspended one.
+    pub calls: u64,
+    /// Time inside, what it called included, recursion counted once.
+    pub total_ns: i64,
+    /// Time inside without the Python functions it called: its own interpreter and native time.
+    pub self_ns: i64,
+    /// The native part of `self_ns`.
+    pub native_ns: i64,
+    /// Time suspended between two segments of one task.
+    pub await_ns: i64,
+    pub awaits: u64,
+    /// Of each call that was not suspended; empty when there were too many.
+    pub durations_ns: Vec<i64>,
+    pub too_many: bool,
+    /// Time within imports.
+    pub import_ns: i64,
+}
+
+/// Categories of a thread's time. Each instant is in one.
+#[derive(Clone, Debug, Default)]
+pub struct Times {
+    pub python_ns: i64,
+    pub import_ns: i64,
+    pub gc_ns: i64,
+    /// In native calls that are known to wait (sleep, poll, locks).
+    pub wait_ns: i64,
+    pub native_ns: BTreeMap<String, i64>,
+}
+
+/// One thread of one process.
+#[derive(Clone, Debug, Default)]
+pub struct Thread {
+    pub name: String,
+    pub pid: u32,
+    pub times: Times,
+    pub cpu_ns: Option<i64>,
+    pub runnable_ns: i64,
+    pub blocked_ns: i64,
+    pub first_ns: Option<i64>,
+    pub last_ns: i64,
+    /// Length of the union of its outermost spans.
+    pub covered_ns: i64,
+}
+
+/// One process of the run.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    pub name: String,
+    pub pid: u32,
+    pub start_ns: i64,
+    pub dur_ns: i64,
+    pub cpu_ns: Option<i64>,
+    pub python: Option<String>,
+    pub covered: bool,
+    pub reason: Option<String>,
+    pub notes: Vec<String>,
+}
+
+/// One node of the call tree: a function called along one path.
+#[derive(Clone, Debug)]
+pub struct PathNode {
+    pub parent: Option<usize>,
+    pub function: usize,
+    pub self_ns: i64,
+}
+
+/// Everything the pass found.
+#[derive(Debug, Default)]
+pub struct Measures {
+    pub names: Names,
+    pub events: u64,
+    pub start_ns: i64,
+    pub end_ns: i64,
+    pub functions: Vec<(FunctionKey, FunctionSums)>,
+    pub scopes: BTreeMap<String, Vec<i64>>,
+    pub tasks: BTreeMap<usize, Vec<i64>>,
+    pub threads: BTreeMap<(u32, u64), Thread>,
+    pub processes: BTreeMap<u32, Process>,
+    pub paths: Vec<PathNode>,
+    pub gc_count: u64,
+    pub gc_ns: i64,
+    pub rss_max_bytes: i64,
+    pub recorder_cpu_ns: Option<i64>,
+    pub lost: u64,
+    pub throttled: u64,
+    pub devices: Devices,
+}
+
+impl Measures {
+    /// Length of the timeline, in ns.
+    pub fn span_ns(&self) -> i64 {
+        self.end_ns - self.start_ns
+    }
+
+    /// The name of a function.
+    pub fn name(&self, function: usize) -> &str {
+        self.functions
+            .get(function)
+            .map_or("", |(key, _)| self.names.text(key.name))
+    }
+}
+
+#[derive(Debug)]
+struct Frame {
+    function: Option<usize>,
+    path: Option<usize>,
+    kind: Kind,
+    start_ns: i64,
+    end_ns: i64,
+    child_ns: i64,
+    flow: Option<u64>,
+    importing: bool,
+    waits: bool,
+}
+
+#[derive(Debug)]
+struct Task {
+    function: usize,
+    first_ns: i64,
+}
+
+#[derive(Debug, Default)]
+struct Pass {
+    measures: Measures,
+    index: HashMap<FunctionKey, usize>,
+    children: HashMap<(Option<usize>, usize), usize>,
+    stacks: HashMap<(u32, u64), Vec<Frame>>,
+    depths: HashMap<(u32, u64, usize), u32>,
+    tasks: HashMap<u64, Task>,
+    suspended: HashMap<(u64, usize, usize), i64>,
+    flags: HashMap<Sym, Flags>,
+}
+
+/// What a span's args say, read once for each distinct text.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flags {
+    resumed: bool,
+    suspended: bool,
+    crossed: bool,
+}
+
+/// Reads a whole timeline.
+///
+/// # Errors
+/// Those of the reader.
+pub fn measure(mut reader: Reader) -> Result<Measures> {
+    let mut pass = Pass::default();
+    let mut names = Names::default();
+    let mut events = Vec::new();
+    let mut more = true;
+    while more {
+        events.clear();
+        more = reader.next_batch(&mut names, &mut events)?;
+        for event in &events {
+            pass.event(event, &names);
+        }
+    }
+    let tracks: Vec<_> = pass.stacks.keys().copied().collect();
+    for track in tracks {
+        pass.pop_until(track, i64::MAX, &names);
+    }
+    pass.measures.names = names;
+    pass.measures.devices.finish();
+    Ok(pass.measures)
+}
+
+impl Pass {
+    fn event(&mut self, event: &Event, names: &Names) {
+        let m = &mut self.measures;
+        if m.events == 0 {
+            m.start_ns = event.start_ns;
+            m.end_ns = event.start_ns;
+        }
+        m.events += 1;
+        if event.kind != Kind::Clock {
+            m.start_ns = m.start_ns.min(event.start_ns);
+            m.end_ns = m.end_ns.max(event.end_ns());
+        }
+        let track = (event.process, event.tid);
+        match event.kind {
+            Kind::Python | Kind::Native | Kind::Gc | Kind::Scope | Kind::Op | Kind::Nvtx => {
+                self.span(event, names);
+            }
+            Kind::Process => m.process(event, names),
+            Kind::Thread => {
+                let thread = m.thread(track, event.pid);
+                thread.name = names.text(event.name).to_owned();
+                let args = json(event.args, names);
+                thread.cpu_ns = args["cpu_ns"].as_i64().or(thread.cpu_ns);
+            }
+            Kind::Wait => {
+                let waited = event.value.map_or(event.dur_ns.unwrap_or(0), |v| v as i64);
+                let thread = m.thread(track, event.pid);
+                match names.text(event.name) {
+                    "runnable" => thread.runnable_ns += waited,
+                    _ => thread.blocked_ns += waited,
+                }
+            }
+            Kind::Counter => {
+                let value = event.value.unwrap_or(0.0) as i64;
+                match names.text(event.name) {
+                    "process.rss_bytes" => m.rss_max_bytes = m.rss_max_bytes.max(value),
+                    "thread.cpu_ns" => m.thread(track, event.pid).cpu_ns = Some(value),
+                    "recorder.cpu_ns" => m.recorder_cpu_ns = Some(value),
+                    _ => {}
+                }
+            }
+            Kind::Lost => m.lost += event.value.unwrap_or(1.0) as u64,
+            Kind::Throttled => m.throttled += 1,
+            _ => m.devices.event(event, names),
+        }
+    }
+
+    fn span(&mut self, event: &Event, names: &Names) {
+        let Some(dur_ns) = event.dur_ns else { return };
+        let flags = match event.args {
+            None => Flags::default(),
+            Some(args) => *self.flags.entry(args).or_insert_with(|| {
+                let args = json(Some(args), names);
+                let holds = |key: &str| args[key].as_bool().unwrap_or(false);
+                Flags {
+                    resumed: holds("resumed"),
+                    suspended: holds("suspended"),
+                    crossed: holds("async"),
+                }
+            }),
+        };
+        if event.kind == Kind::Scope {
+            let name = names.text(event.name).to_owned();
+            self.measures.scopes.entry(name).or_default().push(dur_ns);
+            if flags.crossed {
+                return;
+            }
+        }
+        let track = (event.process, event.tid);
+        self.pop_until(track, event.start_ns, names);
+        let stack = self.stacks.entry(track).or_default();
+        if stack.last().is_some_and(|top| event.end_ns() > top.end_ns) {
+            return; // it does not nest: what it overlaps already has this time
+        }
+        let thread = self.measures.thread(track, event.pid);
+        thread.first_ns = Some(
+            thread
+                .first_ns
+                .map_or(event.start_ns, |first| first.min(event.start_ns)),
+        );
+        thread.last_ns = thread.last_ns.max(event.end_ns());
+        match stack.last_mut() {
+            Some(top) => top.child_ns += dur_ns,
+            None => thread.covered_ns += dur_ns,
+        }
+        let caller = stack.last();
+        let (caller_path, caller_flow) = (caller.and_then(|f| f.path), caller.and_then(|f| f.flow));
+        let mut importing = caller.is_some_and(|frame| frame.importing);
+        let depth = stack.len();
+        let mut frame = Frame {
+            function: None,
+            path: caller_path,
+            kind: event.kind,
+            start_ns: event.start_ns,
+            end_ns: event.end_ns(),
+            child_ns: 0,
+            flow: event.flow,
+            importing,
+            waits: false,
+        };
+        if event.kind != Kind::Scope {
+            let key = FunctionKey {
+                kind: event.kind,
+                name: event.name,
+                file: event.file,
+                line: event.line,
+            };
+            let functions = &mut self.measures.functions;
+            let function = *self.index.entry(key).or_insert_with(|| {
+                functions.push((key, FunctionSums::default()));
+                functions.len() - 1
+            });
+            let sums = &mut functions[function].1;
+            sums.calls += u64::from(!flags.resumed);
+            importing |= names.text(event.name) == "_find_and_load";
+            if importing {
+                sums.import_ns += dur_ns;
+            }
+            frame.importing = importing;
+            frame.waits = event.kind == Kind::Native && waits(names.text(event.name));
+            frame.function = Some(function);
+            let open = self.depths.entry((track.0, track.1, function)).or_default();
+            *open += 1;
+            if *open == 1 {
+                sums.total_ns += dur_ns;
+            }
+            if let Some(flow) = event.flow {
+                if flags.resumed
+                    && let Some(since_ns) = self.suspended.remove(&(flow, function, depth))
+                {
+                    sums.await_ns += event.start_ns - since_ns;
+                    sums.awaits += 1;
+                }
+                if flags.suspended {
+                    self.suspended
+                        .insert((flow, function, depth), event.end_ns());
+                }
+                if caller_flow != Some(flow) {
+                    self.task(flow, function, event, flags);
+                }
+            }
+            let sums = &mut self.measures.functions[function].1;
+            if event.kind == Kind::Python && !flags.resumed && !flags.suspended && !sums.too_many {
+                sums.durations_ns.push(dur_ns);
+                if sums.durations_ns.len() > MOST_DURATIONS {
+                    sums.durations_ns = Vec::new();
+                    sums.too_many = true;
+                }
+            }
+            frame.path = self.path(caller_path, function);
+        }
+        self.stacks.entry(track).or_default().push(frame);
+    }
+
+    /// The outermost span of a task starts, goes on or ends: a finished task is one request's worth.
+    fn task(&mut self, flow: u64, function: usize, event: &Event, flags: Flags) {
+        let first_ns = match self.tasks.get(&flow) {
+            Some(task) if task.function == function => task.first_ns,
+            _ => event.start_ns,
+        };
+        if flags.suspended {
+            self.tasks.insert(flow, Task { function, first_ns });
+        } else {
+            self.tasks.remove(&flow);
+            let durations = self.measures.tasks.entry(function).or_default();
+            durations.push(event.end_ns() - first_ns);
+        }
+    }
+
+    fn path(&mut self, caller: Option<usize>, function: usize) -> Option<usize> {
+        let paths = &mut self.measures.paths;
+        if let Some(&path) = self.children.get(&(caller, function)) {
+            return Some(path);
+        }
+        if paths.len() >= MOST_PATHS {
+            return caller;
+        }
+        paths.push(PathNode {
+            parent: caller,
+            function,
+            self_ns: 0,
+        });
+        self.children.insert((caller, function), paths.len() - 1);
+        Some(paths.len() - 1)
+    }
+
+    /// Ends every span that is over at `at_ns`, and books the time it did not spend in others.
+    fn pop_until(&mut self, track: (u32, u64), at_ns: i64, names: &Names) {
+        let Some(stack) = self.stacks.get_mut(&track) else {
+            return;
+        };
+        let m = &mut self.measures;
+        while let Some(frame) = stack.pop_if(|frame| frame.end_ns <= at_ns) {
+            let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
+            let caller = stack
+                .iter()
+                .rev()
+                .find(|f| f.kind == Kind::Python)
+                .and_then(|f| f.function);
+            let times = &mut m.threads.entry(track).or_default().times;
+            if let Some(path) = frame.path {
+                m.paths[path].self_ns += own_ns;
+            }
+            match frame.kind {
+                _ if frame.importing && frame.kind != Kind::Gc => times.import_ns += own_ns,
+                Kind::Python => times.python_ns += own_ns,
+                Kind::Gc => times.gc_ns += own_ns,
+                Kind::Native if frame.waits => times.wait_ns += own_ns,
+                Kind::Native | Kind::Op => {
+                    let file = frame.function.and_then(|f| m.functions[f].0.file);
+                    let library = library(file.map_or("", |file| names.text(file)));
+                    match times.native_ns.get_mut(library) {
+                        Some(sum) => *sum += own_ns,
+                        None => {
+                            times.native_ns.insert(library.to_owned(), own_ns);
+                        }
+                    }
+                }
+                _ => match caller {
+                    Some(_) => times.python_ns += own_ns,
+                    None => {}
+                },
+            }
+            if frame.kind == Kind::Gc {
+                m.gc_count += 1;
+                m.gc_ns += own_ns;
+            }
+            if let Some(function) = frame.function {
+                let sums = &mut m.functions[function].1;
+                sums.self_ns += own_ns;
+                if let Some(open) = self.depths.get_mut(&(track.0, track.1, function)) {
+                    *open -= 1;
+                    if *open == 0 {
+                        self.depths.remove(&(track.0, track.1, function));
+                    }
+                }
+                if frame.kind == Kind::Native {
+                    sums.native_ns += own_ns;
+                    if let Some(caller) = caller {
+                        m.functions[caller].1.self_ns += own_ns;
+                        m.functions[caller].1.native_ns += own_ns;
+                    }
+                }
+            } else if let Some(caller) = caller {
+                // A scope's own time is that of the function it stands in.
+                m.functions[caller].1.self_ns += own_ns;
+            }
+        }
+    }
+}
+
+impl Measures {
+    fn thread(&mut self, track: (u32, u64), pid: u32) -> &mut Thread {
+        let thread = self.threads.entry(track).or_default();
+        thread.pid = pid;
+        thread
+    }
+
+    fn process(&mut self, event: &Event, names: &Names) {
+        let args = json(event.args, names);
+        let process = self.processes.entry(event.process).or_default();
+        let text = |key: &str| args[key].as_str().map(str::to_owned);
+        process.name = names.text(event.name).to_owned();
+        process.pid = event.pid;
+        process.start_ns = event.start_ns;
+        process.dur_ns = event.dur_ns.unwrap_or(0);
+        process.cpu_ns = args["cpu_ns"].as_i64();
+        process.python = text("python");
+        process.covered = args["covered"].as_bool().unwrap_or(true);
+        process.reason = text("reason");
+        process.notes = args["notes"].as_array().map_or_else(Vec::new, |notes| {
+            notes
+                .iter()
+                .filter_map(|note| note.as_str())
+                .map(str::to_owned)
+                .collect()
+        });
+    }
+}
+
+/// The library a native span ran in: the first part of its file, without ending or version tag.
+pub fn library(file: &str) -> &str {
+    let first = file.trim_start_matches('/').split('/').next().unwrap_or("");
+    match first.split('.').next() {
+        None | Some("") => "native",
+        Some(name) => name.strip_suffix("-linux-gnu").unwrap_or(name),
+    }
+}
+
+/// Native calls that wait for something else than the processor, by the end of their name.
+pub fn waits(name: &str) -> bool {
+    const WAITS: [&str; 25] = [
+        "time.sleep",
+        "lock.acquire",
+        "RLock.acquire",
+        "Lock.acquire",
+        "lock.__enter__",
+        "RLock.__enter__",
+        "epoll.poll",
+        "poll.poll",
+        "select.select",
+        "SimpleQueue.get",
+        "socket.recv",
+        "socket.recv_into",
+        "socket.accept",
+        "socket._accept",
+        "socket.connect",
+        "posix.read",
+        "posix.waitpid",
+        "posix.wait",
+        "posix.wait4",
+        "_wait_for_tstate_lock",
+        "_ThreadHandle.join",
+        "SemLock.acquire",
+        "SemLock.__enter__",
+        "signal.pause",
+        "start_joinable_thread.join",
+    ];
+    WAITS.iter().any(|wait| {
+        name == *wait
+            || name
+                .strip_suffix(wait)
+                .is_some_and(|rest| rest.ends_with('.'))
+    })
+}
+
+fn json(args: Option<Sym>, names: &Names) -> serde_json::Value {
+    args.and_then(|args| serde_json::from_str(names.text(args)).ok())
+        .unwrap_or_default()
+}
