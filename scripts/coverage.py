@@ -1,7 +1,7 @@
 """Adds up the line counts that instrumented binaries left: python3 coverage.py COV TARGET MINIMUM.
 
 A line of src/ or crates/*/src counts when the compiler put a counter on it; what follows
-`#[cfg(test)]` at the start of a line does not, since it is test, not tested.
+`#[cfg(test)]` at the start of a line does not, nor does a tests.rs, since they test.
 """
 
 import glob
@@ -44,6 +44,7 @@ def covered(command, root):
             if line.startswith("/"):
                 path = os.path.relpath(line, root)
                 ours = path.startswith("src/") or (path.startswith("crates/") and "/src/" in path)
+                ours = ours and not path.endswith("tests.rs")
                 lines = files.setdefault(path, {}) if ours else None
             continue
         hits = rest.partition("|")[0].strip()

@@ -130,7 +130,10 @@ impl Finding {
             ),
         };
         Finding {
-            id: text(&value["id"]),
+            id: match text(&value["title"]) {
+                title if title.is_empty() => text(&value["id"]),
+                title => title,
+            },
             severity: text(&value["severity"]),
             confidence: percent(&value["confidence"]),
             place: text(&value["where"]),
