@@ -8,10 +8,10 @@ use inferscope::trace::{Event, Kind, Names};
 
 const MS: i64 = 1_000_000;
 
-fn analysis(
-    stage: Stage,
-    rows: &[(Kind, &str, i64, i64, Option<u64>, &str)],
-) -> Result<analyze::Analysis, String> {
+/// Kind, name, start and duration in ms (negative: none), flow, args.
+type Row<'a> = (Kind, &'a str, i64, i64, Option<u64>, &'a str);
+
+fn analysis(stage: Stage, rows: &[Row]) -> Result<analyze::Analysis, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.parquet");
     let mut provenance = Provenance::raw(Step::new("test", vec![], vec![]));

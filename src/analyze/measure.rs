@@ -411,10 +411,8 @@ impl Pass {
                         }
                     }
                 }
-                _ => match caller {
-                    Some(_) => times.python_ns += own_ns,
-                    None => {}
-                },
+                _ if caller.is_some() => times.python_ns += own_ns,
+                _ => {}
             }
             if frame.kind == Kind::Gc {
                 m.gc_count += 1;
