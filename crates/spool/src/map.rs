@@ -1,0 +1,169 @@
+//! Files as mappings: made whole before they have their name, checked before they are believed.
+
+use crate::layout::{AtomicU64, HEADER, Header, MAGIC, MOST_SEGMENT, Ordering::Relaxed, VERSION};
+use crate::record::SLOT;
+use memmap2::{MmapOptions, MmapRaw};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// A segment file in memory. The header was checked, and the capacity is our own copy of it.
+pub struct Map {
+    raw: MmapRaw,
+    capacity: usize,
+}
+
+/// An offset in bytes and the memory there, for the producer.
+impl Map {
+    /// Makes a file of `bytes`, allocated on its file system (a store to a hole in a full one would be SIGBUS) and
+    /// in memory, at `path`. It has no owner.
+    ///
+    /// # Errors
+    /// The file system's: no space, no right.
+    pub fn create(path: &Path, bytes: usize, pid: u32, start_ticks: u64) -> io::Result<Map> {
+        let unnamed = path.with_extension("new");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&unnamed)?;
+        let made = Map::fill(&file, bytes, pid, start_ticks)
+            .and_then(|map| fs::rename(&unnamed, path).map(|()| map));
+        if made.is_err() {
+            let _ = fs::remove_file(&unnamed); // the error that matters is the first one
+        }
+        made
+    }
+
+    fn fill(file: &File, bytes: usize, pid: u32, start_ticks: u64) -> io::Result<Map> {
+        // SAFETY: an open descriptor and plain numbers.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {
+            0 => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+        let raw = MmapOptions::new().len(bytes).map_raw(file)?;
+        populate(&raw);
+        let map = Map {
+            raw,
+            capacity: (bytes - HEADER) / SLOT * SLOT,
+        };
+        let fixed = &map.head().fixed;
+        fixed.version.store(VERSION, Relaxed);
+        fixed.capacity.store(map.capacity as u64, Relaxed);
+        fixed.pid.store(pid.into(), Relaxed);
+        fixed.start_ticks.store(start_ticks, Relaxed);
+        fixed.magic.store(MAGIC, Relaxed);
+        Ok(map)
+    }
+
+    /// Maps a file that someone else made.
+    ///
+    /// # Errors
+    /// `InvalidData` for what is not a segment of this version, of this process; else the file system's.
+    pub fn open(path: &Path, pid: u32, start_ticks: u64) -> io::Result<Map> {
+        let no = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
+        let facts = file.metadata()?;
+        if !facts.is_file() || facts.len() < HEADER as u64 || facts.len() > MOST_SEGMENT {
+            return Err(no("not the size of a segment"));
+        }
+        let raw = MmapOptions::new()
+            .len(facts.len() as usize)
+            .map_raw(&file)?;
+        let map = Map {
+            capacity: raw.len() - HEADER,
+            raw,
+        };
+        let fixed = &map.head().fixed;
+        if fixed.magic.load(Relaxed) != MAGIC {
+            return Err(no("not a segment"));
+        }
+        if fixed.version.load(Relaxed) != VERSION {
+            return Err(no("a segment of another version"));
+        }
+        if fixed.pid.load(Relaxed) != u64::from(pid)
+            || fixed.start_ticks.load(Relaxed) != start_ticks
+        {
+            return Err(no("a segment of another process"));
+        }
+        let capacity = fixed.capacity.load(Relaxed);
+        if capacity > map.capacity as u64 || !capacity.is_multiple_of(SLOT as u64) {
+            return Err(no("a segment shorter than it says"));
+        }
+        Ok(Map {
+            capacity: capacity as usize,
+            ..map
+        })
+    }
+
+    /// The header.
+    pub fn head(&self) -> &Header {
+        // SAFETY: the mapping is at least HEADER long, page-aligned, lives as long as `self`, and the header is only
+        // atomic integers, valid in any bits.
+        unsafe { &*self.raw.as_ptr().cast::<Header>() }
+    }
+
+    /// Bytes for records.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Where the records begin; `capacity` bytes from there are mapped.
+    pub fn records(&self) -> *mut u64 {
+        // SAFETY: HEADER is inside the mapping.
+        unsafe { self.raw.as_mut_ptr().add(HEADER).cast() }
+    }
+
+    /// A copy of the bytes from `from` to `to`, as much of it as is inside: bytes that a hostile producer may change
+    /// are looked at once only.
+    pub fn copy(&self, from: u64, to: u64, into: &mut Vec<u8>) {
+        into.clear();
+        let to = to.min(self.capacity as u64) as usize / 8;
+        let from = (from.min(self.capacity as u64) as usize / 8).min(to);
+        into.reserve((to - from) * 8);
+        for at in from..to {
+            // SAFETY: below the capacity, 8-aligned; an atomic may be read whatever others do.
+            let word = unsafe { (*self.records().add(at).cast::<AtomicU64>()).load(Relaxed) };
+            into.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    /// Gives the memory of the records back to the kernel, which has them in the file.
+    pub fn forget_pages(&self) {
+        let page = 4096; // the header stays; an address of the mapping is page-aligned
+        if self.raw.len() > page {
+            // SAFETY: inside the mapping, which is shared with a file: no byte changes.
+            unsafe {
+                let at = self.raw.as_mut_ptr().add(page);
+                libc::madvise(at.cast(), self.raw.len() - page, libc::MADV_DONTNEED);
+            }
+        }
+    }
+}
+
+/// Takes the page faults now, off the producer's path.
+fn populate(raw: &MmapRaw) {
+    // SAFETY: the mapping's own address and length.
+    let failed = unsafe {
+        libc::madvise(
+            raw.as_mut_ptr().cast(),
+            raw.len(),
+            libc::MADV_POPULATE_WRITE,
+        )
+    };
+    if failed != 0 {
+        // before Linux 5.14: touch each page
+        for at in (0..raw.len()).step_by(4096) {
+            // SAFETY: inside the mapping, which nobody else has yet.
+            unsafe { raw.as_mut_ptr().add(at).write_volatile(0) };
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! The producer's side: a process's segments, and a chain of them per thread.
+
+use crate::layout::{CLOSED, FULL, HEADER, Ordering, RING_SEGMENT, SPILL_SEGMENT};
+use crate::map::Map;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Where a process's segments go, and how many.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The run's directory, in shared memory if there is room.
+    pub dir: PathBuf,
+    /// Where segments go when the ring is exhausted: on disk.
+    pub spill: PathBuf,
+    /// Bytes of the ring segments of one process.
+    pub ring_bytes: u64,
+    /// Bytes of the spill files of one process; beyond them records are lost, and counted.
+    pub spill_limit_bytes: u64,
+}
+
+/// Most segments that wait to be taken.
+const SLOTS: usize = 64;
+/// Segments kept ready when none is taken: 1 MiB, what a busy thread writes in about 4 ms.
+const LEAST_READY: usize = 8;
+/// Ticks between two tries to make a spill file after one failed (a full disk).
+const PAUSE: u32 = 64;
+
+/// One segment as its own process sees it.
+struct Segment {
+    map: Map,
+    path: PathBuf,
+    spill: bool,
+    /// Which use of the file this is; see [`crate::layout::Owner::state`].
+    take: AtomicU64,
+    /// Its thread went on: set last, after everything in the header.
+    used: AtomicBool,
+    /// Its memory was given back to the kernel.
+    cold: AtomicBool,
+}
+
+/// What producers share with the pool.
+struct Shared {
+    ready: [AtomicPtr<Segment>; SLOTS],
+    /// Segments taken since the last tick.
+    taken: AtomicU32,
+    takes: AtomicU64,
+    chains: AtomicU64,
+    /// The process's own file: counts segment files, and losses of threads that never had a segment.
+    control: Map,
+}
+
+impl Shared {
+    /// A ready segment, if there is one: a bounded number of steps, whatever others do.
+    fn pop(&self) -> Option<Arc<Segment>> {
+        for slot in &self.ready {
+            if slot.load(Ordering::Relaxed).is_null() {
+                continue;
+            }
+            let at = slot.swap(null_mut(), Ordering::AcqRel); // pairs with `put`
+            if !at.is_null() {
+                self.taken.fetch_add(1, Ordering::Relaxed);
+                // SAFETY: `put` stored it from `Arc::into_raw`, and the swap gave it to us alone.
+                return Some(unsafe { Arc::from_raw(at) });
+            }
+        }
+        None
+    }
+
+    /// Adds a segment to the ready ones; false if there is no place. Only called by the helper.
+    fn put(&self, segment: &Arc<Segment>) -> bool {
+        let Some(slot) = self
+            .ready
+            .iter()
+            .find(|slot| slot.load(Ordering::Relaxed).is_null())
+        else {
+            return false;
+        };
+        slot.store(
+            Arc::into_raw(segment.clone()).cast_mut(),
+            Ordering::Release, // pairs with `pop`
+        );
+        true
+    }
+
+    fn ready(&self) -> usize {
+        let here = |slot: &&AtomicPtr<Segment>| !slot.load(Ordering::Relaxed).is_null();
+        self.ready.iter().filter(here).count()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
+}
+
+/// All segments of one process.
+///
+/// A forked child must not touch its parent's: it lets go of it with [`std::mem::forget`] and makes its own.
+pub struct Pool {
+    shared: Arc<Shared>,
+    helper: Mutex<Helper>,
+    names: Mutex<Producer>,
+}
+
+/// What the helper thread keeps.
+struct Helper {
+    pid: u32,
+    start_ticks: u64,
+    ring_dir: PathBuf,
+    spill_dir: PathBuf,
+    most_ring: usize,
+    ring: usize,
+    spill_limit_bytes: u64,
+    spill_bytes: u64,
+    /// Ticks until a spill file is tried again.
+    pause: u32,
+    /// Next file's number.
+    number: u64,
+    /// In use or ready.
+    live: Vec<Arc<Segment>>,
+    /// Drained, not ready yet.
+    idle: Vec<Arc<Segment>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // what these guard is whole at every moment, so a panic elsewhere does not spoil it
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+impl Pool {
+    /// Makes the process's directories and first segments.
+    ///
+    /// # Errors
+    /// Neither the ring's nor the spill's directory takes a segment.
+    pub fn create(settings: &Settings, pid: u32, start_ticks: u64) -> io::Result<Pool> {
+        let name = format!("{pid}-{start_ticks}");
+        let ring_dir = settings.dir.join(&name);
+        make_dir(&ring_dir)?;
+        let control = Map::create(&ring_dir.join("process"), HEADER, pid, start_ticks)?;
+        let shared = Arc::new(Shared {
+            ready: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
+            taken: AtomicU32::new(0),
+            takes: AtomicU64::new(1),
+            chains: AtomicU64::new(1),
+            control,
+        });
+        let mut helper = Helper {
+            pid,
+            start_ticks,
+            ring_dir,
+            spill_dir: settings.spill.join(&name),
+            most_ring: usize::try_from(settings.ring_bytes / RING_SEGMENT as u64)
+                .unwrap_or(usize::MAX)
+                .max(2),
+            ring: 0,
+            spill_limit_bytes: settings.spill_limit_bytes,
+            spill_bytes: 0,
+            pause: 0,
+            number: 0,
+            live: Vec::new(),
+            idle: Vec::new(),
+        };
+        helper.tick(&shared)?;
+        let names = Mutex::new(Producer::new(&shared, 0));
+        Ok(Pool {
+            shared,
+            helper: Mutex::new(helper),
+            names,
+        })
+    }
+
+    /// Readies segments ahead of the threads and takes back the drained ones. To be called every millisecond or so.
+    pub fn tick(&self) {
+        // no segment to be had is no news here: producers count what they lose
+        let _ = locked(&self.helper).tick(&self.shared);
+    }
+
+    /// A new chain for a thread. Takes its first segment with its first record.
+    pub fn producer(&self, tid: u64) -> Producer {
+        Producer::new(&self.shared, tid)
+    }
+
+    /// Appends to the process's names chain; false = lost and counted. Waits for other threads that do the same.
+    pub fn push_names(&self, words: &[u64]) -> bool {
+        let mut names = locked(&self.names);
+        if !names.fits(words.len()) && self.shared.ready() == 0 {
+            self.tick();
+        }
+        names.push(words)
+    }
+}
+
+impl Helper {
+    fn tick(&mut self, shared: &Shared) -> io::Result<()> {
+        self.recycle();
+        let taken = shared.taken.swap(0, Ordering::Relaxed) as usize;
+        let target = (2 * taken + LEAST_READY).min(SLOTS);
+        let mut ready = shared.ready();
+        self.pause = self.pause.saturating_sub(1);
+        let mut result = Ok(());
+        while ready < target {
+            match self.segment(shared) {
+                Ok(Some(segment)) => {
+                    if !shared.put(&segment) {
+                        self.idle.push(segment);
+                        break;
+                    }
+                    self.live.push(segment);
+                    ready += 1;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.pause = PAUSE;
+                    if ready == 0 {
+                        result = Err(error);
+                    }
+                    break;
+                }
+            }
+        }
+        self.retire();
+        result
+    }
+
+    /// Takes back the segments that the consumer has read to their end.
+    fn recycle(&mut self) {
+        let mut at = 0;
+        while at < self.live.len() {
+            let segment = &self.live[at];
+            let take = segment.take.load(Ordering::Relaxed);
+            // the count tells that its thread has let go of it, so that unmapping never happens there
+            if segment.used.load(Ordering::Acquire) && Arc::strong_count(segment) == 1 {
+                if segment.map.head().drained(take) {
+                    let segment = self.live.swap_remove(at);
+                    segment.map.head().reset(take);
+                    segment.used.store(false, Ordering::Relaxed);
+                    segment.cold.store(false, Ordering::Relaxed);
+                    self.idle.push(segment);
+                    continue;
+                }
+                if segment.spill && !segment.cold.swap(true, Ordering::Relaxed) {
+                    segment.map.forget_pages();
+                }
+            }
+            at += 1;
+        }
+    }
+
+    /// A free segment: a drained one, else a new one in the ring, else a new one on disk. `None` at the limit.
+    fn segment(&mut self, shared: &Shared) -> io::Result<Option<Arc<Segment>>> {
+        if let Some(at) = self.idle.iter().position(|segment| !segment.spill) {
+            return Ok(Some(self.idle.swap_remove(at)));
+        }
+        if self.ring < self.most_ring {
+            match self.make(shared, false) {
+                Ok(segment) => {
+                    self.ring += 1;
+                    return Ok(Some(segment));
+                }
+                Err(_) => self.most_ring = self.ring, // shared memory is full: go on with what there is
+            }
+        }
+        if let Some(segment) = self.idle.pop() {
+            return Ok(Some(segment));
+        }
+        let bytes = SPILL_SEGMENT as u64;
+        if self.pause > 0 || self.spill_bytes + bytes > self.spill_limit_bytes {
+            return Ok(None);
+        }
+        let segment = self.make(shared, true)?;
+        self.spill_bytes += bytes;
+        Ok(Some(segment))
+    }
+
+    fn make(&mut self, shared: &Shared, spill: bool) -> io::Result<Arc<Segment>> {
+        let (dir, bytes) = if spill {
+            make_dir(&self.spill_dir)?;
+            (&self.spill_dir, SPILL_SEGMENT)
+        } else {
+            (&self.ring_dir, RING_SEGMENT)
+        };
+        let path = dir.join(format!("{}.seg", self.number));
+        let map = Map::create(&path, bytes, self.pid, self.start_ticks)?;
+        self.number += 1;
+        shared.control.head().publish(self.number);
+        Ok(Arc::new(Segment {
+            map,
+            path,
+            spill,
+            take: AtomicU64::new(0),
+            used: AtomicBool::new(false),
+            cold: AtomicBool::new(false),
+        }))
+    }
+
+    /// Removes drained spill files: the ring is enough again.
+    fn retire(&mut self) {
+        self.idle.retain(|segment| {
+            if segment.spill {
+                let take = segment.take.load(Ordering::Relaxed);
+                segment.map.head().finish(take, CLOSED); // tells the reader to let go
+                let _ = fs::remove_file(&segment.path); // if it stays, the recorder removes it with the run
+                self.spill_bytes -= SPILL_SEGMENT as u64;
+            }
+            !segment.spill
+        });
+    }
+}
+
+/// The end of a thread's chain that is written to.
+pub struct Producer {
+    shared: Arc<Shared>,
+    segment: Option<Arc<Segment>>,
+    /// Where the next record goes, and where there is no more room; our own copies, never read back.
+    at: *mut u64,
+    end: *mut u64,
+    written: u64,
+    tid: u64,
+    chain: u64,
+    index: u64,
+}
+
+// SAFETY: the pointers are into the mapping that `segment` keeps, and only this producer writes there.
+unsafe impl Send for Producer {}
+
+impl Producer {
+    fn new(shared: &Arc<Shared>, tid: u64) -> Producer {
+        Producer {
+            shared: shared.clone(),
+            segment: None,
+            at: null_mut(),
+            end: null_mut(),
+            written: 0,
+            tid,
+            chain: shared.chains.fetch_add(1, Ordering::Relaxed),
+            index: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn fits(&self, words: usize) -> bool {
+        (self.end as usize).wrapping_sub(self.at as usize) >= words * 8
+    }
+
+    /// Appends one record, whole or not at all; false: it was lost, and counted.
+    ///
+    /// Never waits, allocates or makes a system call.
+    #[inline(always)]
+    pub fn push(&mut self, words: &[u64]) -> bool {
+        if !self.fits(words.len()) && !self.next(words.len()) {
+            return false;
+        }
+        self.append(words);
+        self.publish();
+        true
+    }
+
+    /// Appends a text and the record it belongs to, side by side. If they are lost, that counts as one.
+    pub fn push_pair(&mut self, first: &[u64], second: &[u64]) -> bool {
+        let words = first.len() + second.len();
+        if !self.fits(words) && !self.next(words) {
+            return false;
+        }
+        self.append(first);
+        self.append(second);
+        self.publish();
+        true
+    }
+
+    /// The thread ended.
+    pub fn close(self) {}
+
+    #[inline(always)]
+    fn append(&mut self, words: &[u64]) {
+        // SAFETY: the caller saw that they fit before `end`; the consumer reads them only after `publish`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(words.as_ptr(), self.at, words.len());
+            self.at = self.at.add(words.len());
+        }
+        self.written += words.len() as u64 * 8;
+    }
+
+    #[inline(always)]
+    fn publish(&mut self) {
+        if let Some(segment) = &self.segment {
+            segment.map.head().publish(self.written);
+        }
+    }
+
+    /// Goes on to the next ready segment, or counts one loss.
+    #[cold]
+    #[inline(never)]
+    fn next(&mut self, words: usize) -> bool {
+        // a record larger than a ring segment would be lost in any: texts are cut well below that
+        let most = (RING_SEGMENT - HEADER) / 8;
+        let next = if words <= most {
+            self.shared.pop()
+        } else {
+            None
+        };
+        let Some(next) = next else {
+            self.end = self.at; // no record goes where an earlier one was lost
+            match &self.segment {
+                Some(segment) => segment.map.head().lose(),
+                None => {
+                    let lost = &self.shared.control.head().producer.lost;
+                    lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            return false;
+        };
+        let take = self.shared.takes.fetch_add(1, Ordering::Relaxed);
+        next.take.store(take, Ordering::Relaxed);
+        next.map.head().take(take, self.chain, self.tid, self.index);
+        self.index += 1;
+        self.written = 0;
+        self.at = next.map.records();
+        // SAFETY: one past the records of the mapping.
+        self.end = unsafe { self.at.add(next.map.capacity() / 8) };
+        if let Some(last) = self.segment.replace(next) {
+            finish(last, FULL);
+        }
+        true
+    }
+}
+
+/// Ends a segment's use and lets go of it.
+fn finish(segment: Arc<Segment>, state: u64) {
+    let take = segment.take.load(Ordering::Relaxed);
+    segment.map.head().finish(take, state);
+    segment.used.store(true, Ordering::Release); // pairs with `recycle`
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        if let Some(segment) = self.segment.take() {
+            finish(segment, CLOSED);
+        }
+    }
+}

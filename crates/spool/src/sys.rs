@@ -1,0 +1,1 @@
+//! What isc-record needs of the system, as safe functions.
