@@ -5,9 +5,9 @@
 
 use crate::clock::{self, Calibration};
 use crate::json::quote;
-use crate::pool::{Pool, Producer};
 use crate::settings::Settings;
 use inferscope_spool::record::{Record, SpanKind, Text};
+use inferscope_spool::{Pool, Producer};
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -359,7 +359,7 @@ fn open(run: &'static Run) -> Result<&'static Process, String> {
     if FAILED.load(Relaxed) {
         return Err("the spool could not be made".into());
     }
-    let settings = crate::pool::Settings {
+    let settings = inferscope_spool::Settings {
         dir: run.dir.clone(),
         spill: run.settings.spill.clone(),
         ring_bytes: run.settings.ring_bytes,

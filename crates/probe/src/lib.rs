@@ -17,7 +17,6 @@ mod code;
 mod json;
 mod monitor;
 mod name;
-mod pool;
 mod profile;
 mod python;
 mod settings;
