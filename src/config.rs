@@ -1,7 +1,23 @@
 //! Settings: flags over `INFERSCOPE_*` over `.inferscope.yaml` over defaults.
 //!
-//! A command asks for what its flags left open: `args.ring.or(config.bytes("ring"))`. A wrong key or
-//! value is an error that names file, line and the nearest right word, never a setting left out.
+//! A command resolves each option in one line; the flag may have been given or not:
+//!
+//! ```
+//! # struct Args { ring: Option<u64>, duration: Option<std::time::Duration>, include: Vec<String>, no_wrap: bool }
+//! # let args = Args { ring: None, duration: None, include: vec![], no_wrap: true };
+//! # use inferscope::config::Config;
+//! # let config = Config::of(std::path::Path::new("/"), |_| None)?;
+//! // let config = Config::load()?;
+//! let ring = config.get(args.ring, "ring")?; // has a default: u64
+//! let duration = config.resolve(args.duration, "duration"); // may be left open: Option<Duration>
+//! let include = config.resolve(args.include, "include"); // Vec<String>; the flag's words replace the file's
+//! let wrap = config.get(args.no_wrap.then_some(false), "wrap")?; // a flag that switches off
+//! # assert_eq!((ring, wrap), (8 << 20, false));
+//! # Ok::<(), inferscope::error::Error>(())
+//! ```
+//!
+//! Flags take the same spelling: `value_parser = cli::bytes` for sizes, `config::time` for times. A wrong key
+//! or value is an error that names file, line and the nearest right word, never a setting left out.
 
 mod file;
 mod keys;
@@ -12,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-pub use keys::{KEYS, Key, Type, Value};
+pub use keys::{KEYS, Key, Type, Value, time};
 
 /// The file's name, looked for in the current folder and its parents.
 pub const FILE: &str = ".inferscope.yaml";
@@ -98,50 +114,68 @@ impl Config {
         setting.value.as_ref()
     }
 
-    /// A size in bytes: `ring`, `spill_limit`, `memory`.
-    pub fn bytes(&self, name: &str) -> Option<u64> {
-        match self.value(name)? {
-            Value::Bytes(bytes) => Some(*bytes),
-            _ => None,
+    /// The flag if it was given, else the value of key `name`, in the flag's own type: an `Option`, or a
+    /// `Vec` that is empty when nobody said anything.
+    pub fn resolve<T: Flag>(&self, flag: T, name: &str) -> T {
+        match flag.is_given() {
+            true => flag,
+            false => self.value(name).and_then(T::of).unwrap_or(flag),
         }
     }
 
-    /// A time: `delay`, `duration`.
-    pub fn time(&self, name: &str) -> Option<Duration> {
-        match self.value(name)? {
-            Value::Time(time) => Some(*time),
-            _ => None,
+    /// [`Config::resolve`] of a key that has a default, so that there is a value.
+    ///
+    /// # Errors
+    /// A key that is unknown or of another type: a fault of ours, not of the user's.
+    pub fn get<T>(&self, flag: Option<T>, name: &str) -> Result<T>
+    where
+        Option<T>: Flag,
+    {
+        let fault = || Error::invalid(name, "a setting without a value of this type");
+        self.resolve(flag, name).ok_or_else(fault)
+    }
+}
+
+/// An option of a command line, given or not, and how a setting's value stands in for it.
+pub trait Flag: Sized {
+    /// Whether the command line had it.
+    fn is_given(&self) -> bool;
+    /// The same from a setting; `None` if that is of another type.
+    fn of(value: &Value) -> Option<Self>;
+}
+
+macro_rules! flag {
+    ($type:ty, $variant:ident) => {
+        impl Flag for Option<$type> {
+            fn is_given(&self) -> bool {
+                self.is_some()
+            }
+
+            fn of(value: &Value) -> Option<Self> {
+                match value {
+                    Value::$variant(value) => Some(Some(value.clone())),
+                    _ => None,
+                }
+            }
         }
+    };
+}
+
+flag!(u64, Bytes);
+flag!(Duration, Time);
+flag!(String, Text);
+flag!(PathBuf, Path);
+flag!(bool, Flag);
+
+/// For `Vec<String>` (`include`) and `Vec<PathBuf>` (`rules`).
+impl<T: From<String>> Flag for Vec<T> {
+    fn is_given(&self) -> bool {
+        !self.is_empty()
     }
 
-    /// A word: `start_on`, `fail_on`, `format`.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        match self.value(name)? {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// A file or folder: `spill_dir`, `python`.
-    pub fn path(&self, name: &str) -> Option<&Path> {
-        match self.value(name)? {
-            Value::Path(path) => Some(path),
-            _ => None,
-        }
-    }
-
-    /// Several words: `include`, `exclude`, `rules`; empty if not set.
-    pub fn list(&self, name: &str) -> &[String] {
-        match self.value(name) {
-            Some(Value::List(list)) => list,
-            _ => &[],
-        }
-    }
-
-    /// Yes or no: `wrap`.
-    pub fn flag(&self, name: &str) -> Option<bool> {
-        match self.value(name)? {
-            Value::Flag(flag) => Some(*flag),
+    fn of(value: &Value) -> Option<Vec<T>> {
+        match value {
+            Value::List(list) => Some(list.iter().cloned().map(T::from).collect()),
             _ => None,
         }
     }

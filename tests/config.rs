@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use inferscope::config::{Config, FILE, KEYS, Origin};
+use inferscope::config::{self, Config, FILE, KEYS, Origin};
 
 fn config(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
@@ -24,6 +24,26 @@ fn of(folder: &Path, environment: &[(&str, &str)]) -> Result<Config, String> {
     found.map_err(|error| error.to_string())
 }
 
+fn bytes(config: &Config, name: &str) -> Option<u64> {
+    config.resolve(None, name)
+}
+
+fn time(config: &Config, name: &str) -> Option<Duration> {
+    config.resolve(None, name)
+}
+
+fn word(config: &Config, name: &str) -> Option<String> {
+    config.resolve(None, name)
+}
+
+fn path(config: &Config, name: &str) -> PathBuf {
+    config.get(None, name).unwrap()
+}
+
+fn list(config: &Config, name: &str) -> Vec<String> {
+    config.resolve(vec![], name)
+}
+
 fn origin(config: &Config, name: &str) -> Origin {
     let found = config.settings().iter().find(|s| s.key.name == name);
     found.unwrap().origin.clone()
@@ -33,11 +53,11 @@ fn origin(config: &Config, name: &str) -> Origin {
 fn the_environment_wins_over_the_file_and_the_file_over_the_default() {
     let text = "record:\n  ring: 16MiB\n  delay: 250ms\nmerge:\n  memory: 1GiB\n";
     let found = config(text, &[("INFERSCOPE_MEMORY", "64MiB")]).unwrap();
-    assert_eq!(found.bytes("ring"), Some(16 << 20));
-    assert_eq!(found.time("delay"), Some(Duration::from_millis(250)));
-    assert_eq!(found.bytes("memory"), Some(64 << 20));
-    assert_eq!(found.flag("wrap"), Some(true));
-    assert_eq!(found.time("duration"), None);
+    assert_eq!(bytes(&found, "ring"), Some(16 << 20));
+    assert_eq!(time(&found, "delay"), Some(Duration::from_millis(250)));
+    assert_eq!(bytes(&found, "memory"), Some(64 << 20));
+    assert!(found.get(None::<bool>, "wrap").unwrap());
+    assert_eq!(time(&found, "duration"), None);
     assert!(matches!(
         origin(&found, "ring"),
         Origin::File { line: 2, .. }
@@ -67,16 +87,16 @@ report:
 merge:
 ";
     let found = config(text, &[]).unwrap();
-    assert_eq!(found.list("include"), ["app", "lib/*"]);
-    assert_eq!(found.list("exclude"), ["tests"]);
-    assert_eq!(found.text("start_on"), Some("warm"));
-    assert!(found.path("python").unwrap().is_absolute());
-    assert!(found.path("spill_dir").unwrap().ends_with("spill"));
-    assert_eq!(found.flag("wrap"), Some(false));
-    assert_eq!(found.time("duration"), Some(Duration::from_secs(120)));
-    assert!(found.list("rules")[0].ends_with("/rules"));
-    assert_eq!(found.text("fail_on"), Some("high"));
-    assert_eq!(found.text("format"), Some("html"));
+    assert_eq!(list(&found, "include"), ["app", "lib/*"]);
+    assert_eq!(list(&found, "exclude"), ["tests"]);
+    assert_eq!(word(&found, "start_on").as_deref(), Some("warm"));
+    assert!(path(&found, "python").is_absolute());
+    assert!(path(&found, "spill_dir").ends_with("spill"));
+    assert!(!found.get(None::<bool>, "wrap").unwrap());
+    assert_eq!(time(&found, "duration"), Some(Duration::from_secs(120)));
+    assert!(list(&found, "rules")[0].ends_with("/rules"));
+    assert_eq!(word(&found, "fail_on").as_deref(), Some("high"));
+    assert_eq!(word(&found, "format").as_deref(), Some("html"));
     let shown = found.to_string();
     assert_eq!(shown.lines().count(), KEYS.len());
     assert!(shown.contains("[app, lib/*]"), "{shown}");
@@ -150,4 +170,54 @@ fn a_wrong_key_or_value_names_file_line_and_the_nearest_right_one() {
 fn an_empty_file_and_empty_variables_set_nothing() {
     let found = config("", &[("INFERSCOPE_RING", "")]).unwrap();
     assert!(found.settings().iter().all(|s| s.origin == Origin::Default));
+}
+
+#[test]
+fn flags_win_over_everything() {
+    let text = "record: {ring: 1MiB, include: [theirs], wrap: true, duration: 5s}\n";
+    let found = config(text, &[("INFERSCOPE_RING", "2MiB")]).unwrap();
+    assert_eq!(found.get(Some(3 << 20), "ring").unwrap(), 3 << 20);
+    assert_eq!(found.get(None::<u64>, "ring").unwrap(), 2 << 20);
+    let ours = vec!["ours".to_owned()];
+    assert_eq!(found.resolve(ours.clone(), "include"), ours);
+    assert_eq!(
+        found.resolve(Vec::<PathBuf>::new(), "include"),
+        [PathBuf::from("theirs")]
+    );
+    assert!(!found.get(Some(false), "wrap").unwrap());
+    let second = Duration::from_secs(1);
+    assert_eq!(found.resolve(Some(second), "duration"), Some(second));
+    // No key of that name or type: our own fault, and no panic.
+    assert!(found.get(None::<u64>, "wrap").is_err());
+    assert!(found.get(None::<u64>, "no such key").is_err());
+}
+
+#[test]
+fn times_are_read_as_people_write_them() {
+    for (text, ms) in [
+        ("250ms", 250),
+        ("1.5s", 1500),
+        (" 2 m", 120_000),
+        ("3", 3000),
+        ("1h", 3_600_000),
+    ] {
+        assert_eq!(config::time(text), Ok(Duration::from_millis(ms)), "{text}");
+    }
+    for text in ["", "soon", "-1s", "1 fortnight", "1e300h"] {
+        assert!(config::time(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn every_default_is_a_value_of_its_key() {
+    let found = of(Path::new("/"), &[]).unwrap();
+    for setting in found.settings() {
+        let known = setting.value.is_some();
+        assert_eq!(
+            known,
+            setting.key.default.is_some(),
+            "{}",
+            setting.key.path()
+        );
+    }
 }

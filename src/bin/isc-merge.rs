@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use inferscope::cli::{self, Sink, Source};
+use inferscope::config::Config;
 use inferscope::merge;
 
 const EXAMPLES: &str = "\
@@ -14,22 +15,23 @@ Examples:
 
 /// Put every event of a recording on one timeline: one clock, sorted, spans nested, kernels joined to launches
 #[derive(Parser)]
-#[command(name = "isc-merge", version, about, after_help = EXAMPLES)]
+#[command(name = "isc-merge", version, after_help = EXAMPLES)]
 struct Args {
     /// Traces to merge; standard input if none is given, or where one is `-`
     inputs: Vec<Source>,
     /// Where to write the timeline: a .parquet or .arrow file, or `-` for standard output
     #[arg(short, long, default_value = "-")]
     output: Sink,
-    /// Memory to use, about; larger traces are sorted through files in TMPDIR
-    #[arg(long, default_value = "512MiB", value_parser = cli::bytes, value_name = "SIZE")]
-    memory: u64,
+    /// Memory to use, about [default: 512MiB]; larger traces are sorted through files in TMPDIR
+    #[arg(long, value_parser = cli::bytes, value_name = "SIZE")]
+    memory: Option<u64>,
 }
 
 fn main() -> ExitCode {
     cli::main(|args: Args| {
         cli::interrupts(&args.inputs);
-        let raw = merge::read(&args.inputs, args.memory)?;
+        let memory = Config::load()?.get(args.memory, "memory")?;
+        let raw = merge::read(&args.inputs, memory)?;
         raw.write(&args.output, vec![])
     })
 }

@@ -28,7 +28,8 @@ struct Args {
 
 fn main() -> ExitCode {
     cli::main(|args: Args| {
-        let usual = Config::load()?.text("format").and_then(Format::named);
+        let usual = Config::load()?.resolve(None::<String>, "format");
+        let usual = usual.as_deref().and_then(Format::named);
         let format = Format::of(args.format, &args.output, usual)?;
         let analysis = report::read(&args.input)?;
         args.output.write_text(&report::render(&analysis, format)?)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::cli;
 use crate::error::nearest;
 
 /// A key of `.inferscope.yaml`, and of the environment as `INFERSCOPE_` + name.
@@ -109,13 +110,13 @@ impl Key {
             Err(format!("{name}: {:?} is no {wanted}", shorten(text)))
         };
         Ok(match self.kind {
-            Type::Bytes => match bytes(text) {
-                Some(bytes) => Value::Bytes(bytes),
-                None => return wrong("size; write 512MiB, 2GiB or a number of bytes"),
+            Type::Bytes => match cli::bytes(text) {
+                Ok(bytes) => Value::Bytes(bytes),
+                Err(_) => return wrong("size; write 512MiB, 2GiB or a number of bytes"),
             },
             Type::Time => match time(text) {
-                Some(time) => Value::Time(time),
-                None => return wrong("time; write 250ms, 1.5s, 2m or a number of seconds"),
+                Ok(time) => Value::Time(time),
+                Err(_) => return wrong("time; write 250ms, 1.5s, 2m or a number of seconds"),
             },
             Type::Flag => match text {
                 "true" | "yes" | "on" | "1" => Value::Flag(true),
@@ -165,35 +166,25 @@ fn shorten(text: &str) -> String {
     }
 }
 
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let shift = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return None,
-    };
-    number.checked_mul(1 << shift)
-}
-
-fn time(text: &str) -> Option<Duration> {
+/// A time as people write it: `250ms`, `1.5s`, `2m`; a bare number is seconds.
+///
+/// # Errors
+/// A sentence for clap to print.
+pub fn time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time; write 250ms, 1.5s, 2m or a number of seconds");
+    let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, unit) = text.split_at(split.unwrap_or(text.len()));
-    let number: f64 = number.parse().ok()?;
+    let number: f64 = number.parse().map_err(|_| wrong())?;
     let seconds = match unit.trim() {
         "" | "s" => 1.0,
         "us" | "µs" => 1e-6,
         "ms" => 1e-3,
         "m" | "min" => 60.0,
         "h" => 3600.0,
-        _ => return None,
+        _ => return Err(wrong()),
     };
-    Duration::try_from_secs_f64(number * seconds).ok()
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
 }
 
 impl fmt::Display for Value {
