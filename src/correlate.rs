@@ -54,7 +54,7 @@ impl Nest {
 }
 
 /// A scope that was open while its task was suspended: it shares its thread with others' spans.
-fn crosses(event: &Event, names: &Names) -> bool {
+pub(crate) fn crosses(event: &Event, names: &Names) -> bool {
     let Some(args) = event.args.filter(|_| event.kind == Kind::Scope) else {
         return false;
     };

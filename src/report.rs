@@ -1,8 +1,10 @@
 //! An analysis as a page: HTML for people, Markdown for pull requests, JSON for machines.
 //!
-//! Reads the analysis as JSON (`formats/analysis-v1.md`) and never the trace. Every text in it comes from a
-//! recorded program and is escaped by the template engine. Equal analyses give equal bytes.
+//! Reads the analysis as JSON (`formats/analysis-v1.md`); its timeline only for the call tree, and computes nothing
+//! from it that the analysis says. Every text comes from a recorded program and is escaped by the template
+//! engine. Equal inputs give equal bytes.
 
+mod calls;
 mod flame;
 mod page;
 mod units;
@@ -14,6 +16,7 @@ use tera::{Context, Tera};
 
 use crate::cli::{Sink, Source};
 use crate::error::{Error, Result, nearest};
+pub use calls::Calls;
 
 /// The newest analysis format that is read.
 const VERSION: u32 = 1;
@@ -119,11 +122,43 @@ pub fn read(source: &Source) -> Result<Value> {
     Ok(value)
 }
 
-/// Writes the page.
+/// Reads the calls of the timeline that `analysis` was made of.
+///
+/// # Errors
+/// Those of reading a trace; a raw trace; the timeline of another analysis.
+pub fn calls(trace: &Source, analysis: &Value) -> Result<Calls> {
+    let calls = Calls::read(trace)?;
+    let (events, span_ns) = (&analysis["recording"]["events"], &analysis["span_ns"]);
+    let same = events.as_u64().is_none_or(|events| events == calls.events)
+        && span_ns
+            .as_i64()
+            .is_none_or(|span_ns| span_ns == calls.span_ns);
+    if same {
+        return Ok(calls);
+    }
+    let extent = |events: f64, ns: f64| {
+        let events = units::count(events);
+        format!("{events} events in {}", units::time(ns))
+    };
+    let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+    Err(Error::Invalid {
+        path: trace.path(),
+        what: format!(
+            "not the timeline of this analysis: it has {}, the analysis is of {}",
+            extent(calls.events as f64, calls.span_ns as f64),
+            extent(number(events), number(span_ns))
+        ),
+        hint: Some(format!(
+            "isc-analyze {trace} -o analysis.json, then isc-report again"
+        )),
+    })
+}
+
+/// Writes the page; with these calls, if the timeline was read.
 ///
 /// # Errors
 /// A template that does not fit its page, which is our own fault and tested.
-pub fn render(analysis: &Value, format: Format) -> Result<String> {
+pub fn render(analysis: &Value, calls: Option<&Calls>, format: Format) -> Result<String> {
     let (name, template) = match format {
         Format::Json => return Ok(format!("{analysis:#}\n")),
         Format::Html => ("page.html", include_str!("report/page.html")),
@@ -144,7 +179,7 @@ pub fn render(analysis: &Value, format: Format) -> Result<String> {
         Error::invalid(name, what)
     };
     tera.add_raw_template(name, template).map_err(ours)?;
-    let context = Context::from_serialize(&page::Page::of(analysis)).map_err(ours)?;
+    let context = Context::from_serialize(&page::Page::of(analysis, calls)).map_err(ours)?;
     tera.render(name, &context).map_err(ours)
 }
 

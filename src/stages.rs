@@ -188,7 +188,9 @@ fn pages(timeline: &Path, folder: &Path, page: &Path) -> Result<ExitCode> {
             .arg(&analysis),
     )?;
     done("isc-analyze", analyzed)?;
-    let status = wait(sibling("isc-report")?.arg(&analysis).arg("-o").arg(page))?;
+    let mut report = sibling("isc-report")?;
+    report.arg(&analysis).arg("--trace").arg(timeline);
+    let status = wait(report.arg("-o").arg(page))?;
     done("isc-report", status)?;
     Ok(code(analyzed))
 }

@@ -69,7 +69,7 @@ fn run_goes_through_all_stages_and_returns_the_programs_status() {
             "isc-merge TMP/raw.parquet -o TMP/merged.parquet",
             "isc-analyze TMP/merged.parquet",
             "isc-analyze TMP/merged.parquet -o TMP/analysis.json",
-            "isc-report TMP/analysis.json -o r.html",
+            "isc-report TMP/analysis.json --trace TMP/merged.parquet -o r.html",
         ]
     );
     assert!(folder.path().join("r.html").exists());

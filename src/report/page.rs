@@ -1,9 +1,12 @@
 //! What the templates show: the analysis with its numbers written out.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::flame::Flame;
+use super::calls::{Calls, Sort, Tree};
+use super::flame::{self, Flame, Path};
 use super::units;
 
 /// Rows of a table that people still read.
@@ -12,22 +15,29 @@ const LONGEST_TABLE: usize = 30;
 /// A page, in the order in which it is read.
 #[derive(Debug, Serialize)]
 pub struct Page {
+    /// What stands before everything else: records were lost.
+    warning: String,
+    program: String,
     class: String,
     confidence: String,
     summary: String,
-    span: String,
+    /// Length, processes, threads, Pythons.
+    recorded: String,
     breakdown: Vec<Bar>,
     gaps: Vec<Bar>,
     findings: Vec<Finding>,
-    steps: Table,
-    functions: Table,
-    libraries: Table,
-    processes: Table,
-    threads: Table,
-    flame: Flame,
+    /// Steps and functions.
+    first: Vec<Table>,
+    /// Where the call paths come from, and how to get all of them.
+    calls: String,
+    paths: Vec<Path>,
+    /// JSON that is safe inside a script; empty if there are no calls.
+    flame: String,
+    /// Libraries, processes, threads.
+    rest: Vec<Table>,
+    caveats: Vec<String>,
     recording: Vec<Fact>,
     facts: Vec<Fact>,
-    caveats: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,7 +49,7 @@ struct Bar {
     width: String,
     /// The same as block characters, a full one for 4 %.
     blocks: String,
-    colour: usize,
+    colour: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,8 +72,11 @@ struct Fact {
 /// Columns and rows; `left` rows did not fit.
 #[derive(Debug, Default, Serialize)]
 struct Table {
+    title: &'static str,
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
+    /// Widths of the two parts of each row's bar, in percent; empty for a table without bars.
+    bars: Vec<[String; 2]>,
     left: usize,
 }
 
@@ -75,45 +88,179 @@ struct Column {
 }
 
 impl Page {
-    /// The page of an analysis; what it lacks is left out.
-    pub fn of(analysis: &Value) -> Page {
+    /// The page of an analysis; what it lacks is left out. The calls are those of its timeline, where that was given.
+    pub fn of(analysis: &Value, calls: Option<&Calls>) -> Page {
         let verdict = &analysis["verdict"];
         let span = number(&analysis["span_ns"]);
-        let facts = object(&analysis["facts"]);
-        let (recording, facts): (Vec<_>, Vec<_>) = facts
+        let (recording, facts): (Vec<_>, Vec<_>) = object(&analysis["facts"])
             .into_iter()
             .partition(|(key, _)| key.starts_with("recorder.") || key.starts_with("recording."));
-        let mut recording: Vec<Fact> = recording.into_iter().map(|(k, v)| fact(k, v)).collect();
-        let own = object(&analysis["recording"]);
-        recording.extend(own.into_iter().map(|(key, value)| fact(key, value)));
+        let recording = object(&analysis["recording"]).into_iter().chain(recording);
+        let facts_of = |pairs: &mut dyn Iterator<Item = (&String, &Value)>| {
+            let known = pairs.filter(|(_, value)| !value.is_null());
+            known.map(|(key, value)| fact(key, value)).collect()
+        };
+        let known;
+        let (tree, source) = match calls {
+            Some(calls) => {
+                let spans = units::count(calls.spans as f64);
+                (
+                    &calls.tree,
+                    format!("All {spans} spans of the timeline, thread by thread."),
+                )
+            }
+            None => {
+                known = paths(analysis);
+                let said = "The heaviest call paths that the analysis has; isc-report --trace TIMELINE shows all calls.";
+                (&known, said.to_owned())
+            }
+        };
+        let flame = Flame::of(tree);
         Page {
+            warning: warning(analysis),
+            program: program(&analysis["processes"]),
             class: text(&verdict["class"]),
             confidence: percent(&verdict["confidence"]),
             summary: text(&verdict["summary"]),
-            span: units::time(span),
+            recorded: recorded(analysis, span),
             breakdown: bars(&analysis["breakdown"], "category", span),
-            gaps: bars(&analysis["gaps"], "cause", span),
+            gaps: bars(
+                &analysis["gaps"],
+                "cause",
+                number(&analysis["facts"]["gpu.span_ns"]),
+            ),
             findings: list(&analysis["findings"])
                 .iter()
                 .map(Finding::of)
                 .collect(),
-            steps: Table::of(&analysis["steps"], &["scope", "kind", "count"]),
-            functions: functions(&analysis["functions"]),
-            libraries: Table::of(&analysis["libraries"], &["name", "library"]),
-            processes: Table::of(
-                &analysis["processes"],
-                &["name", "process", "pid", "python"],
-            ),
-            threads: Table::of(&analysis["threads"], &["name", "process", "pid", "tid"]),
-            flame: Flame::of(list(&analysis["paths"]).iter().map(path)),
-            recording,
-            facts: facts
-                .into_iter()
-                .map(|(key, value)| fact(key, value))
-                .collect(),
+            first: tables([
+                Table::of("Steps and requests", &analysis["steps"], &STEPS),
+                functions(&analysis["functions"]),
+            ]),
+            calls: source,
+            paths: flame::heaviest(tree),
+            flame: match flame.is_empty() {
+                true => String::new(),
+                false => flame.json().unwrap_or_default(),
+            },
+            rest: tables([
+                Table::of(
+                    "Native libraries",
+                    &analysis["libraries"],
+                    &["library", "name"],
+                ),
+                Table::of("Processes", &analysis["processes"], &PROCESSES),
+                Table::of("Threads", &analysis["threads"], &THREADS),
+                Table::of("Devices", &analysis["devices"], &["device"]),
+            ]),
             caveats: list(&analysis["caveats"]).iter().map(text).collect(),
+            recording: facts_of(&mut recording.into_iter()),
+            facts: facts_of(&mut facts.into_iter()),
         }
     }
+}
+
+/// Columns that stand first, in this order.
+const STEPS: [&str; 8] = [
+    "scope",
+    "kind",
+    "count",
+    "total_ns",
+    "dur_ns_mean",
+    "dur_ns_p50",
+    "dur_ns_p90",
+    "dur_ns_p99",
+];
+const PROCESSES: [&str; 8] = [
+    "name", "process", "pid", "python", "covered", "reason", "start_ns", "dur_ns",
+];
+const THREADS: [&str; 8] = [
+    "name",
+    "process",
+    "tid",
+    "cpu_ns",
+    "python_ns",
+    "native_ns",
+    "runnable_ns",
+    "blocked_ns",
+];
+
+/// Those with rows.
+fn tables(all: impl IntoIterator<Item = Table>) -> Vec<Table> {
+    all.into_iter()
+        .filter(|table| !table.rows.is_empty())
+        .collect()
+}
+
+/// Lost records come first: every sum below is too low by them.
+fn warning(analysis: &Value) -> String {
+    match number(&analysis["recording"]["lost"]) {
+        lost if lost > 0.0 => format!(
+            "{} records were lost while recording; sums below are too low by what they held.",
+            units::count(lost)
+        ),
+        _ => String::new(),
+    }
+}
+
+/// The name of the first process.
+fn program(processes: &Value) -> String {
+    let first = |value: &Value| (number(&value["start_ns"]), number(&value["process"]));
+    let all = list(processes).iter();
+    let first = all.min_by(|a, b| {
+        let (a, b) = (first(a), first(b));
+        a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
+    });
+    first.map_or(String::new(), |process| text(&process["name"]))
+}
+
+/// `4.20 s recorded, 2 processes, 5 threads, CPython 3.12.1`.
+fn recorded(analysis: &Value, span: f64) -> String {
+    let mut said = format!("{} recorded", units::time(span));
+    for (key, one, many) in [
+        ("processes", "process", "processes"),
+        ("threads", "thread", "threads"),
+    ] {
+        match list(&analysis[key]).len() {
+            0 => {}
+            1 => said.push_str(&format!(", 1 {one}")),
+            n => said.push_str(&format!(", {n} {many}")),
+        }
+    }
+    let pythons = list(&analysis["processes"])
+        .iter()
+        .map(|p| text(&p["python"]));
+    let pythons: BTreeSet<String> = pythons.filter(|python| !python.is_empty()).collect();
+    for python in pythons {
+        said.push_str(&format!(", CPython {python}"));
+    }
+    said
+}
+
+/// The analysis's own call paths as a tree.
+fn paths(analysis: &Value) -> Tree {
+    let mut sorts = BTreeMap::new();
+    for function in list(&analysis["functions"]) {
+        let kind = function["kind"].as_str().and_then(|kind| kind.parse().ok());
+        let name = text(&function["name"]);
+        let sort = kind.map_or(Sort::Other, |kind| Sort::of(kind, &name));
+        // Heaviest first: of two with one name that one is meant more often.
+        sorts.entry(name).or_insert(sort);
+    }
+    let mut tree = Tree::default();
+    for value in list(&analysis["paths"]) {
+        let mut at = 0;
+        for frame in list(&value["frames"]) {
+            let name = text(frame);
+            let sort = sorts.get(&name).copied().unwrap_or(Sort::Python);
+            match tree.called(at, sort, &name, "") {
+                Some(node) => at = node,
+                None => break,
+            }
+        }
+        tree.add(at, number(&value["self_ns"]) as i64, 0);
+    }
+    tree
 }
 
 impl Finding {
@@ -151,7 +298,7 @@ impl Finding {
 
 impl Table {
     /// A table of objects: these columns first, then every other plain one in the order of its name.
-    fn of(values: &Value, first: &[&str]) -> Table {
+    fn of(title: &'static str, values: &Value, first: &[&str]) -> Table {
         let objects: Vec<&Map<String, Value>> =
             list(values).iter().filter_map(Value::as_object).collect();
         let shown = &objects[..objects.len().min(LONGEST_TABLE)];
@@ -175,6 +322,8 @@ impl Table {
             values.all(|value| value.is_number() || value.is_null())
         };
         Table {
+            title,
+            bars: Vec::new(),
             columns: (keys.iter())
                 .map(|key| Column {
                     name: units::head(key),
@@ -239,7 +388,19 @@ fn functions(values: &Value) -> Table {
             units::time(number(&function["total_ns"])),
         ]
     };
+    // A bar's two parts are the interpreter's time and native time, against the function with most.
+    let most = shown
+        .first()
+        .map_or(0.0, |f| number(&f["self_ns"]))
+        .max(1.0);
+    let bar = |function: &&Value| {
+        let own = number(&function["self_ns"]).max(0.0);
+        let native = number(&function["native_ns"]).clamp(0.0, own);
+        [own - native, native].map(|ns| format!("{:.1}", 100.0 * ns / most))
+    };
     Table {
+        title: "Functions, by their own time",
+        bars: shown.iter().map(bar).collect(),
         columns: (names.iter().enumerate())
             .map(|(at, name)| Column {
                 name: (*name).into(),
@@ -252,7 +413,8 @@ fn functions(values: &Value) -> Table {
 }
 
 fn bars(values: &Value, name: &str, span: f64) -> Vec<Bar> {
-    let bar = |(at, value): (usize, &Value)| {
+    let (mut natives, mut others) = (0, 0);
+    let bar = |value: &Value| {
         let ns = number(&value["time_ns"]);
         let share = match &value["share"] {
             Value::Number(share) => share.as_f64().unwrap_or(0.0),
@@ -266,33 +428,43 @@ fn bars(values: &Value, name: &str, span: f64) -> Vec<Bar> {
             share: units::share(share),
             width: format!("{:.2}", whole * 100.0),
             blocks: "█".repeat((whole * 25.0).round() as usize),
-            colour: at % 8,
+            colour: colour(&text(&value[name]), &mut natives, &mut others),
         }
     };
-    list(values).iter().enumerate().map(bar).collect()
+    list(values).iter().map(bar).collect()
 }
 
-/// A call path: frames as a list or joined by `;`, outermost first, and the ns at its end.
-fn path(value: &Value) -> (Vec<&str>, f64) {
-    let frames = ["frames", "path", "stack"]
-        .iter()
-        .find_map(|key| value.get(*key));
-    let frames = match frames {
-        Some(Value::Array(frames)) => (frames.iter())
-            .map(|frame| frame.as_str().or(frame["name"].as_str()).unwrap_or("?"))
-            .collect(),
-        Some(Value::String(joined)) => joined.split(';').collect(),
-        _ => Vec::new(),
+/// The class of a category's colour: what is the same in the flame graph has its colour there too.
+fn colour(category: &str, natives: &mut usize, others: &mut usize) -> String {
+    let name = match category.split(':').next().unwrap_or("") {
+        "python" => "python",
+        "native" => {
+            *natives += 1;
+            return format!("native{}", (*natives - 1) % 3);
+        }
+        "gc" => "gc",
+        "import" => "import",
+        "startup" | "exit" => "startup",
+        "wait" => "wait",
+        "runnable" => "runnable",
+        "unknown" => "unknown",
+        _ => {
+            *others += 1;
+            return format!("other{}", (*others - 1) % 3);
+        }
     };
-    let ns = ["self_ns", "time_ns", "total_ns"]
-        .iter()
-        .find_map(|key| value.get(*key));
-    (frames, ns.map_or(0.0, number))
+    name.to_owned()
 }
 
 fn fact(key: &str, value: &Value) -> Fact {
+    let name = match key {
+        "events" => "events",
+        "lost" => "records lost",
+        "cpu_ns" => "CPU time of the recorder",
+        key => key,
+    };
     Fact {
-        name: units::line(key),
+        name: units::line(name),
         value: units::value(key, value),
     }
 }
