@@ -1,1 +1,98 @@
-fn main() {}
+//! Run a program and record where its time goes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use inferscope::cli::{self, Sink};
+use inferscope::config::{self, Config};
+use inferscope::record::{self, Options};
+
+const EXAMPLES: &str = "\
+Examples:
+  isc-record app.py | isc-merge | isc-analyze
+  isc-record -o run.parquet app.py --its-own-option
+  isc-record --duration 30s -m uvicorn serve:app
+  isc-record --recover /dev/shm/inferscope-1a2b3c4d -o run.parquet
+
+Exit status: the program's; 128 + n after signal n; 126 and 127 when it cannot be run or is not
+there; 125 for isc-record's own faults.";
+
+#[derive(Parser)]
+#[command(name = "isc-record", version, about = "Run a program and record where its time goes", after_help = EXAMPLES)]
+struct Args {
+    /// Where to write the trace: a .parquet or .arrow file, or `-` for standard output [default: a pipe, else a file
+    /// called after the program]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<Sink>,
+    /// Record only these modules or paths; may be given more than once
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Do not record these modules or paths; may be given more than once
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Start recording after this time, such as 5s
+    #[arg(long, value_name = "TIME", value_parser = config::time)]
+    delay: Option<Duration>,
+    /// Stop recording after this time; the program runs on
+    #[arg(long, value_name = "TIME", value_parser = config::time)]
+    duration: Option<Duration>,
+    /// Start recording when this scope is entered for the first time
+    #[arg(long, value_name = "SCOPE")]
+    start_on: Option<String>,
+    /// The Python to run the program with [default: that of its first line, the virtual environment, python3]
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+    /// Leave numpy's own functions alone
+    #[arg(long)]
+    no_wrap: bool,
+    /// Memory for records of one process that are not yet written [default: 8MiB]
+    #[arg(long, value_name = "SIZE", value_parser = cli::bytes)]
+    ring: Option<u64>,
+    /// Folder for records that do not fit into memory [default: TMPDIR]
+    #[arg(long, value_name = "DIR")]
+    spill_dir: Option<PathBuf>,
+    /// The most that may lie there [default: 4GiB]
+    #[arg(long, value_name = "SIZE", value_parser = cli::bytes)]
+    spill_limit: Option<u64>,
+    /// Finish the trace of a run that was cut short, from what it left in this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["program", "module"])]
+    recover: Option<PathBuf>,
+    /// Run a module, as python -m does; what follows are its arguments
+    #[arg(short, value_name = "MODULE", num_args = 1.., allow_hyphen_values = true, conflicts_with = "program")]
+    module: Vec<OsString>,
+    /// A script, or any command, and its arguments
+    #[arg(
+        trailing_var_arg = true,
+        value_name = "PROGRAM",
+        required_unless_present_any = ["module", "recover"]
+    )]
+    program: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    cli::main_with_fault(record::FAULT, |args: Args| {
+        if let Some(dir) = &args.recover {
+            return record::recover(dir, args.output.as_ref()).map(|()| ExitCode::SUCCESS);
+        }
+        let config = Config::load()?;
+        let module = !args.module.is_empty();
+        record::run(&Options {
+            output: args.output,
+            python: config.resolve(args.python, "python"),
+            module,
+            program: if module { args.module } else { args.program },
+            include: config.resolve(args.include, "include"),
+            exclude: config.resolve(args.exclude, "exclude"),
+            wrap: config.get(args.no_wrap.then_some(false), "wrap")?,
+            start_on: config.resolve(args.start_on, "start_on"),
+            delay: config.get(args.delay, "delay")?,
+            duration: config.resolve(args.duration, "duration"),
+            ring_bytes: config.get(args.ring, "ring")?,
+            spill_dir: config.resolve(args.spill_dir, "spill_dir"),
+            spill_limit_bytes: config.get(args.spill_limit, "spill_limit")?,
+        })
+    })
+}

@@ -81,8 +81,16 @@ impl States {
     /// Looks once at every process and thread, and writes what changed.
     pub fn look(&mut self, now: Now, drain: &mut Drain, out: &mut Vec<Event>) {
         let mut seen = HashSet::new();
-        let mut queue = children(self.root);
-        while let Some(pid) = queue.pop() {
+        // A process whose parent has ended is nobody's child here, but was seen before or has a probe. Its start
+        // time tells it from another that has got its pid.
+        let any = |pid| (pid, None);
+        let mut queue: Vec<(u32, Option<u64>)> = children(self.root).into_iter().map(any).collect();
+        let known = self.lives.iter().filter(|(_, life)| life.alive);
+        queue.extend(known.map(|(key, _)| (key.pid, Some(key.start_ticks))));
+        let probed = drain.processes().into_iter();
+        let new = probed.filter(|(key, p)| p.covered && !self.lives.contains_key(key));
+        queue.extend(new.map(|(key, _)| (key.pid, Some(key.start_ticks))));
+        while let Some((pid, start)) = queue.pop() {
             let Some(stat) = Stat::read(&format!("/proc/{pid}/stat")) else {
                 continue;
             };
@@ -90,23 +98,22 @@ impl States {
                 pid,
                 start_ticks: stat.start_ticks,
             };
-            if !seen.insert(key) {
+            if start.is_some_and(|start| start != key.start_ticks) || !seen.insert(key) {
                 continue;
             }
-            queue.extend(children(pid));
+            queue.extend(children(pid).into_iter().map(any));
             let number = drain.process(key).id;
             let life = self
                 .lives
                 .entry(key)
                 .or_insert_with(|| Life::new(pid, &stat, now));
-            // A zombie keeps its sums but has no memory, no executable and no threads worth a look.
+            // A zombie keeps the sums of its main thread, but has no memory and no executable.
             life.cpu_ns = life.cpu_ns.max(stat.cpu_ns);
             life.last_ns = now.monotonic_ns;
-            if stat.state == 'Z' {
-                continue;
+            if stat.state != 'Z' {
+                life.describe(pid, &stat);
+                life.memory(pid, number, now, drain, out);
             }
-            life.describe(pid, &stat);
-            life.memory(pid, number, now, drain, out);
             life.look_at_threads(pid, number, now, drain, out);
         }
         for (key, life) in &mut self.lives {
@@ -150,7 +157,11 @@ impl States {
             })
             .collect();
         for (key, number, covered, facts, thread_names, notes) in rows {
-            let life = lives.get(&key);
+            // after an exec the probe counts the start time up, and the kernel does not
+            let execs = lives.range(..=key).next_back();
+            let life = execs
+                .filter(|(real, _)| real.pid == key.pid)
+                .map(|(_, life)| life);
             let name = if covered && !facts.name.is_empty() {
                 facts.name.clone()
             } else {
@@ -180,6 +191,7 @@ impl States {
                 "start_realtime_ns": life.map(|life| life.start_realtime_ns),
                 "python": facts.python,
                 "covered": covered,
+                "clock": covered.then_some(&facts.clock),
                 "reason": reason,
                 "notes": notes,
                 "exit": status.filter(|(pid, _)| *pid == key.pid).map(|(_, status)| status),
@@ -187,7 +199,8 @@ impl States {
             });
             row.args = Some(drain.names.sym(&without_nulls(args).to_string()));
             out.push(row);
-            for (tid, thread) in life.map(|life| &life.threads).into_iter().flatten() {
+            let own = lives.get(&key);
+            for (tid, thread) in own.map(|life| &life.threads).into_iter().flatten() {
                 let name = thread_names.get(tid).unwrap_or(&thread.name);
                 let sym = drain.names.sym(name);
                 let mut row = Event::new(Kind::Thread, sym, thread.first_ns, number, key.pid, *tid);

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// A segment file in memory. The header was checked, and the capacity is our own copy of it.
+#[derive(Debug)]
 pub struct Map {
     raw: MmapRaw,
     capacity: usize,

@@ -40,6 +40,7 @@ pub struct Poll {
 }
 
 /// Follows all processes of a run.
+#[derive(Debug)]
 pub struct Reader {
     dir: PathBuf,
     spill: PathBuf,
@@ -52,7 +53,7 @@ const PATIENCE: u32 = 3;
 /// Most segment files of one process that are looked at.
 const MOST_FILES: usize = 1 << 16;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Process {
     dirs: [PathBuf; 2],
     control: Option<Map>,
@@ -65,7 +66,7 @@ struct Process {
     end: End,
 }
 
-#[derive(Default, Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 enum End {
     #[default]
     Runs,
@@ -76,12 +77,13 @@ enum End {
 }
 
 /// Where a chain goes on.
-#[derive(Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Next {
     index: u64,
     waited: u32,
 }
 
+#[derive(Debug)]
 struct File {
     map: Map,
     /// The use being read; 0 = none.

@@ -1,1 +1,156 @@
 //! What isc-record needs of the system, as safe functions.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// One reading of the clocks, in ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    pub monotonic_ns: i64,
+    pub realtime_ns: i64,
+    pub boottime_ns: i64,
+}
+
+/// Reads the clocks one after the other, some tens of ns apart.
+pub fn clocks() -> Clocks {
+    Clocks {
+        monotonic_ns: clock(libc::CLOCK_MONOTONIC),
+        realtime_ns: clock(libc::CLOCK_REALTIME),
+        boottime_ns: clock(libc::CLOCK_BOOTTIME),
+    }
+}
+
+/// CPU time of this process so far, in ns.
+pub fn cpu_ns() -> i64 {
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn clock(id: libc::clockid_t) -> i64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a clock that every Linux has, and a place to write to.
+    unsafe { libc::clock_gettime(id, &mut time) };
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+/// Sends a signal to one process.
+///
+/// # Errors
+/// It is gone, or not ours.
+pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    if pid <= 0 {
+        return Err(io::ErrorKind::InvalidInput.into()); // 0 and below are groups
+    }
+    // SAFETY: plain numbers.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Waits until the child `pid` has ended, and leaves it for whoever takes its status.
+///
+/// # Errors
+/// It is not a child of ours.
+pub fn wait_child(pid: u32) -> io::Result<()> {
+    loop {
+        // SAFETY: all zeroes is a valid siginfo_t, which waitid writes to.
+        let failed = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            libc::waitid(libc::P_PID, pid, &mut info, libc::WEXITED | libc::WNOWAIT)
+        };
+        if failed == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Bytes that can still be written to the file system of `path`.
+///
+/// # Errors
+/// No such path.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a C string, and all zeroes is a valid statvfs, which the call fills.
+    unsafe {
+        let mut facts: libc::statvfs = std::mem::zeroed();
+        match libc::statvfs(path.as_ptr(), &mut facts) {
+            0 => Ok(facts.f_bavail * facts.f_frsize),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// A process whose end can be waited for, a child or not.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// Watches the process that has this pid now.
+    ///
+    /// # Errors
+    /// It is gone; a kernel before 5.3.
+    pub fn open(pid: u32) -> io::Result<Watch> {
+        // SAFETY: plain numbers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        match i32::try_from(fd) {
+            // SAFETY: a descriptor that this call has just made.
+            Ok(fd) if fd >= 0 => Ok(Watch(unsafe { OwnedFd::from_raw_fd(fd) })),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Waits until one of these processes has ended, or the time is over.
+pub fn wait_any(watches: &[Watch], timeout: Duration) {
+    let mut polls: Vec<libc::pollfd> = watches
+        .iter()
+        .map(|watch| libc::pollfd {
+            fd: watch.0.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: as many entries as it is told; their descriptors are open.
+    unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn the_end_of_a_process_is_an_event() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let watch = Watch::open(child.id()).unwrap();
+        wait_any(std::slice::from_ref(&watch), Duration::ZERO);
+        kill(child.id(), libc::SIGTERM).unwrap();
+        wait_any(&[watch], Duration::from_secs(60));
+        wait_child(child.id()).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert!(kill(0, 0).is_err());
+        assert!(wait_child(child.id()).is_err());
+    }
+
+    #[test]
+    fn clocks_go_forward_and_file_systems_have_room() {
+        let (first, cpu) = (clocks(), cpu_ns());
+        let second = clocks();
+        assert!(second.monotonic_ns >= first.monotonic_ns && first.boottime_ns > 0 && cpu > 0);
+        assert!(free_bytes(Path::new("/")).is_ok());
+        assert!(free_bytes(Path::new("/no/such/place")).is_err());
+    }
+}
