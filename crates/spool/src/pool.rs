@@ -8,7 +8,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
 
 /// Where a process's segments go, and how many.
 #[derive(Clone, Debug)]
@@ -25,8 +26,11 @@ pub struct Settings {
 
 /// Most segments that wait to be taken.
 const SLOTS: usize = 64;
-/// Segments kept ready when none is taken: 1 MiB, what a busy thread writes in about 4 ms.
-const LEAST_READY: usize = 8;
+/// Segments kept ready when none is taken: 2 MiB, what a busy thread writes in about 8 ms.
+const LEAST_READY: usize = 16;
+/// How long a thread that finds none ready waits for the helper, which is making some right now. On a machine with
+/// more work than processors the helper may stand still for a few ms, and a record lost is worse than a wait.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Ticks between two tries to make a spill file after one failed (a full disk).
 const PAUSE: u32 = 64;
 
@@ -50,6 +54,9 @@ struct Shared {
     taken: AtomicU32,
     takes: AtomicU64,
     chains: AtomicU64,
+    /// There is no segment to be had, as the last try showed.
+    dry: AtomicBool,
+    helper: Mutex<Helper>,
     /// The process's own file: counts segment files, and losses of threads that never had a segment.
     control: Map,
 }
@@ -87,6 +94,34 @@ impl Shared {
         true
     }
 
+    /// A segment where none was ready: this thread makes one itself, or waits for whoever is making some.
+    #[cold]
+    #[inline(never)]
+    fn make(&self) -> Option<Arc<Segment>> {
+        let mut since = None;
+        while !self.dry.load(Ordering::Relaxed) {
+            match self.helper.try_lock() {
+                Ok(mut helper) => {
+                    if self.ready() == 0 {
+                        let _ = helper.tick(self, 1); // `dry` then says that there was none
+                    }
+                }
+                Err(TryLockError::Poisoned(_)) => return None,
+                Err(TryLockError::WouldBlock) => {
+                    let since = *since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > PATIENCE {
+                        return None;
+                    }
+                    std::thread::yield_now();
+                }
+            }
+            if let Some(segment) = self.pop() {
+                return Some(segment);
+            }
+        }
+        None
+    }
+
     fn ready(&self) -> usize {
         let here = |slot: &&AtomicPtr<Segment>| !slot.load(Ordering::Relaxed).is_null();
         self.ready.iter().filter(here).count()
@@ -104,7 +139,6 @@ impl Drop for Shared {
 /// A forked child must not touch its parent's: it lets go of it with [`std::mem::forget`] and makes its own.
 pub struct Pool {
     shared: Arc<Shared>,
-    helper: Mutex<Helper>,
     names: Mutex<Producer>,
 }
 
@@ -152,14 +186,7 @@ impl Pool {
         let ring_dir = settings.dir.join(&name);
         make_dir(&ring_dir)?;
         let control = Map::create(&ring_dir.join("process"), HEADER, pid, start_ticks)?;
-        let shared = Arc::new(Shared {
-            ready: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
-            taken: AtomicU32::new(0),
-            takes: AtomicU64::new(1),
-            chains: AtomicU64::new(1),
-            control,
-        });
-        let mut helper = Helper {
+        let helper = Helper {
             pid,
             start_ticks,
             ring_dir,
@@ -175,19 +202,26 @@ impl Pool {
             live: Vec::new(),
             idle: Vec::new(),
         };
-        helper.tick(&shared)?;
-        let names = Mutex::new(Producer::new(&shared, 0));
-        Ok(Pool {
-            shared,
+        let shared = Arc::new(Shared {
+            ready: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
+            taken: AtomicU32::new(0),
+            takes: AtomicU64::new(1),
+            chains: AtomicU64::new(1),
+            dry: AtomicBool::new(false),
             helper: Mutex::new(helper),
-            names,
-        })
+            control,
+        });
+        locked(&shared.helper).tick(&shared, LEAST_READY)?;
+        let names = Mutex::new(Producer::new(&shared, 0));
+        Ok(Pool { shared, names })
     }
 
     /// Readies segments ahead of the threads and takes back the drained ones. To be called every millisecond or so.
     pub fn tick(&self) {
         // no segment to be had is no news here: producers count what they lose
-        let _ = locked(&self.helper).tick(&self.shared);
+        let taken = self.shared.taken.swap(0, Ordering::Relaxed) as usize;
+        let target = (2 * taken + LEAST_READY).min(SLOTS);
+        let _ = locked(&self.shared.helper).tick(&self.shared, target);
     }
 
     /// A new chain for a thread. Takes its first segment with its first record.
@@ -198,18 +232,14 @@ impl Pool {
     /// Appends to the process's names chain; false = lost and counted. Waits for other threads that do the same.
     pub fn push_names(&self, words: &[u64]) -> bool {
         let mut names = locked(&self.names);
-        if !names.fits(words.len()) && self.shared.ready() == 0 {
-            self.tick();
-        }
         names.push(words)
     }
 }
 
 impl Helper {
-    fn tick(&mut self, shared: &Shared) -> io::Result<()> {
+    /// Takes back what was drained, and has `target` segments ready if they can be had.
+    fn tick(&mut self, shared: &Shared, target: usize) -> io::Result<()> {
         self.recycle();
-        let taken = shared.taken.swap(0, Ordering::Relaxed) as usize;
-        let target = (2 * taken + LEAST_READY).min(SLOTS);
         let mut ready = shared.ready();
         self.pause = self.pause.saturating_sub(1);
         let mut result = Ok(());
@@ -233,6 +263,7 @@ impl Helper {
                 }
             }
         }
+        shared.dry.store(ready == 0, Ordering::Relaxed);
         self.retire();
         result
     }
@@ -359,7 +390,7 @@ impl Producer {
 
     /// Appends one record, whole or not at all; false: it was lost, and counted.
     ///
-    /// Never waits, allocates or makes a system call.
+    /// Makes no system call and waits for nobody while the helper keeps up; see [`Pool::tick`].
     #[inline(always)]
     pub fn push(&mut self, words: &[u64]) -> bool {
         if !self.fits(words.len()) && !self.next(words.len()) {
@@ -409,7 +440,7 @@ impl Producer {
         // a record larger than a ring segment would be lost in any: texts are cut well below that
         let most = (RING_SEGMENT - HEADER) / 8;
         let next = if words <= most {
-            self.shared.pop()
+            self.shared.pop().or_else(|| self.shared.make())
         } else {
             None
         };
