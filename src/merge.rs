@@ -24,6 +24,7 @@ const STRIDE: u64 = 1 << 16;
 pub struct Raw {
     survey: Survey,
     rows: Keep,
+    count: u64,
     provenances: Vec<Provenance>,
     hashes: Vec<String>,
     memory: u64,
@@ -39,13 +40,14 @@ pub fn read(inputs: &[Source], memory: u64) -> Result<Raw> {
     let mut raw = Raw {
         survey: Survey::default(),
         rows: Keep::new(memory),
+        count: 0,
         provenances: Vec::new(),
         hashes: Vec::new(),
         memory,
     };
-    let mut progress = Progress::new("reading", None);
     for input in inputs {
         let mut reader = Reader::open_hashed(input)?;
+        let mut progress = Progress::reading("reading", reader.rows(), reader.is_pipe());
         let stage = reader.provenance().stage;
         raw.survey.input(reader.path(), stage);
         loop {
@@ -55,7 +57,9 @@ pub fn read(inputs: &[Source], memory: u64) -> Result<Raw> {
             for event in &mut events[from..] {
                 event.process = raw.survey.see(event, names);
             }
-            progress.add((events.len() - from) as u64);
+            let more_rows = (events.len() - from) as u64;
+            raw.count += more_rows;
+            progress.add(more_rows);
             if !more {
                 break;
             }
@@ -88,7 +92,7 @@ impl Raw {
         provenance.origin = Some(alignment.origin);
 
         let mut sorter = Sorter::new(self.memory);
-        let mut progress = Progress::new("sorting", None);
+        let mut progress = Progress::new("sorting", Some(self.count));
         let mut seq = 0;
         self.rows.each(|event, names| {
             if let Some(place) = alignment.places.get(event.process as usize) {

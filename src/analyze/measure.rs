@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::device::Devices;
+use crate::cli::Progress;
 use crate::error::Result;
 use crate::trace::io::Reader;
 use crate::trace::{Event, Kind, Names, Sym};
@@ -176,6 +177,7 @@ pub fn measure(mut reader: Reader) -> Result<Measures> {
     let mut pass = Pass::default();
     let mut names = Names::default();
     let mut events = Vec::new();
+    let mut progress = Progress::reading("analysing", reader.rows(), reader.is_pipe());
     let mut more = true;
     while more {
         events.clear();
@@ -183,6 +185,7 @@ pub fn measure(mut reader: Reader) -> Result<Measures> {
         for event in &events {
             pass.event(event, &names);
         }
+        progress.add(events.len() as u64);
     }
     let tracks: Vec<_> = pass.stacks.keys().copied().collect();
     for track in tracks {

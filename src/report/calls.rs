@@ -186,7 +186,7 @@ impl Calls {
                 hint: Some("isc-merge TRACE -o merged.parquet, and the analysis of that".into()),
             });
         }
-        let mut progress = Progress::new("reading calls", reader.rows());
+        let mut progress = Progress::reading("reading calls", reader.rows(), reader.is_pipe());
         let mut pass = Pass::default();
         let (mut names, mut events) = (Names::default(), Vec::new());
         let mut more = true;

@@ -35,6 +35,8 @@ pub struct Reader {
     path: PathBuf,
     provenance: Provenance,
     form: Form,
+    /// It comes out of a pipe or the like.
+    pipe: bool,
     /// The `end` row was met.
     ended: bool,
 }
@@ -112,6 +114,7 @@ impl Reader {
             path,
             provenance,
             form,
+            pipe: !seekable,
             ended: false,
         })
     }
@@ -124,6 +127,11 @@ impl Reader {
     /// The name for messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether another command may still be writing it.
+    pub fn is_pipe(&self) -> bool {
+        self.pipe
     }
 
     /// How many rows there are, where that is known beforehand: in Parquet.
