@@ -4,7 +4,7 @@ use crate::code::{self, Code, Pending};
 use crate::hot::{self, Thread};
 use crate::py::{self, FastCall, Owned, Py, PyObject};
 use crate::{monitor, name, profile, task, wrap};
-use inferscope_spool::record::{RAISED, RESUMED, Record, SUSPENDED, SpanKind};
+use inferscope_spool::record::{RAISED, RESUMED, Record, SpanKind};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
@@ -95,7 +95,7 @@ pub unsafe fn end(known: *const Code, flags: u32, time: u64) {
     // SAFETY: valid as the caller promises.
     let (id, coroutine) = unsafe { ((*known).id, (*known).coroutine) };
     if coroutine {
-        end_coroutine(flags);
+        end_coroutine();
     }
     if hot::on() {
         hot::write(&Record::End { time, id, flags });
@@ -103,7 +103,7 @@ pub unsafe fn end(known: *const Code, flags: u32, time: u64) {
 }
 
 #[cold]
-fn end_coroutine(flags: u32) {
+fn end_coroutine() {
     let at = hot::thread();
     if at.is_null() {
         return;
@@ -112,9 +112,6 @@ fn end_coroutine(flags: u32) {
     let thread = unsafe { &mut *at };
     thread.coroutines = thread.coroutines.saturating_sub(1);
     if thread.coroutines == 0 {
-        if flags & SUSPENDED == 0 {
-            task::leave(thread.flow);
-        }
         thread.flow = 0;
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
-/// Numbers of tasks by address; an entry goes when the task's outermost coroutine ends.
+/// Numbers of tasks by address. An entry stays after its task: an exception thrown into a coroutine ends the inner
+/// frames first, each by itself, so that the end of an outermost frame does not tell the end of the task. Addresses
+/// are used again, which keeps this as small as the most tasks there were at one time.
 static FLOWS: Mutex<Option<HashMap<usize, u64>>> = Mutex::new(None);
 /// `_asyncio._get_running_loop`, and either `_asyncio.current_task` (3.12+) or the dict `_asyncio._current_tasks`.
 static RUNNING: AtomicPtr<PyObject> = AtomicPtr::new(std::ptr::null_mut());
@@ -88,11 +90,4 @@ pub unsafe fn enter(py: &Py, resumed: bool) -> u64 {
         flows.insert(task, flow);
         flow
     })
-}
-
-/// The outermost coroutine of the task with this number has ended.
-pub fn leave(flow: u64) {
-    if flow != 0 {
-        flows(|flows| flows.retain(|_, known| *known != flow));
-    }
 }
