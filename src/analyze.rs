@@ -5,9 +5,12 @@
 pub mod device;
 pub mod facts;
 pub mod measure;
+pub mod page;
+mod rules; // conditions over facts, and what to say where they hold
 
 use std::collections::BTreeMap;
 
+pub use rules::{Condition, Rules};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -85,6 +88,8 @@ pub struct Function {
     pub native_ns: i64,
     pub await_ns: i64,
     pub error_ns: i64,
+    /// The timeline's row of its longest span.
+    pub row: i64,
 }
 
 /// Something that repeats: a scope, a function, or a task.
@@ -179,11 +184,11 @@ pub struct Recording {
     pub cpu_ns: Option<i64>,
 }
 
-/// Analyzes a timeline: facts, tables and verdict.
+/// Analyzes a timeline: facts, tables, verdict, and the findings of these rules.
 ///
 /// # Errors
-/// Those of the reader; a raw trace, which has several clocks and no order.
-pub fn run(reader: Reader) -> Result<Analysis> {
+/// Those of the reader; a raw trace, which has several clocks and no order; a rule that cannot be evaluated.
+pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
     if reader.provenance().stage != Stage::Timeline {
         return Err(Error::Invalid {
             path: reader.path().to_owned(),
@@ -192,5 +197,7 @@ pub fn run(reader: Reader) -> Result<Analysis> {
         });
     }
     let measures = measure::measure(reader)?;
-    Ok(facts::analysis(&measures))
+    let (mut analysis, texts) = facts::analysis(&measures);
+    analysis.findings = rules.findings(&analysis.facts, &texts)?;
+    Ok(analysis)
 }

@@ -7,7 +7,7 @@
 mod calls;
 mod flame;
 mod page;
-mod units;
+pub(crate) mod units;
 
 use std::io::{self, Read, Write};
 

@@ -1,6 +1,6 @@
 //! A timeline made by hand, and what is said of it.
 
-use inferscope::analyze;
+use inferscope::analyze::{self, Rules};
 use inferscope::cli::{Sink, Source};
 use inferscope::trace::io::{Reader, Writer};
 use inferscope::trace::provenance::{Provenance, Stage, Step};
@@ -39,7 +39,8 @@ fn analysis(stage: Stage, rows: &[Row]) -> Result<analyze::Analysis, String> {
     }
     writer.finish().unwrap();
     let reader = Reader::open(&Source::File(path)).unwrap();
-    analyze::run(reader).map_err(|error| format!("{error} / {}", error.hint().unwrap_or_default()))
+    analyze::run(reader, &Rules::default())
+        .map_err(|error| format!("{error} / {}", error.hint().unwrap_or_default()))
 }
 
 #[test]

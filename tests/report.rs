@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use inferscope::analyze;
+use inferscope::analyze::{self, Rules};
 use inferscope::cli::{Sink, Source};
 use inferscope::trace::{Provenance, Reader, Stage, Step, Writer, text};
 use serde_json::Value;
@@ -210,11 +210,13 @@ fn timeline(folder: &Path, name: &str, rows: &str, stage: Stage) -> (String, Opt
     }
     writer.finish().unwrap();
     let reader = Reader::open(&Source::from(path.as_path())).unwrap();
-    let analysis = analyze::run(reader).ok().map(|analysis| {
-        let path = path.with_extension("json");
-        std::fs::write(&path, serde_json::to_string(&analysis).unwrap()).unwrap();
-        path.to_str().unwrap().to_owned()
-    });
+    let analysis = analyze::run(reader, &Rules::default())
+        .ok()
+        .map(|analysis| {
+            let path = path.with_extension("json");
+            std::fs::write(&path, serde_json::to_string(&analysis).unwrap()).unwrap();
+            path.to_str().unwrap().to_owned()
+        });
     (path.to_str().unwrap().to_owned(), analysis)
 }
 

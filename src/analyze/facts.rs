@@ -21,9 +21,18 @@ const MOST_PATHS: usize = 3000;
 /// A program that waits for more than this share of its path is limited by what it waits for.
 const MOSTLY: f64 = 0.5;
 
-/// The analysis, without findings.
-pub fn analysis(m: &Measures) -> Analysis {
+/// Names and places that rules can mention, as `{native.top.name}`, and rows that show them.
+#[derive(Debug, Default)]
+pub struct Texts {
+    pub texts: BTreeMap<String, String>,
+    /// By the label before `.name`: `native.top`.
+    pub rows: BTreeMap<String, i64>,
+}
+
+/// The analysis, without findings, and what rules may say of it.
+pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     let mut texts = BTreeMap::new();
+    let mut rows = BTreeMap::new();
     let span_ns = m.span_ns();
     let path = request_path(m);
     let breakdown = breakdown(m, path);
@@ -127,6 +136,7 @@ pub fn analysis(m: &Measures) -> Analysis {
             _ => f.name.clone(),
         };
         texts.insert(format!("{label}.where"), place);
+        rows.insert(label.to_owned(), f.row);
         a.facts.insert(format!("{label}.calls"), json!(f.calls));
         a.facts.insert(format!("{label}.time_ns"), json!(own(&f)));
     };
@@ -169,7 +179,7 @@ pub fn analysis(m: &Measures) -> Analysis {
     a.functions.truncate(MOST_FUNCTIONS);
     a.libraries = libraries;
     a.breakdown = breakdown;
-    a
+    (a, Texts { texts, rows })
 }
 
 /// The thread whose spans fill most of the timeline without waiting: the one to make faster.
@@ -391,6 +401,7 @@ fn functions(m: &Measures) -> Vec<Function> {
             native_ns: sums.native_ns,
             await_ns: sums.await_ns,
             error_ns: 0,
+            row: sums.longest.0,
         })
         .collect();
     all.sort_by(|a, b| {

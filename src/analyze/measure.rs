@@ -42,6 +42,8 @@ pub struct FunctionSums {
     /// Of each call that was not suspended; empty when there were too many.
     pub durations_ns: Vec<i64>,
     pub too_many: bool,
+    /// Row and duration of its longest span.
+    pub longest: (i64, i64),
     /// Time within imports.
     pub import_ns: i64,
 }
@@ -310,6 +312,9 @@ impl Pass {
             });
             let sums = &mut functions[function].1;
             sums.calls += u64::from(!flags.resumed);
+            if sums.calls == 1 || dur_ns > sums.longest.1 {
+                sums.longest = (self.measures.events as i64 - 1, dur_ns);
+            }
             importing |= names.text(event.name) == "_find_and_load";
             if importing {
                 sums.import_ns += dur_ns;

@@ -1,0 +1,564 @@
+//! Rules: a condition over facts, and what to say where it holds. `formats/rules-v1.md` describes the files.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use cel::{Context, Env, Program};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::facts::Texts;
+use super::{Analysis, Evidence, Finding, Gain};
+use crate::error::{Error, Result, nearest};
+use crate::report::units;
+
+/// The built-in rules: files of the same kind as the user's.
+const BUILT_IN: [(&str, &str); 5] = [
+    (
+        "rules/cpu-bound-python.yaml",
+        include_str!("../../rules/cpu-bound-python.yaml"),
+    ),
+    (
+        "rules/native-hot-spot.yaml",
+        include_str!("../../rules/native-hot-spot.yaml"),
+    ),
+    (
+        "rules/startup.yaml",
+        include_str!("../../rules/startup.yaml"),
+    ),
+    (
+        "rules/gc-pressure.yaml",
+        include_str!("../../rules/gc-pressure.yaml"),
+    ),
+    (
+        "rules/waiting.yaml",
+        include_str!("../../rules/waiting.yaml"),
+    ),
+];
+
+/// From the least to the most severe.
+const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
+
+/// Every fact there can be; formats/analysis-v1.md defines them. A rule that names another one is mistyped.
+pub const FACTS: &[&str] = &[
+    "await.top.calls",
+    "await.top.share",
+    "await.top.time_ns",
+    "caller.top.calls",
+    "caller.top.share",
+    "caller.top.time_ns",
+    "cpu.ns",
+    "event.count",
+    "gc.count",
+    "gc.share",
+    "gc.time_ns",
+    "gpu.busy_ns",
+    "gpu.comm_ns",
+    "gpu.compute_ns",
+    "gpu.idle_ns",
+    "gpu.memcpy_ns",
+    "gpu.span_ns",
+    "import.share",
+    "import.time_ns",
+    "kernel.count",
+    "kernel.sum_ns",
+    "launch.delay_ns_p50",
+    "launch.delay_ns_p90",
+    "launch.delay_ns_p99",
+    "lost.records",
+    "native.ns",
+    "native.share",
+    "native.top.calls",
+    "native.top.share",
+    "native.top.time_ns",
+    "process.count",
+    "python.self_ns",
+    "python.share",
+    "python.top.calls",
+    "python.top.share",
+    "python.top.time_ns",
+    "rss.max_bytes",
+    "runnable.share",
+    "startup.share",
+    "thread.count",
+    "unknown.share",
+    "wait.blocked_ns",
+    "wait.native_ns",
+    "wait.runnable_ns",
+    "wait.share",
+    "wait.top.calls",
+    "wait.top.share",
+    "wait.top.time_ns",
+    "wall.ns",
+];
+
+/// Every text there can be.
+pub const TEXTS: &[&str] = &[
+    "await.top.name",
+    "await.top.where",
+    "caller.top.name",
+    "caller.top.where",
+    "native.library",
+    "native.top.name",
+    "native.top.where",
+    "python.top.name",
+    "python.top.where",
+    "wait.top.name",
+    "wait.top.where",
+];
+
+/// One rule as it stands in its file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    id: String,
+    title: String,
+    severity: String,
+    when: String,
+    #[serde(default = "certain")]
+    confidence: Number,
+    #[serde(rename = "where")]
+    place: String,
+    #[serde(default)]
+    gain: Option<WrittenGain>,
+    #[serde(default)]
+    evidence: Vec<WrittenEvidence>,
+    suggestion: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenGain {
+    speedup: Number,
+    low: Number,
+    high: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenEvidence {
+    text: String,
+    /// A label whose row shows it: `native.top`.
+    #[serde(default)]
+    row: Option<String>,
+}
+
+/// A number, or an expression that gives one.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Plain(f64),
+    Expression(String),
+}
+
+fn certain() -> Number {
+    Number::Plain(1.0)
+}
+
+#[derive(Debug)]
+struct Rule {
+    written: Written,
+    /// For messages.
+    file: String,
+}
+
+/// Rules in their order; of two with one id the later counts.
+#[derive(Debug, Default)]
+pub struct Rules(Vec<Rule>);
+
+/// What `--fail-on` asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// A finding with this id.
+    Id(String),
+    /// A finding at least this severe: its place among info, warning, critical.
+    Severity(usize),
+}
+
+impl Condition {
+    /// Whether one of the findings is of that kind.
+    pub fn holds(&self, analysis: &Analysis) -> bool {
+        analysis.findings.iter().any(|finding| match self {
+            Condition::Id(id) => finding.id == *id,
+            Condition::Severity(least) => severity(&finding.severity) >= Some(*least),
+        })
+    }
+}
+
+fn severity(word: &str) -> Option<usize> {
+    SEVERITIES.iter().position(|known| *known == word)
+}
+
+impl Rules {
+    /// The rules that come with InferScope.
+    ///
+    /// # Errors
+    /// None that a test has not seen.
+    pub fn built_in() -> Result<Rules> {
+        let mut rules = Rules::default();
+        for (file, text) in BUILT_IN {
+            rules.add(file, text)?;
+        }
+        Ok(rules)
+    }
+
+    /// Adds the rules of a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read; what is wrong with a rule, and where.
+    pub fn read(&mut self, path: &Path) -> Result<()> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        self.add(&path.display().to_string(), &text)
+    }
+
+    fn add(&mut self, file: &str, text: &str) -> Result<()> {
+        let rules: Vec<Written> =
+            serde_yaml_ng::from_str(text).map_err(|error| mistake(file, &error.to_string()))?;
+        for written in rules {
+            let rule = Rule {
+                written,
+                file: file.to_owned(),
+            };
+            rule.check()?;
+            self.0.retain(|other| other.written.id != rule.written.id);
+            self.0.push(rule);
+        }
+        Ok(())
+    }
+
+    /// What `--fail-on WORD` means.
+    ///
+    /// # Errors
+    /// Neither a severity nor the id of a rule.
+    pub fn condition(&self, word: &str) -> Result<Condition> {
+        if let Some(least) = severity(word) {
+            return Ok(Condition::Severity(least));
+        }
+        let ids = self.0.iter().map(|rule| rule.written.id.as_str());
+        if ids.clone().any(|id| id == word) {
+            return Ok(Condition::Id(word.to_owned()));
+        }
+        Err(Error::Invalid {
+            path: "--fail-on".into(),
+            what: format!("{word} is no severity and no rule's id"),
+            hint: nearest(word, ids.chain(SEVERITIES)).map(|near| format!("--fail-on {near}")),
+        })
+    }
+
+    /// The findings, most severe first, then by gain.
+    ///
+    /// # Errors
+    /// A rule whose expressions cannot be evaluated.
+    pub fn findings(&self, facts: &BTreeMap<String, Value>, texts: &Texts) -> Result<Vec<Finding>> {
+        let env = Arc::new(Env::stdlib());
+        let mut context = Context::with_env(env);
+        for (name, value) in nested(facts) {
+            context.add_variable_from_value(name, value);
+        }
+        let known = Known {
+            facts,
+            texts,
+            context: &context,
+        };
+        let mut findings = Vec::new();
+        for rule in &self.0 {
+            findings.extend(rule.finding(&known)?);
+        }
+        let gain = |f: &Finding| f.gain.as_ref().map_or(1.0, |gain| gain.speedup);
+        findings.sort_by(|a, b| {
+            let severe = severity(&b.severity).cmp(&severity(&a.severity));
+            severe
+                .then(gain(b).total_cmp(&gain(a)))
+                .then(a.id.cmp(&b.id))
+        });
+        Ok(findings)
+    }
+}
+
+/// What rules see.
+struct Known<'a> {
+    facts: &'a BTreeMap<String, Value>,
+    texts: &'a Texts,
+    context: &'a Context<'a, 'a>,
+}
+
+impl Rule {
+    fn fault(&self, field: &str, what: &str) -> Error {
+        Error::Invalid {
+            path: self.file.clone().into(),
+            what: format!("rule {}, {field}: {what}", self.written.id),
+            hint: None,
+        }
+    }
+
+    fn expressions(&self) -> Vec<(&'static str, &str)> {
+        let w = &self.written;
+        let mut all = vec![("when", w.when.as_str())];
+        let gain = w.gain.iter().flat_map(|g| {
+            [
+                ("gain.speedup", &g.speedup),
+                ("gain.low", &g.low),
+                ("gain.high", &g.high),
+            ]
+        });
+        for (field, number) in gain.chain([("confidence", &w.confidence)]) {
+            if let Number::Expression(text) = number {
+                all.push((field, text));
+            }
+        }
+        all
+    }
+
+    fn templates(&self) -> Vec<(&'static str, &str)> {
+        let w = &self.written;
+        let mut all = vec![
+            ("where", w.place.as_str()),
+            ("suggestion", &w.suggestion),
+            ("title", &w.title),
+        ];
+        all.extend(
+            w.evidence
+                .iter()
+                .map(|evidence| ("evidence", evidence.text.as_str())),
+        );
+        all
+    }
+
+    /// Everything that can be wrong with a rule before there are facts.
+    fn check(&self) -> Result<()> {
+        if severity(&self.written.severity).is_none() {
+            let what = format!(
+                "{} is none of {}",
+                self.written.severity,
+                SEVERITIES.join(", ")
+            );
+            return Err(self.fault("severity", &what));
+        }
+        for (field, text) in self.expressions() {
+            program(text).map_err(|what| self.fault(field, &what))?;
+            for name in names(text) {
+                self.known(field, &name, FACTS)?;
+            }
+        }
+        for (field, text) in self.templates() {
+            for part in parts(text) {
+                if let Part::Name(name) = part
+                    && !TEXTS.contains(&name)
+                {
+                    self.known(field, name, FACTS)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self, field: &str, name: &str, all: &[&'static str]) -> Result<()> {
+        if all.contains(&name) {
+            return Ok(());
+        }
+        let near = nearest(name, all.iter().chain(TEXTS).copied());
+        let near = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+        Err(self.fault(field, &format!("{name} is no fact{near}")))
+    }
+
+    /// The finding, if the condition holds. A fact that this timeline does not have makes it not hold.
+    fn finding(&self, known: &Known) -> Result<Option<Finding>> {
+        let w = &self.written;
+        let absent = |text: &str| {
+            names(text)
+                .iter()
+                .any(|name| !known.facts.contains_key(name))
+        };
+        if absent(&w.when) {
+            return Ok(None);
+        }
+        match self.evaluate("when", &w.when, known)? {
+            cel::Value::Bool(true) => {}
+            cel::Value::Bool(false) => return Ok(None),
+            other => return Err(self.fault("when", &format!("gives {other:?}, not true or false"))),
+        }
+        let number = |field: &str, number: &Number| match number {
+            Number::Plain(number) => Ok(*number),
+            Number::Expression(text) => match self.evaluate(field, text, known)? {
+                cel::Value::Float(number) => Ok(number),
+                cel::Value::Int(number) => Ok(number as f64),
+                other => Err(self.fault(field, &format!("gives {other:?}, not a number"))),
+            },
+        };
+        let hundredths = |number: f64| (number * 100.0).round() / 100.0;
+        let gain = match &w.gain {
+            None => None,
+            Some(gain) => Some(Gain {
+                speedup: hundredths(number("gain.speedup", &gain.speedup)?),
+                low: hundredths(number("gain.low", &gain.low)?),
+                high: hundredths(number("gain.high", &gain.high)?),
+            }),
+        };
+        let evidence = w.evidence.iter().map(|evidence| Evidence {
+            text: fill(&evidence.text, known),
+            rows: evidence
+                .row
+                .iter()
+                .filter_map(|label| known.texts.rows.get(label).copied())
+                .collect(),
+        });
+        Ok(Some(Finding {
+            id: w.id.clone(),
+            title: fill(&w.title, known),
+            severity: w.severity.clone(),
+            confidence: hundredths(number("confidence", &w.confidence)?.clamp(0.0, 1.0)),
+            gain,
+            place: fill(&w.place, known),
+            evidence: evidence.collect(),
+            suggestion: fill(&w.suggestion, known),
+        }))
+    }
+
+    fn evaluate(&self, field: &str, text: &str, known: &Known) -> Result<cel::Value> {
+        let program = program(text).map_err(|what| self.fault(field, &what))?;
+        let value = program.execute(known.context);
+        value.map_err(|error| {
+            self.fault(
+                field,
+                &format!("{error}; facts are doubles: write 2.0, not 2"),
+            )
+        })
+    }
+}
+
+fn program(text: &str) -> std::result::Result<Program, String> {
+    let compiled = Env::stdlib().compile(text);
+    compiled.map_err(|error| {
+        error
+            .to_string()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    })
+}
+
+/// Facts as CEL sees them: `native.top.share` is a member of a member, every number a double.
+fn nested(facts: &BTreeMap<String, Value>) -> HashMap<String, cel::Value> {
+    fn level(facts: &[(&str, f64)]) -> HashMap<String, cel::Value> {
+        let mut groups: BTreeMap<&str, Vec<(&str, f64)>> = BTreeMap::new();
+        let mut out = HashMap::new();
+        for &(name, number) in facts {
+            match name.split_once('.') {
+                Some((head, rest)) => groups.entry(head).or_default().push((rest, number)),
+                None => {
+                    out.insert(name.to_owned(), cel::Value::Float(number));
+                }
+            }
+        }
+        for (head, rest) in groups {
+            out.insert(head.to_owned(), level(&rest).into());
+        }
+        out
+    }
+    let numbers: Vec<(&str, f64)> = facts
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)))
+        .collect();
+    level(&numbers)
+}
+
+/// Dotted names in an expression, but not in its strings, nor the functions it calls.
+fn names(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut quote = None;
+    let mut word = String::new();
+    for c in text.chars().chain([' ']) {
+        match quote {
+            Some(q) if c == q => quote = None,
+            Some(_) => {}
+            None if c == '"' || c == '\'' => quote = Some(c),
+            None if c.is_alphanumeric() || c == '_' || c == '.' => word.push(c),
+            None => {
+                let is_name = word.starts_with(|c: char| c.is_alphabetic()) && word.contains('.');
+                if is_name && c != '(' {
+                    found.push(std::mem::take(&mut word));
+                }
+                word.clear();
+            }
+        }
+    }
+    found
+}
+
+enum Part<'a> {
+    Text(&'a str),
+    Name(&'a str),
+}
+
+/// Splits `a {b.c} d` at its braces.
+fn parts(text: &str) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((name, after)) = after.split_once('}') else {
+            break;
+        };
+        parts.push(Part::Text(before));
+        parts.push(Part::Name(name.trim()));
+        rest = after;
+    }
+    parts.push(Part::Text(rest));
+    parts
+}
+
+fn fill(text: &str, known: &Known) -> String {
+    let value = |name: &str| match (
+        known.texts.texts.get(name),
+        known.facts.get(name).and_then(Value::as_f64),
+    ) {
+        (Some(text), _) => text.clone(),
+        (None, Some(number)) if name.contains("_ns") || name.ends_with(".ns") => {
+            units::time(number)
+        }
+        (None, Some(number)) if name.ends_with("share") => units::share(number),
+        (None, Some(number)) if name.ends_with("bytes") => units::bytes(number),
+        (None, Some(number)) => units::count(number),
+        (None, None) => "(unknown)".to_owned(),
+    };
+    let parts = parts(text).into_iter().map(|part| match part {
+        Part::Text(text) => text.to_owned(),
+        Part::Name(name) => value(name),
+    });
+    parts
+        .collect::<String>()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// serde's message, with the key that was meant.
+fn mistake(file: &str, message: &str) -> Error {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let near = match message.contains("unknown field") {
+        true => quoted.next().and_then(|wrong| nearest(wrong, quoted)),
+        false => None,
+    };
+    Error::Invalid {
+        path: file.into(),
+        what: message.to_owned(),
+        hint: near.map(|near| format!("{near}:")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_outside_of_strings_and_calls() {
+        let text = r#"native.top.share > 0.5 && size("a.b") < 3 || math.max(gc.count, 1.0) > 2.0"#;
+        assert_eq!(names(text), ["native.top.share", "gc.count"]);
+    }
+
+    #[test]
+    fn lists_of_facts_and_texts_are_sorted_and_apart() {
+        assert!(FACTS.is_sorted() && TEXTS.is_sorted());
+        assert!(!FACTS.iter().any(|fact| TEXTS.contains(fact)));
+    }
+}
