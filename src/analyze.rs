@@ -103,6 +103,10 @@ pub struct Step {
     pub dur_ns_p50: i64,
     pub dur_ns_p90: i64,
     pub dur_ns_p99: i64,
+    /// Native time inside, on the step's own thread; 0 for tasks, whose segments lie between those of others.
+    pub native_ns: i64,
+    /// The library with most of it.
+    pub library: Option<String>,
 }
 
 /// Something worth changing.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::device::percentile;
-use super::measure::{FunctionKey, FunctionSums, Measures, Thread as Track};
+use super::measure::{FunctionKey, FunctionSums, Measures, Natives, Thread as Track, library};
 use super::*;
 use crate::trace::Kind;
 
@@ -412,7 +412,21 @@ fn functions(m: &Measures) -> Vec<Function> {
     all
 }
 
-fn step(scope: String, kind: &str, mut durations: Vec<i64>) -> Step {
+/// Native time of all files, and the library with most of it.
+fn native(m: &Measures, natives: Option<&Natives>) -> (i64, Option<String>) {
+    let mut libraries: BTreeMap<&str, i64> = BTreeMap::new();
+    for (file, ns) in natives.iter().flat_map(|natives| &natives.0) {
+        let file = file.map_or("", |file| m.names.text(file));
+        *libraries.entry(library(file)).or_default() += ns;
+    }
+    let most = libraries.iter().rev().max_by_key(|(_, ns)| **ns);
+    (
+        libraries.values().sum(),
+        most.map(|(library, _)| (*library).to_owned()),
+    )
+}
+
+fn step(scope: String, kind: &str, mut durations: Vec<i64>, native: (i64, Option<String>)) -> Step {
     durations.sort_unstable();
     let total_ns: i64 = durations.iter().sum();
     Step {
@@ -424,6 +438,8 @@ fn step(scope: String, kind: &str, mut durations: Vec<i64>) -> Step {
         dur_ns_p50: percentile(&durations, 50),
         dur_ns_p90: percentile(&durations, 90),
         dur_ns_p99: percentile(&durations, 99),
+        native_ns: native.0,
+        library: native.1,
     }
 }
 
@@ -434,14 +450,18 @@ fn steps(m: &Measures) -> Vec<Step> {
         steps.truncate(MOST_STEPS);
         steps
     };
-    let scopes = m
-        .scopes
-        .iter()
-        .map(|(name, durations)| step(name.clone(), "scope", durations.clone()));
+    let scopes = m.scopes.iter().map(|(name, durations)| {
+        step(
+            name.clone(),
+            "scope",
+            durations.clone(),
+            native(m, m.scope_natives.get(name)),
+        )
+    });
     let tasks = m
         .tasks
         .iter()
-        .map(|(f, durations)| step(m.name(*f).to_owned(), "task", durations.clone()));
+        .map(|(f, durations)| step(m.name(*f).to_owned(), "task", durations.clone(), (0, None)));
     let repeats = |key: &FunctionKey, sums: &FunctionSums| {
         let file = key.file.map_or("", |file| m.names.text(file));
         let own = !file.starts_with('<')
@@ -461,6 +481,7 @@ fn steps(m: &Measures) -> Vec<Step> {
                 m.names.text(key.name).to_owned(),
                 "function",
                 sums.durations_ns.clone(),
+                native(m, Some(&sums.natives)),
             )
         });
     let mut all = heaviest(scopes.collect());

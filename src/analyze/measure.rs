@@ -42,6 +42,8 @@ pub struct FunctionSums {
     /// Of each call that was not suspended; empty when there were too many.
     pub durations_ns: Vec<i64>,
     pub too_many: bool,
+    /// Native time inside, what it called included, by the library's file; recursion counted once.
+    pub natives: Natives,
     /// Row and duration of its longest span.
     pub longest: (i64, i64),
     /// Time within imports.
@@ -105,6 +107,8 @@ pub struct Measures {
     pub end_ns: i64,
     pub functions: Vec<(FunctionKey, FunctionSums)>,
     pub scopes: BTreeMap<String, Vec<i64>>,
+    /// Native time inside the scopes of a name that nest.
+    pub scope_natives: BTreeMap<String, Natives>,
     pub tasks: BTreeMap<usize, Vec<i64>>,
     pub threads: BTreeMap<(u32, u64), Thread>,
     pub processes: BTreeMap<u32, Process>,
@@ -132,8 +136,28 @@ impl Measures {
     }
 }
 
+/// Native time by the library's file, in ns. A few entries: searched, not hashed.
+#[derive(Clone, Debug, Default)]
+pub struct Natives(pub Vec<(Option<Sym>, i64)>);
+
+impl Natives {
+    fn add(&mut self, file: Option<Sym>, ns: i64) {
+        match self.0.iter_mut().find(|(known, _)| *known == file) {
+            Some((_, sum)) => *sum += ns,
+            None => self.0.push((file, ns)),
+        }
+    }
+
+    fn add_all(&mut self, other: &Natives) {
+        other.0.iter().for_each(|&(file, ns)| self.add(file, ns));
+    }
+}
+
 #[derive(Debug)]
 struct Frame {
+    /// Name, if it is a scope.
+    scope: Option<Sym>,
+    natives: Natives,
     function: Option<usize>,
     path: Option<usize>,
     kind: Kind,
@@ -288,6 +312,8 @@ impl Pass {
         let mut importing = caller.is_some_and(|frame| frame.importing);
         let depth = stack.len();
         let mut frame = Frame {
+            scope: (event.kind == Kind::Scope).then_some(event.name),
+            natives: Natives::default(),
             function: None,
             path: caller_path,
             kind: event.kind,
@@ -393,7 +419,7 @@ impl Pass {
             return;
         };
         let m = &mut self.measures;
-        while let Some(frame) = stack.pop_if(|frame| frame.end_ns <= at_ns) {
+        while let Some(mut frame) = stack.pop_if(|frame| frame.end_ns <= at_ns) {
             let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
             let caller = stack
                 .iter()
@@ -411,6 +437,7 @@ impl Pass {
                 Kind::Native if frame.waits => times.wait_ns += own_ns,
                 Kind::Native | Kind::Op => {
                     let file = frame.function.and_then(|f| m.functions[f].0.file);
+                    frame.natives.add(file, own_ns);
                     let library = library(file.map_or("", |file| names.text(file)));
                     match times.native_ns.get_mut(library) {
                         Some(sum) => *sum += own_ns,
@@ -421,6 +448,16 @@ impl Pass {
                 }
                 _ if caller.is_some() => times.python_ns += own_ns,
                 _ => {}
+            }
+            if let Some(name) = frame.scope.filter(|_| !frame.natives.0.is_empty()) {
+                let name = names.text(name);
+                match m.scope_natives.get_mut(name) {
+                    Some(natives) => natives.add_all(&frame.natives),
+                    None => drop(
+                        m.scope_natives
+                            .insert(name.to_owned(), frame.natives.clone()),
+                    ),
+                }
             }
             if frame.kind == Kind::Gc {
                 m.gc_count += 1;
@@ -433,6 +470,7 @@ impl Pass {
                     *open -= 1;
                     if *open == 0 {
                         self.depths.remove(&(track.0, track.1, function));
+                        sums.natives.add_all(&frame.natives);
                     }
                 }
                 if frame.kind == Kind::Native {
@@ -445,6 +483,9 @@ impl Pass {
             } else if let Some(caller) = caller {
                 // A scope's own time is that of the function it stands in.
                 m.functions[caller].1.self_ns += own_ns;
+            }
+            if let Some(around) = stack.last_mut() {
+                around.natives.add_all(&frame.natives);
             }
         }
     }

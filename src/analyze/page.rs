@@ -178,10 +178,10 @@ fn steps(out: &mut String, steps: &[Step], style: Style) {
     if steps.is_empty() {
         return;
     }
-    let name = style.width.saturating_sub(2 + 9 + 4 * 10).max(12);
+    let name = style.width.saturating_sub(2 + 9 + 5 * 10).max(12);
     let head = format!(
-        "{:name$} {:>8} {:>9} {:>9} {:>9} {:>9}",
-        "Steps", "count", "p50", "p90", "p99", "total"
+        "{:name$} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "Steps", "count", "p50", "p90", "p99", "total", "native"
     );
     title(out, style, &head);
     for s in steps.iter().take(MOST_STEPS) {
@@ -192,13 +192,17 @@ fn steps(out: &mut String, steps: &[Step], style: Style) {
         let ns = |ns: i64| time(ns as f64);
         let _ = writeln!(
             out,
-            "  {:width$} {:>8} {:>9} {:>9} {:>9} {:>9}",
+            "  {:width$} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}",
             cut(&label, name - 2),
             count(s.count as f64),
             ns(s.dur_ns_p50),
             ns(s.dur_ns_p90),
             ns(s.dur_ns_p99),
             ns(s.total_ns),
+            match s.native_ns {
+                0 => "-".to_owned(),
+                native_ns => share(native_ns as f64 / s.total_ns.max(1) as f64),
+            },
             width = name - 2,
         );
     }
