@@ -2,91 +2,16 @@
 //!
 //! Runs in every CPython that is found (pyenv's, and `python3`), and says which it skips.
 
+mod common;
+
+use common::{libraries, pythons, repository};
 use inferscope_spool::Reader;
 use inferscope_spool::record::{RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
-
-/// The two libraries, built as this test is: `cargo test` alone does not make them.
-fn libraries() -> &'static (PathBuf, PathBuf) {
-    static BUILT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile_dir = test.ancestors().nth(2).unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args([
-            "build",
-            "--locked",
-            "-p",
-            "inferscope-probe",
-            "-p",
-            "inferscope-python",
-        ]);
-        cargo.arg("--target-dir").arg(profile_dir.parent().unwrap());
-        match profile_dir.file_name().unwrap().to_str().unwrap() {
-            "debug" => {}
-            profile => {
-                cargo.args(["--profile", profile]);
-            }
-        }
-        let output = cargo
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        (
-            profile_dir.join("libinferscope_probe.so"),
-            profile_dir.join("lib_inferscope.so"),
-        )
-    })
-}
-
-/// Interpreters that can be recorded, and their version (3.9 to 3.14).
-fn pythons() -> &'static [(PathBuf, (u32, u32))] {
-    static FOUND: OnceLock<Vec<(PathBuf, (u32, u32))>> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        let mut paths = vec![PathBuf::from("python3")];
-        let root = std::env::var_os("PYENV_ROOT")
-            .map(PathBuf::from)
-            .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".pyenv")));
-        if let Some(versions) = root.and_then(|root| fs::read_dir(root.join("versions")).ok()) {
-            paths.extend(versions.flatten().map(|entry| entry.path().join("bin/python3")));
-        }
-        let mut seen = BTreeSet::new();
-        let mut found = Vec::new();
-        for path in paths {
-            let ask = "import sys; print(sys.implementation.name, *sys.version_info[:2], sys.abiflags + '.', sys.executable)";
-            let Ok(output) = Command::new(&path).args(["-I", "-c", ask]).output() else { continue };
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            let words: Vec<&str> = text.split_whitespace().collect();
-            let ["cpython", major, minor, flags, executable] = words[..] else {
-                eprintln!("skipped: {} is not a CPython 3", path.display());
-                continue;
-            };
-            let version = (major.parse().unwrap(), minor.parse().unwrap());
-            let real = fs::canonicalize(executable).unwrap_or_else(|_| executable.into());
-            if !((3, 9)..=(3, 14)).contains(&version) || flags.contains('t') {
-                eprintln!("skipped: {} (Python {major}.{minor}{flags})", path.display());
-            } else if seen.insert(real) {
-                found.push((executable.into(), version));
-            }
-        }
-        assert!(!found.is_empty(), "no CPython 3.9 to 3.14 here");
-        found
-    })
-}
-
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
 
 /// A run's directory as isc-record makes it.
 fn run_dir(settings: &str) -> tempfile::TempDir {

@@ -78,6 +78,8 @@ struct Defined {
 struct Thread {
     stack: Vec<OpenFrame>,
     metadata: Option<String>,
+    /// Of its first record; `None` before it.
+    first_ns: Option<i64>,
     last_ns: i64,
     frames: u64,
     off_seen: usize,
@@ -214,6 +216,7 @@ impl Drain {
         let mut thread = process.threads.remove(&tid).unwrap_or_default();
         if let Some(at) = process.time_ns(&record) {
             process.switch_off(names, tid, &mut thread, at, out);
+            thread.first_ns.get_or_insert(at);
             thread.last_ns = thread.last_ns.max(at);
             process.timed(names, tid, &mut thread, record, at, out);
         } else if let Record::Text(text) = record {
@@ -249,6 +252,16 @@ impl Drain {
 }
 
 impl Process {
+    /// Its threads that wrote records: id, time of the first and of the last one.
+    pub fn active(&self) -> Vec<(u64, i64, i64)> {
+        let threads = self.threads.iter().filter(|(tid, _)| **tid != 0);
+        let mut all: Vec<_> = threads
+            .filter_map(|(tid, thread)| Some((*tid, thread.first_ns?, thread.last_ns)))
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
     /// The record's time in ns of the process's clock; `None` for a text, which has none.
     fn time_ns(&self, record: &Record) -> Option<i64> {
         let ticks = match *record {

@@ -153,10 +153,11 @@ impl States {
                     facts,
                     process.thread_names.clone(),
                     process.notes.clone(),
+                    process.active(),
                 )
             })
             .collect();
-        for (key, number, covered, facts, thread_names, notes) in rows {
+        for (key, number, covered, facts, thread_names, notes, active) in rows {
             // after an exec the probe counts the start time up, and the kernel does not
             let execs = lives.range(..=key).next_back();
             let life = execs
@@ -207,6 +208,15 @@ impl States {
                 row.dur_ns = Some(thread.last_ns - thread.first_ns);
                 let args = serde_json::json!({"cpu_ns": thread.last.cpu_ns, "runnable_ns": thread.last.runnable_ns});
                 row.args = Some(drain.names.sym(&args.to_string()));
+                out.push(row);
+            }
+            // threads that came and went between two looks
+            let unseen = |tid: &u64| own.is_none_or(|life| !life.threads.contains_key(tid));
+            for (tid, first_ns, last_ns) in active.into_iter().filter(|(tid, ..)| unseen(tid)) {
+                let name = thread_names.get(&tid).map_or("thread", String::as_str);
+                let sym = drain.names.sym(name);
+                let mut row = Event::new(Kind::Thread, sym, first_ns, number, key.pid, tid);
+                row.dur_ns = Some(last_ns - first_ns);
                 out.push(row);
             }
         }
