@@ -106,7 +106,7 @@ def answer(model, text):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--seconds", type=float, default=4.0)
+    arguments.add_argument("--seconds", type=float, default=8.0, help="how long to generate")
     arguments.add_argument("--seed", type=int, default=0)
     arguments = arguments.parse_args()
 

@@ -2,11 +2,11 @@
 # Builds InferScope, records one LLM inference program (NumPy only) and shows what limits it:
 # the diagnosis on the terminal, and report.html.
 #
-#   scripts/demo.sh [SECONDS]     how long the program generates, 4 s if not said
+#   scripts/demo.sh [SECONDS]     how long the program generates, 8 s if not said
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup
-seconds=${1:-4}
+seconds=${1:-8}
 
 echo "building (a few minutes the first time)" >&2
 cargo build --release --workspace --locked
@@ -31,6 +31,6 @@ mkdir -p target/demo
     examples/llm_decode.py --seconds "$seconds"
 "$bin/isc-merge" target/demo/trace.parquet -o target/demo/merged.parquet
 "$bin/isc-analyze" target/demo/merged.parquet -o target/demo/analysis.json
-"$bin/isc-report" target/demo/analysis.json -o report.html
+"$bin/isc-report" target/demo/analysis.json --trace target/demo/merged.parquet -o report.html
 "$bin/isc-analyze" target/demo/merged.parquet
 echo "the same, with flame graph and tables: report.html"

@@ -27,7 +27,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 pub use keys::{KEYS, Key, Type, Value, time};
 
 /// The file's name, looked for in the current folder and its parents.
@@ -66,6 +66,7 @@ impl Config {
     /// A file that cannot be read or is no YAML; unknown keys; values of another type or unit.
     pub fn load() -> Result<Config> {
         let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+        known(std::env::vars_os().map(|(name, _)| name))?;
         Config::of(&here, |name| std::env::var_os(name))
     }
 
@@ -191,6 +192,38 @@ impl Setting {
             origin: Origin::Default,
         }
     }
+}
+
+/// Variables that our commands set for each other, and so no settings.
+const INTERNAL: [&str; 2] = ["SPOOL", "PROBE"];
+
+/// Checks that no variable is a slip of a setting's; one that is far from all of them is somebody else's.
+///
+/// # Errors
+/// The first such one, with the nearest right name.
+pub fn known(variables: impl IntoIterator<Item = OsString>) -> Result<()> {
+    for variable in variables {
+        let Some(name) = variable
+            .to_str()
+            .and_then(|v| v.strip_prefix("INFERSCOPE_"))
+        else {
+            continue;
+        };
+        let name = name.to_lowercase();
+        let is_ours = KEYS.iter().any(|key| key.name == name);
+        if is_ours || INTERNAL.contains(&name.to_uppercase().as_str()) {
+            continue;
+        }
+        if let Some(near) = nearest(&name, KEYS.iter().map(|key| key.name)) {
+            let near = near.to_uppercase();
+            return Err(Error::Invalid {
+                path: variable.into(),
+                what: format!("no such setting; did you mean INFERSCOPE_{near}?"),
+                hint: Some("inferscope config show, which lists all settings".into()),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The nearest file with settings at or above `folder`.

@@ -25,19 +25,19 @@ pub struct Run {
     /// Keep the merged trace in this file
     #[arg(short, long, value_name = "FILE.parquet")]
     output: Option<PathBuf>,
-    /// Memory for records of one process that are not yet written, such as 8MiB
+    /// Memory for records of one process that are not yet written [default: 8MiB]
     #[arg(long, value_name = "SIZE")]
     ring: Option<OsString>,
-    /// Folder for records that do not fit into memory
+    /// Folder for records that do not fit into memory [default: TMPDIR]
     #[arg(long, value_name = "DIR")]
     spill_dir: Option<OsString>,
-    /// The most that may lie there, such as 4GiB
+    /// The most that may lie there [default: 4GiB]
     #[arg(long, value_name = "SIZE")]
     spill_limit: Option<OsString>,
-    /// Trace only these modules or paths; may be given more than once
+    /// Record only these modules or paths; may be given more than once
     #[arg(long, value_name = "PATTERN")]
     include: Vec<OsString>,
-    /// Do not trace these modules or paths; may be given more than once
+    /// Do not record these modules or paths; may be given more than once
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<OsString>,
     /// Start recording after this time, such as 5s
@@ -70,8 +70,8 @@ pub struct Run {
 /// `inferscope analyze`.
 #[derive(Args, Debug)]
 pub struct Analyze {
-    /// A trace, as isc-record or isc-merge wrote it
-    #[arg(required = true)]
+    /// Traces, as isc-record or isc-merge wrote them
+    #[arg(required = true, value_name = "TRACE")]
     traces: Vec<PathBuf>,
     /// Where to write the page: .html, .md or .json; the terminal if not given
     #[arg(short, long, value_name = "FILE")]

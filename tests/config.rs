@@ -221,3 +221,18 @@ fn every_default_is_a_value_of_its_key() {
         );
     }
 }
+
+#[test]
+fn a_slip_in_a_variables_name_is_told() {
+    let check = |name: &str| config::known([name.into()]).map_err(|error| error.to_string());
+    let said = "INFERSCOPE_RIGN: no such setting; did you mean INFERSCOPE_RING?";
+    assert_eq!(check("INFERSCOPE_RIGN"), Err(said.to_owned()));
+    for fine in [
+        "INFERSCOPE_RING",
+        "INFERSCOPE_SPOOL",
+        "INFERSCOPE_DASHBOARD_URL",
+        "RIGN",
+    ] {
+        assert_eq!(check(fine), Ok(()));
+    }
+}

@@ -1,6 +1,5 @@
 //! inferscope's words, with stand-ins for the commands beside it: which are run, with what, and what status comes back.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -23,13 +22,16 @@ exit "$status"
 
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let ours = folder.path().join("inferscope");
-    std::fs::copy(env!("CARGO_BIN_EXE_inferscope"), ours).unwrap();
-    for name in ["isc-record", "isc-merge", "isc-analyze", "isc-report"] {
-        let path = folder.path().join(name);
-        std::fs::write(&path, STAND_IN).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    std::fs::write(folder.path().join("stand-in"), STAND_IN).unwrap();
+    // Copied by another process: a test that forks while this one writes would hold the file open, and a
+    // file that is open for writing cannot be run.
+    let copies = r#"cp "$0" inferscope; for name in record merge analyze report; do
+        cp stand-in "isc-$name" && chmod +x "isc-$name"; done"#;
+    let copied = Command::new("sh")
+        .args(["-c", copies, env!("CARGO_BIN_EXE_inferscope")])
+        .current_dir(folder.path())
+        .status();
+    assert!(copied.unwrap().success());
     folder
 }
 

@@ -15,6 +15,20 @@ Examples:
   inferscope run --duration 30s -m server --port 8000
   inferscope analyze trace.parquet --output report.md";
 
+const RUN: &str = "\
+Examples:
+  inferscope run app.py --model small --report report.html
+  inferscope run --duration 30s -o trace.parquet -m server --port 8000";
+
+const ANALYZE: &str = "\
+Examples:
+  inferscope analyze trace.parquet
+  inferscope analyze node0.parquet node1.parquet --output report.html";
+
+const SHOW: &str = "\
+Example:
+  INFERSCOPE_RING=16MiB inferscope config show";
+
 #[derive(Parser)]
 #[command(name = "inferscope", version, about = "Where does inference time go, and what should I change?", after_help = EXAMPLES)]
 struct Args {
@@ -25,10 +39,12 @@ struct Args {
 #[derive(Subcommand)]
 enum Word {
     /// Record a program and show what limits it; ends with the program's own status
+    #[command(after_help = RUN)]
     Run(Box<Run>),
     /// Show what limits a program that was recorded
+    #[command(after_help = ANALYZE)]
     Analyze(Analyze),
-    /// Settings
+    /// Settings: flags over INFERSCOPE_* over .inferscope.yaml over defaults
     #[command(subcommand)]
     Config(Settings),
 }
@@ -36,6 +52,7 @@ enum Word {
 #[derive(Subcommand)]
 enum Settings {
     /// Print each setting's value, and where it came from
+    #[command(after_help = SHOW)]
     Show,
 }
 

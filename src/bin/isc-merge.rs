@@ -18,9 +18,10 @@ Examples:
 #[command(name = "isc-merge", version, after_help = EXAMPLES)]
 struct Args {
     /// Traces to merge; standard input if none is given, or where one is `-`
+    #[arg(value_name = "TRACE")]
     inputs: Vec<Source>,
     /// Where to write the timeline: a .parquet or .arrow file, or `-` for standard output
-    #[arg(short, long, default_value = "-")]
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
     output: Sink,
     /// Memory to use, about [default: 512MiB]; larger traces are sorted through files in TMPDIR
     #[arg(long, value_parser = cli::bytes, value_name = "SIZE")]

@@ -18,16 +18,16 @@ Examples:
 #[command(name = "isc-report", version, after_help = EXAMPLES)]
 struct Args {
     /// The analysis, written by isc-analyze; `-` for standard input
-    #[arg(default_value = "-")]
+    #[arg(default_value = "-", value_name = "ANALYSIS")]
     input: Source,
     /// The timeline that was analysed, for a flame graph of all calls
     #[arg(long, value_name = "TIMELINE")]
     trace: Option<Source>,
     /// Where to write the page; its ending says the format: .html, .md or .json
-    #[arg(short, long, default_value = "-")]
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
     output: Sink,
-    /// The format, whatever the output is called
-    #[arg(long, value_enum)]
+    /// html, markdown or json, whatever the output is called
+    #[arg(long, value_enum, hide_possible_values = true)]
     format: Option<Format>,
 }
 

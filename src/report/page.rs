@@ -96,10 +96,7 @@ impl Page {
             .into_iter()
             .partition(|(key, _)| key.starts_with("recorder.") || key.starts_with("recording."));
         let recording = object(&analysis["recording"]).into_iter().chain(recording);
-        let facts_of = |pairs: &mut dyn Iterator<Item = (&String, &Value)>| {
-            let known = pairs.filter(|(_, value)| !value.is_null());
-            known.map(|(key, value)| fact(key, value)).collect()
-        };
+        let cpu = number(&analysis["facts"]["cpu.ns"]);
         let known;
         let (tree, source) = match calls {
             Some(calls) => {
@@ -154,8 +151,14 @@ impl Page {
                 Table::of("Devices", &analysis["devices"], &["device"]),
             ]),
             caveats: list(&analysis["caveats"]).iter().map(text).collect(),
-            recording: facts_of(&mut recording.into_iter()),
-            facts: facts_of(&mut facts.into_iter()),
+            recording: recording
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| fact(key, value).against(cpu, key, value))
+                .collect(),
+            facts: facts
+                .into_iter()
+                .map(|(key, value)| fact(key, value))
+                .collect(),
         }
     }
 }
@@ -373,7 +376,8 @@ fn functions(values: &Value) -> Table {
             error if error > 0.0 => format!("{spent} ± {}", units::time(error)),
             _ => spent,
         };
-        let place = match (text(&function["file"]), &function["line"]) {
+        let file = units::place(function["file"].as_str().unwrap_or(""));
+        let place = match (file, &function["line"]) {
             (file, Value::Number(line)) if !file.is_empty() => format!("{file}:{line}"),
             (file, _) => file,
         };
@@ -454,6 +458,19 @@ fn colour(category: &str, natives: &mut usize, others: &mut usize) -> String {
         }
     };
     name.to_owned()
+}
+
+impl Fact {
+    /// The recorder's CPU time says more beside the program's.
+    fn against(mut self, cpu_ns: f64, key: &str, value: &Value) -> Fact {
+        if key == "cpu_ns" && cpu_ns > 0.0 {
+            let share = units::share(number(value) / cpu_ns);
+            let whole = units::time(cpu_ns);
+            self.value
+                .push_str(&format!(", {share} of the program's {whole}"));
+        }
+        self
+    }
 }
 
 fn fact(key: &str, value: &Value) -> Fact {

@@ -74,6 +74,39 @@ pub fn line(text: &str) -> String {
     out
 }
 
+/// A file as people know it: what follows `site-packages/`, the standard library's folder or the folder before
+/// the last one, and a library without the tags of its build.
+pub fn place(file: &str) -> String {
+    let parts: Vec<&str> = file.split('/').collect();
+    let library = |part: &str| {
+        let version = part.strip_prefix("python");
+        version.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let from = parts
+        .iter()
+        .enumerate()
+        .rev()
+        .find_map(|(at, part)| match *part {
+            "site-packages" | "dist-packages" | "lib-dynload" => Some(at + 1),
+            part if library(part) && at > 0 && parts[at - 1].starts_with("lib") => Some(at + 1),
+            _ => None,
+        });
+    let shown = match from {
+        Some(from) => parts[from..].join("/"),
+        None if file.starts_with('/') && parts.len() > 3 => {
+            format!("…/{}", parts[parts.len() - 2..].join("/"))
+        }
+        None => file.to_owned(),
+    };
+    let tag = [".cpython-", ".abi3"]
+        .iter()
+        .find_map(|tag| shown.find(tag));
+    line(&match tag {
+        Some(at) if shown.ends_with(".so") => format!("{}.so", &shown[..at]),
+        _ => shown,
+    })
+}
+
 /// Any value under its key: the key's ending says the unit.
 pub fn value(key: &str, value: &Value) -> String {
     let number = match value {
@@ -133,6 +166,32 @@ mod tests {
         assert_eq!(value("covered", &json!(true)), "yes");
         assert_eq!(value("reason", &json!(null)), "");
         assert_eq!(head("dur_ns_p99"), "dur p99");
+    }
+
+    #[test]
+    fn a_file_is_named_by_what_tells_it_apart() {
+        for (file, shown) in [
+            (
+                "/v/lib/python3.11/site-packages/numpy/_core/_methods.py",
+                "numpy/_core/_methods.py",
+            ),
+            ("/usr/lib/python3.12/threading.py", "threading.py"),
+            (
+                "numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so",
+                "numpy/_core/_multiarray_umath.so",
+            ),
+            ("/home/me/python3/app/serve.py", "…/app/serve.py"),
+            ("/app/serve.py", "/app/serve.py"),
+            ("examples/llm_decode.py", "examples/llm_decode.py"),
+            (
+                "<frozen importlib._bootstrap>",
+                "<frozen importlib._bootstrap>",
+            ),
+            ("python", "python"),
+            ("", ""),
+        ] {
+            assert_eq!(place(file), shown);
+        }
     }
 
     #[test]
