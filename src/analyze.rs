@@ -6,7 +6,7 @@ pub mod device;
 pub mod facts;
 pub mod measure;
 pub mod page;
-mod rules; // conditions over facts, and what to say where they hold
+pub mod rules; // conditions over facts, and what to say where they hold
 
 use std::collections::BTreeMap;
 

@@ -73,7 +73,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     let shares = [
         ("native.share", native),
         ("python.share", share_of(&|c| c == "python")),
-        ("import.share", share_of(&|c| c == "import")),
+        ("imports.share", share_of(&|c| c == "import")),
         (
             "startup.share",
             share_of(&|c| c == "startup" || c == "import"),
@@ -98,7 +98,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         ("cpu.ns", cpu),
         ("python.self_ns", sum(&|t| t.times.python_ns)),
         ("native.ns", sum(&|t| t.times.native_ns.values().sum())),
-        ("import.time_ns", sum(&|t| t.times.import_ns)),
+        ("imports.time_ns", sum(&|t| t.times.import_ns)),
         ("gc.time_ns", m.gc_ns),
         ("gc.count", m.gc_count as i64),
         ("wait.native_ns", sum(&|t| t.times.wait_ns)),
@@ -114,8 +114,10 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         a.facts.insert(name.into(), json!(number));
     }
     device_facts(m, &mut a);
-    // The hottest native call and Python function, and the function that makes the hottest native calls.
-    let hottest = |kind: &str, own: &dyn Fn(&Function) -> i64| {
+    // The hottest native call and Python function of the path, and the function that makes the hottest native
+    // calls: sums over many threads would pass the timeline's length, and no gain could be had from them.
+    let on_path = functions_of(m, path);
+    let hottest = |functions: &[Function], kind: &str, own: &dyn Fn(&Function) -> i64| {
         functions
             .iter()
             .filter(|f| f.kind == kind && own(f) > 0)
@@ -143,33 +145,37 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     let waits = |f: &Function| super::measure::waits(&f.name);
     top(
         "native.top",
-        functions
+        on_path
             .iter()
-            .filter(|f| f.kind == "native" && !waits(f))
+            .filter(|f| f.kind == "native" && !waits(f) && f.self_ns > 0)
             .max_by_key(|f| f.self_ns)
             .cloned(),
         &|f| f.self_ns,
     );
     top(
         "wait.top",
-        functions
+        on_path
             .iter()
-            .filter(|f| f.kind == "native" && waits(f))
+            .filter(|f| f.kind == "native" && waits(f) && f.self_ns > 0)
             .max_by_key(|f| f.self_ns)
             .cloned(),
         &|f| f.self_ns,
     );
     top(
         "python.top",
-        hottest("python", &|f| f.self_ns - f.native_ns),
+        hottest(&on_path, "python", &|f| f.self_ns - f.native_ns),
         &|f| f.self_ns - f.native_ns,
     );
-    top("caller.top", hottest("python", &|f| f.native_ns), &|f| {
-        f.native_ns
-    });
-    top("await.top", hottest("python", &|f| f.await_ns), &|f| {
-        f.await_ns
-    });
+    top(
+        "caller.top",
+        hottest(&on_path, "python", &|f| f.native_ns),
+        &|f| f.native_ns,
+    );
+    top(
+        "await.top",
+        hottest(&functions, "python", &|f| f.await_ns),
+        &|f| f.await_ns,
+    );
     if let Some(library) = libraries.first() {
         texts.insert("native.library".into(), library.library.clone());
     }
@@ -384,25 +390,42 @@ fn device_facts(m: &Measures, a: &mut Analysis) {
     });
 }
 
-fn functions(m: &Measures) -> Vec<Function> {
-    let text = |key: &FunctionKey| key.file.map(|file| m.names.text(file).to_owned());
-    let mut all: Vec<Function> = m
-        .functions
-        .iter()
-        .map(|(key, sums)| Function {
-            name: m.names.text(key.name).to_owned(),
-            file: text(key),
-            line: key.line,
-            kind: key.kind.as_str().into(),
-            calls: sums.calls,
-            calls_error: 0,
-            total_ns: sums.total_ns,
-            self_ns: sums.self_ns,
-            native_ns: sums.native_ns,
-            await_ns: sums.await_ns,
-            error_ns: 0,
-            row: sums.longest.0,
+fn function(m: &Measures, key: &FunctionKey, sums: &FunctionSums) -> Function {
+    Function {
+        name: m.names.text(key.name).to_owned(),
+        file: key.file.map(|file| m.names.text(file).to_owned()),
+        line: key.line,
+        kind: key.kind.as_str().into(),
+        calls: sums.calls,
+        calls_error: 0,
+        total_ns: sums.total_ns,
+        self_ns: sums.self_ns,
+        native_ns: sums.native_ns,
+        await_ns: sums.await_ns,
+        error_ns: 0,
+        row: sums.longest.0,
+    }
+}
+
+/// The functions as one thread alone had them, in the order of first appearance.
+fn functions_of(m: &Measures, path: Option<(u32, u64)>) -> Vec<Function> {
+    let on_path = |(at, (key, sums)): (usize, &(FunctionKey, FunctionSums))| {
+        let own = m.own.get(&(path?, at))?;
+        Some(Function {
+            calls: own.calls,
+            self_ns: own.self_ns,
+            native_ns: own.native_ns,
+            ..function(m, key, sums)
         })
+    };
+    (m.functions.iter().enumerate())
+        .filter_map(on_path)
+        .collect()
+}
+
+fn functions(m: &Measures) -> Vec<Function> {
+    let mut all: Vec<Function> = (m.functions.iter())
+        .map(|(key, sums)| function(m, key, sums))
         .collect();
     all.sort_by(|a, b| {
         b.self_ns

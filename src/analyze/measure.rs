@@ -50,6 +50,14 @@ pub struct FunctionSums {
     pub import_ns: i64,
 }
 
+/// What one function did itself on one thread, outside imports; see [`FunctionSums`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Own {
+    pub calls: u64,
+    pub self_ns: i64,
+    pub native_ns: i64,
+}
+
 /// Categories of a thread's time. Each instant is in one.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
@@ -111,6 +119,8 @@ pub struct Measures {
     pub scope_natives: BTreeMap<String, Natives>,
     pub tasks: BTreeMap<usize, Vec<i64>>,
     pub threads: BTreeMap<(u32, u64), Thread>,
+    /// By thread and function.
+    pub own: HashMap<((u32, u64), usize), Own>,
     pub processes: BTreeMap<u32, Process>,
     pub paths: Vec<PathNode>,
     pub gc_count: u64,
@@ -167,6 +177,7 @@ struct Frame {
     flow: Option<u64>,
     importing: bool,
     waits: bool,
+    new_call: bool,
 }
 
 #[derive(Debug)]
@@ -323,6 +334,7 @@ impl Pass {
             flow: event.flow,
             importing,
             waits: false,
+            new_call: !flags.resumed,
         };
         if event.kind != Kind::Scope {
             let key = FunctionKey {
@@ -473,16 +485,23 @@ impl Pass {
                         sums.natives.add_all(&frame.natives);
                     }
                 }
-                if frame.kind == Kind::Native {
-                    sums.native_ns += own_ns;
-                    if let Some(caller) = caller {
-                        m.functions[caller].1.self_ns += own_ns;
-                        m.functions[caller].1.native_ns += own_ns;
-                    }
+                let native_ns = match frame.kind {
+                    Kind::Native => own_ns,
+                    _ => 0,
+                };
+                sums.native_ns += native_ns;
+                if !frame.importing {
+                    let own = m.own.entry((track, function)).or_default();
+                    own.calls += u64::from(frame.new_call);
+                    own.self_ns += own_ns;
+                    own.native_ns += native_ns;
+                }
+                if let Some(caller) = caller.filter(|_| frame.kind == Kind::Native) {
+                    m.book(track, caller, frame.importing, own_ns, own_ns);
                 }
             } else if let Some(caller) = caller {
                 // A scope's own time is that of the function it stands in.
-                m.functions[caller].1.self_ns += own_ns;
+                m.book(track, caller, frame.importing, own_ns, 0);
             }
             if let Some(around) = stack.last_mut() {
                 around.natives.add_all(&frame.natives);
@@ -492,6 +511,25 @@ impl Pass {
 }
 
 impl Measures {
+    /// Adds time that a function spent in something it called itself.
+    fn book(
+        &mut self,
+        track: (u32, u64),
+        function: usize,
+        importing: bool,
+        self_ns: i64,
+        native_ns: i64,
+    ) {
+        let sums = &mut self.functions[function].1;
+        sums.self_ns += self_ns;
+        sums.native_ns += native_ns;
+        if !importing {
+            let own = self.own.entry((track, function)).or_default();
+            own.self_ns += self_ns;
+            own.native_ns += native_ns;
+        }
+    }
+
     fn thread(&mut self, track: (u32, u64), pid: u32) -> &mut Thread {
         let thread = self.threads.entry(track).or_default();
         thread.pid = pid;

@@ -40,6 +40,11 @@ const BUILT_IN: [(&str, &str); 5] = [
 /// From the least to the most severe.
 const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
 
+/// A gain below this is within what two runs of one program differ by: no finding is made of it. A judgement.
+const LEAST_SPEEDUP: f64 = 1.05;
+/// A model that promises more divides by what is left of nothing.
+const MOST_SPEEDUP: f64 = 100.0;
+
 /// Every fact there can be; formats/analysis-v1.md defines them. A rule that names another one is mistyped.
 pub const FACTS: &[&str] = &[
     "await.top.calls",
@@ -59,8 +64,8 @@ pub const FACTS: &[&str] = &[
     "gpu.idle_ns",
     "gpu.memcpy_ns",
     "gpu.span_ns",
-    "import.share",
-    "import.time_ns",
+    "imports.share",
+    "imports.time_ns",
     "kernel.count",
     "kernel.sum_ns",
     "launch.delay_ns_p50",
@@ -389,11 +394,20 @@ impl Rule {
         let hundredths = |number: f64| (number * 100.0).round() / 100.0;
         let gain = match &w.gain {
             None => None,
-            Some(gain) => Some(Gain {
-                speedup: hundredths(number("gain.speedup", &gain.speedup)?),
-                low: hundredths(number("gain.low", &gain.low)?),
-                high: hundredths(number("gain.high", &gain.high)?),
-            }),
+            Some(gain) => {
+                let speedup = number("gain.speedup", &gain.speedup)?;
+                let low = number("gain.low", &gain.low)?;
+                let high = number("gain.high", &gain.high)?;
+                if speedup.is_nan() || speedup < LEAST_SPEEDUP {
+                    return Ok(None);
+                }
+                let speedup = speedup.min(MOST_SPEEDUP);
+                Some(Gain {
+                    speedup: hundredths(speedup),
+                    low: hundredths(low.min(speedup).max(1.0)),
+                    high: hundredths(high.max(speedup).min(MOST_SPEEDUP)),
+                })
+            }
         };
         let evidence = w.evidence.iter().map(|evidence| Evidence {
             text: fill(&evidence.text, known),

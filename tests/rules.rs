@@ -1,0 +1,353 @@
+//! What the rules find in small timelines, and what isc-analyze does with rules that are wrong.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use inferscope::analyze::{self, Analysis, Rules};
+use inferscope::cli::Sink;
+use inferscope::trace::io::Writer;
+use inferscope::trace::provenance::{Provenance, Stage, Step};
+use inferscope::trace::text;
+
+/// Half a second of interpreter, native code, imports and a little of the rest: nothing to complain of.
+const HEALTHY: &str = "
+    track    kind    start  end    name            file                            line  value  args
+    py:main  process 0ms    500ms  app.py          -                               -     -      {\"covered\":true,\"cpu_ns\":490000000}
+    py:main  python  20ms   500ms  main            app.py                          1
+    py:main  python  20ms   80ms   _find_and_load  \"<frozen importlib._bootstrap>\" 1
+    py:main  python  100ms  200ms  load            app.py                          10
+    py:main  native  110ms  180ms  json.loads      lib-dynload/_json.so
+    py:main  python  200ms  300ms  tokenize        app.py                          20
+    py:main  native  250ms  290ms  re.findall      python
+    py:main  python  300ms  400ms  infer           app.py                          30
+    py:main  native  310ms  390ms  numpy.matmul    numpy/core.so
+    py:main  gc      395ms  399ms  gen0            -                               -     10
+    py:main  python  400ms  490ms  write           app.py                          40
+    py:main  native  410ms  440ms  time.sleep      python";
+
+/// One function's bytecode takes nearly all of the time.
+const INTERPRETED: &str = "
+    track    kind    start  end    name      file    line
+    py:main  python  0ms    100ms  main      app.py  1
+    py:main  python  10ms   95ms   tokenize  app.py  20
+    py:main  native  20ms   25ms   re.match  python";
+
+/// One native call takes nearly all of the time, in several calls of one function.
+const NATIVE: &str = "
+    track    kind    start  end    name                  file                 line
+    py:main  python  0ms    100ms  main                  app.py               1
+    py:main  python  10ms   90ms   decode                app.py               30
+    py:main  native  12ms   50ms   InferenceSession.run  onnxruntime/capi.so
+    py:main  native  51ms   88ms   InferenceSession.run  onnxruntime/capi.so";
+
+/// Two seconds of imports before a moment of work.
+const IMPORTS: &str = "
+    track    kind    start   end     name            file                            line
+    py:main  python  100ms   2100ms  main            app.py                          1
+    py:main  python  100ms   1900ms  _find_and_load  \"<frozen importlib._bootstrap>\" 1
+    py:main  python  1900ms  2100ms  work            app.py                          30";
+
+/// Twelve collections, a fifth of the time.
+fn collections() -> String {
+    let mut text = String::from(
+        "track    kind    start  end    name  file    line
+         py:main  python  0ms    120ms  main  app.py  1\n",
+    );
+    for at in 0..12 {
+        let start = at * 10;
+        text.push_str(&format!("py:main gc {start}ms {}ms gen2\n", start + 2));
+    }
+    text
+}
+
+/// A thread that waits for a lock most of the time.
+const LOCKED: &str = "
+    track    kind    start  end    name          file    line
+    py:main  python  0ms    100ms  main          app.py  1
+    py:main  native  10ms   90ms   lock.acquire  python";
+
+/// Ready to run, and no processor: the kernel's word for it.
+const CROWDED: &str = "
+    track    kind    start  end    name      file           line  value
+    py:main  python  0ms    100ms  main      app.py         1
+    py:main  native  0ms    30ms   numpy.a   numpy/core.so
+    py:main  native  30ms   60ms   numpy.b   numpy/core.so
+    py:main  wait    0ms    100ms  runnable  -              -     40000000";
+
+fn analysis(text: &str, rules: &Rules) -> Analysis {
+    analyze::run(text::reader(text, Stage::Timeline).unwrap(), rules).unwrap()
+}
+
+fn found(text: &str) -> Vec<String> {
+    let analysis = analysis(text, &Rules::built_in().unwrap());
+    (analysis.findings.iter())
+        .map(|finding| finding.id.clone())
+        .collect()
+}
+
+#[test]
+fn each_rule_finds_its_own_case_and_nothing_else_does() {
+    assert_eq!(found(INTERPRETED), ["cpu-bound-python"]);
+    assert_eq!(found(NATIVE), ["native-hot-spot"]);
+    assert_eq!(found(IMPORTS), ["startup"]);
+    let collecting = found(&collections());
+    assert!(collecting.contains(&"gc-pressure".into()), "{collecting:?}");
+    assert_eq!(found(LOCKED), ["waiting"]);
+    assert_eq!(found(CROWDED), ["too-few-cpus"]);
+}
+
+#[test]
+fn a_healthy_program_is_left_alone() {
+    assert_eq!(found(HEALTHY), Vec::<String>::new());
+    assert_eq!(found("track kind start end name"), Vec::<String>::new());
+}
+
+#[test]
+fn the_verdict_names_native_code_where_that_is_the_time() {
+    let summary = |text: &str| analysis(text, &Rules::built_in().unwrap()).verdict.summary;
+    let native = summary(NATIVE);
+    assert!(native.contains("onnxruntime"), "{native}");
+    assert!(!native.contains("CPU-bound Python"), "{native}");
+    let python = summary(INTERPRETED);
+    assert!(python.contains("CPU-bound Python"), "{python}");
+    assert!(summary(LOCKED).starts_with("waiting"));
+}
+
+#[test]
+fn a_finding_says_where_how_much_and_which_rows_show_it() {
+    let analysis = analysis(NATIVE, &Rules::built_in().unwrap());
+    let finding = &analysis.findings[0];
+    assert!(finding.place.contains("onnxruntime/capi.so"));
+    let evidence = &finding.evidence[0];
+    assert_eq!(evidence.text, "75.0 ms in 2 calls of InferenceSession.run");
+    assert_eq!(evidence.rows, [2], "the longest of its calls");
+    let gain = finding.gain.as_ref().unwrap();
+    assert!(gain.low <= gain.speedup && gain.speedup <= gain.high);
+    assert!(1.0 <= gain.low);
+}
+
+/// Four workers at once do more work than the clock has time: no gain follows from that sum.
+#[test]
+fn gains_stay_possible_when_many_threads_do_the_same() {
+    for kind in ["python", "native"] {
+        let mut text = String::from("track kind start end name file line\n");
+        for worker in 0..4 {
+            text.push_str(&format!("py:w{worker} python 0ms 100ms work app.py 1\n"));
+            if kind == "native" {
+                text.push_str(&format!(
+                    "py:w{worker} native 1ms 99ms numpy.dot numpy/a.so\n"
+                ));
+            }
+        }
+        // A timeline is sorted by time.
+        let (head, rows) = text.split_once('\n').unwrap();
+        let mut rows: Vec<&str> = rows.lines().collect();
+        rows.sort_by_key(|row| !row.contains(" 0ms "));
+        let text = format!("{head}\n{}", rows.join("\n"));
+        let analysis = analysis(&text, &Rules::built_in().unwrap());
+        assert!(!analysis.findings.is_empty(), "{kind}");
+        for finding in &analysis.findings {
+            if let Some(gain) = &finding.gain {
+                assert!(
+                    1.0 <= gain.low && gain.low <= gain.speedup && gain.speedup <= gain.high,
+                    "{}: {gain:?}",
+                    finding.id
+                );
+            }
+        }
+    }
+}
+
+fn write(folder: &Path, name: &str, text: &str, stage: Stage) {
+    let (events, names) = text::parse(text).unwrap();
+    let mut provenance = Provenance::raw(Step::new("test", vec![], vec![]));
+    provenance.stage = stage;
+    let mut writer = Writer::create(&Sink::File(folder.join(name)), &provenance).unwrap();
+    for event in &events {
+        writer.push(event, &names).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+fn isc_analyze(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_isc-analyze"))
+        .args(args)
+        .current_dir(folder)
+        .env_remove("INFERSCOPE_RULES")
+        .env_remove("INFERSCOPE_FAIL_ON")
+        .output()
+        .unwrap()
+}
+
+/// The first line on stderr, and the status, which is not 0.
+fn fault(folder: &Path, args: &[&str]) -> (String, Option<i32>) {
+    let out = isc_analyze(folder, args);
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    assert!(out.stdout.is_empty(), "{stderr}");
+    let lines = stderr.lines().filter(|line| !line.starts_with("  try: "));
+    assert_eq!(lines.count(), 1, "{stderr}");
+    (stderr, out.status.code())
+}
+
+const RULE: &str = "
+- id: ours
+  title: Ours
+  severity: warning
+  when: native.share > 0.5
+  where: here
+  suggestion: do something
+";
+
+#[test]
+fn rules_of_the_user_come_beside_the_built_in_ones_or_replace_them() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("ours.yaml"), RULE).unwrap();
+    let silent = RULE
+        .replace("id: ours", "id: native-hot-spot")
+        .replace("0.5", "2.0");
+    fs::write(folder.path().join("silent.yaml"), silent).unwrap();
+    write(folder.path(), "t.parquet", NATIVE, Stage::Timeline);
+    let args = [
+        "t.parquet",
+        "--json",
+        "--rules",
+        "ours.yaml",
+        "--rules",
+        "silent.yaml",
+    ];
+    let out = isc_analyze(folder.path(), &args);
+    let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let ids: Vec<_> = (json["findings"].as_array().unwrap().iter())
+        .map(|finding| finding["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ["ours"]);
+}
+
+#[test]
+fn every_number_fact_can_stand_in_a_condition() {
+    for fact in analyze::rules::FACTS {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.yaml");
+        let rule = RULE.replace("native.share > 0.5", &format!("{fact} >= 0.0"));
+        fs::write(&path, rule).unwrap();
+        let mut rules = Rules::built_in().unwrap();
+        rules
+            .read(&path)
+            .unwrap_or_else(|error| panic!("{fact}: {error}"));
+        analysis(NATIVE, &rules);
+    }
+}
+
+#[test]
+fn a_wrong_rule_file_gets_one_line_that_says_what_and_where() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "t.parquet", NATIVE, Stage::Timeline);
+    for (old, new, wanted) in [
+        ("severity: warning", "sevrity: warning", "sevrity"),
+        (
+            "severity: warning",
+            "severity: warn",
+            "warn is none of info, warning, critical",
+        ),
+        ("native.share", "native.shar", "did you mean native.share?"),
+        ("native.share > 0.5", "native.share >", "when"),
+        ("native.share > 0.5", "native.share", "true or false"),
+        ("native.share > 0.5", "native.share * 2 > 0.5", "write 2.0"),
+        (
+            "title: Ours",
+            "title: \"{native.top.nam}\"",
+            "did you mean native.top.name?",
+        ),
+        ("  where: here\n", "", "where"),
+        ("- id: ours", "- id: [", "line"),
+    ] {
+        let text = RULE.replace(old, new);
+        assert_ne!(text, RULE);
+        fs::write(folder.path().join("bad.yaml"), text).unwrap();
+        let (line, status) = fault(folder.path(), &["t.parquet", "--rules", "bad.yaml"]);
+        assert_eq!(status, Some(2));
+        assert!(line.starts_with("isc-analyze: bad.yaml"), "{line}");
+        assert!(line.contains(wanted), "{line}");
+    }
+    let (line, status) = fault(folder.path(), &["t.parquet", "--rules", "none.yaml"]);
+    assert_eq!(status, Some(2));
+    assert!(line.contains("none.yaml: cannot read"), "{line}");
+    fs::write(
+        folder.path().join("image.yaml"),
+        b"\x89PNG\r\n\x1a\n\xff\xfe",
+    )
+    .unwrap();
+    let (line, _) = fault(folder.path(), &["t.parquet", "--rules", "image.yaml"]);
+    assert!(line.contains("image.yaml"), "{line}");
+}
+
+#[test]
+fn fail_on_ends_with_1_where_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "t.parquet", NATIVE, Stage::Timeline);
+    write(folder.path(), "healthy.parquet", HEALTHY, Stage::Timeline);
+    for (trace, word, wanted) in [
+        ("t.parquet", "native-hot-spot", 1),
+        ("t.parquet", "gc-pressure", 0),
+        ("t.parquet", "info", 1),
+        ("t.parquet", "critical", 0),
+        ("healthy.parquet", "info", 0),
+    ] {
+        let out = isc_analyze(folder.path(), &[trace, "--fail-on", word]);
+        assert_eq!(out.status.code(), Some(wanted), "{trace} {word}");
+        assert!(!out.stdout.is_empty());
+    }
+    let (line, status) = fault(folder.path(), &["t.parquet", "--fail-on", "gc-presure"]);
+    assert_eq!(status, Some(2));
+    assert!(
+        line.contains("gc-presure") && line.contains("--fail-on gc-pressure"),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_same_timeline_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let collections = collections();
+    for text in [HEALTHY, NATIVE, &collections] {
+        write(folder.path(), "t.parquet", text, Stage::Timeline);
+        for args in [&["t.parquet"][..], &["t.parquet", "--json"]] {
+            let first = isc_analyze(folder.path(), args).stdout;
+            for _ in 0..5 {
+                assert!(isc_analyze(folder.path(), args).stdout == first);
+            }
+            let text = String::from_utf8(first).unwrap();
+            assert!(!text.contains('\u{1b}'), "colours without a terminal");
+            if args.len() == 1 {
+                assert!(text.lines().all(|line| line.chars().count() <= 120));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_timeline_gets_one_line_and_status_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write(folder.path(), "raw.parquet", NATIVE, Stage::Raw);
+    write(folder.path(), "whole.arrow", NATIVE, Stage::Timeline);
+    let whole = fs::read(at("whole.arrow")).unwrap();
+    fs::write(at("cut.arrow"), &whole[..whole.len() / 2]).unwrap();
+    fs::write(at("empty"), b"").unwrap();
+    fs::write(at("image.png"), b"\x89PNG\r\n\x1a\n0000").unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    for (name, wanted) in [
+        ("raw.parquet", "isc-merge"),
+        ("cut.arrow", "cut.arrow"),
+        ("empty", "empty, not a trace"),
+        ("image.png", "a PNG image, not a trace"),
+        ("folder", "a directory, not a trace"),
+        ("none", "no such file"),
+    ] {
+        let (line, status) = fault(folder.path(), &[name, "-o", "a.json"]);
+        assert_eq!(status, Some(2), "{line}");
+        assert!(line.contains(wanted), "{line}");
+        assert!(!at("a.json").exists(), "{name} left a file");
+    }
+}
