@@ -81,52 +81,6 @@ fn duckdb_and_polars_open_a_trace_and_agree_with_the_analysis() {
     assert!(said.ends_with("all agree\n"), "{said}");
 }
 
-#[test]
-fn equal_input_gives_equal_bytes() {
-    libraries();
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
-    fs::write(at.join("app.py"), PROGRAM).unwrap();
-    run(
-        env!("CARGO_BIN_EXE_isc-record"),
-        at,
-        &["-o", "trace.parquet", "app.py"],
-    );
-    for n in ["1", "2"] {
-        let (timeline, analysis) = (format!("t{n}.parquet"), format!("a{n}.json"));
-        run(
-            env!("CARGO_BIN_EXE_isc-merge"),
-            at,
-            &["trace.parquet", "-o", &timeline],
-        );
-        run(
-            env!("CARGO_BIN_EXE_isc-analyze"),
-            at,
-            &[&timeline, "-o", &analysis],
-        );
-        for ending in ["html", "md", "json"] {
-            let report = format!("r{n}.{ending}");
-            run(
-                env!("CARGO_BIN_EXE_isc-report"),
-                at,
-                &[&analysis, "--trace", &timeline, "-o", &report],
-            );
-        }
-    }
-    for (one, two) in [
-        ("t1.parquet", "t2.parquet"),
-        ("a1.json", "a2.json"),
-        ("r1.html", "r2.html"),
-        ("r1.md", "r2.md"),
-        ("r1.json", "r2.json"),
-    ] {
-        assert!(
-            fs::read(at.join(one)).unwrap() == fs::read(at.join(two)).unwrap(),
-            "{one}"
-        );
-    }
-}
-
 /// The first block of this language in a document.
 fn block(document: &str, language: &str) -> String {
     let text = fs::read_to_string(repository(document)).unwrap();

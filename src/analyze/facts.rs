@@ -269,6 +269,17 @@ fn verdict(
         fact("wait.share"),
     );
     let startup = fact("startup.share");
+    // Without a processor for a while, it was still doing what it did before and after.
+    let (runnable, running) = (fact("runnable.share"), native + python);
+    let doing = running + runnable;
+    let native_led = native >= python && (running > 0.0 && doing >= startup);
+    let starved = match runnable > 0.2 {
+        true => format!(
+            "; for {:.0} % of the time it had no processor",
+            100.0 * runnable
+        ),
+        false => String::new(),
+    };
     let known = native + python + wait + startup + fact("gc.share") + fact("runnable.share");
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
     let gpu_busy = fact("gpu.busy_ns") / m.span_ns().max(1) as f64;
@@ -291,17 +302,17 @@ fn verdict(
                 text("wait.top.where")
             ),
         )
-    } else if native >= python && native + python >= startup {
+    } else if native_led {
         let summary = format!(
-            "native code: {} of the time, most of it in {}: {}, {} of the time, called most by {}",
+            "native code: {} of the time, most of it in {}: {} has {} of it, called most by {}",
             percent(native),
             text("native.library"),
             text("native.top.name"),
-            percent(fact("native.top.share")),
+            percent(fact("native.top.time_ns") / fact("native.ns").max(1.0)),
             text("caller.top.where"),
         );
         ("cpu-bound", summary)
-    } else if startup > native + python {
+    } else if startup > doing {
         (
             "cpu-bound",
             format!(
@@ -319,6 +330,7 @@ fn verdict(
         ("cpu-bound", summary)
     };
     let lost = if m.lost > 0 { 0.9 } else { 1.0 };
+    let summary = summary + &starved;
     let confidence = (known.min(1.0) * lost * 0.98 * 100.0).round() / 100.0;
     Verdict {
         class: class.into(),
