@@ -38,6 +38,9 @@ def _name():
                 place = arg.find(flag, 1)
                 if place > 0 and not arg.startswith(("-W", "-X")):
                     if flag == "c":
+                        code = arg[place + 1 :] or (args[at + 1] if at + 1 < len(args) else "")
+                        if code.startswith("from multiprocessing."):  # what spawn starts its children with
+                            return code.split()[1]
                         return "python -c"
                     return arg[place + 1 :] or (args[at + 1] if at + 1 < len(args) else "python")
             at += 1

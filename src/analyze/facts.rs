@@ -272,6 +272,7 @@ fn verdict(
     // Without a processor for a while, it was still doing what it did before and after.
     let (runnable, running) = (fact("runnable.share"), native + python);
     let doing = running + runnable;
+    let native_all = (native + runnable * native / running.max(1e-9)).max(1e-9);
     let native_led = native >= python && (running > 0.0 && doing >= startup);
     let starved = match runnable > 0.2 {
         true => format!(
@@ -299,7 +300,10 @@ fn verdict(
             format!(
                 "waiting: {} of the time, most of it in {}",
                 percent(wait),
-                text("wait.top.where")
+                match text("wait.top.where") {
+                    "" => "Python code that no call explains (`with lock:` makes none)",
+                    place => place,
+                }
             ),
         )
     } else if native_led {
@@ -308,7 +312,7 @@ fn verdict(
             percent(native),
             text("native.library"),
             text("native.top.name"),
-            percent(fact("native.top.time_ns") / fact("native.ns").max(1.0)),
+            percent((fact("native.top.share") / native_all).min(1.0)),
             text("caller.top.where"),
         );
         ("cpu-bound", summary)

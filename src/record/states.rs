@@ -14,6 +14,9 @@ use crate::trace::{Event, Kind};
 /// /proc's clock tick is 1/100 s on Linux, whatever the kernel's own is (`man 5 proc`, USER_HZ).
 const TICK_NS: i64 = 10_000_000;
 
+/// Name of the thread that the probe runs beside the program's own; see crates/probe/src/hot.rs.
+const OUR_THREAD: &str = "inferscope";
+
 /// Waits are written once they come to this much, so that a thread that hardly waits writes hardly a row.
 const LEAST_WAIT_NS: i64 = 1_000_000;
 
@@ -289,6 +292,11 @@ impl Life {
             let Some(sums) = Scheduled::read(&format!("{task}/schedstat")) else {
                 continue;
             };
+            let name = fs::read_to_string(format!("{task}/comm")).unwrap_or_default();
+            if name.trim_end() == OUR_THREAD {
+                cpu_ns += sums.cpu_ns; // the process's, but none of the program's threads
+                continue;
+            }
             let thread = self.threads.entry(tid).or_insert_with(|| {
                 // A thread that is new to us and has run for less than the window began inside of it.
                 let age_ns = Stat::read(&format!("{task}/stat")).map_or(0, |stat| {
@@ -305,7 +313,7 @@ impl Life {
                     counted_ns: -1,
                 }
             });
-            if let Ok(name) = fs::read_to_string(format!("{task}/comm")) {
+            if !name.is_empty() {
                 thread.name = name.trim_end().to_owned();
             }
             let busy = sums.cpu_ns != thread.last.cpu_ns;
