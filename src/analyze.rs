@@ -6,7 +6,8 @@ pub mod device;
 pub mod facts;
 pub mod measure;
 pub mod page;
-pub mod rules; // conditions over facts, and what to say where they hold
+pub mod rules;
+mod sampled; // conditions over facts, and what to say where they hold
 
 use std::collections::BTreeMap;
 

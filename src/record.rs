@@ -54,6 +54,7 @@ pub struct Options {
     pub include: Vec<String>,
     pub exclude: Vec<String>,
     pub wrap: bool,
+    pub sample: bool,
     pub start_on: Option<String>,
     pub delay: Duration,
     pub duration: Option<Duration>,
@@ -74,6 +75,7 @@ impl Options {
             include: self.include.clone(),
             exclude: self.exclude.clone(),
             wrap: self.wrap,
+            sample: self.sample,
             native: true,
             start_on: self.start_on.clone(),
             delay_ms: ms(self.delay),
@@ -97,6 +99,7 @@ impl Options {
             (!self.exclude.is_empty()).then(|| self.exclude.join(",")),
         );
         flag("no-wrap", (!self.wrap).then(|| "true".into()));
+        flag("no-sample", (!self.sample).then(|| "true".into()));
         flag("start-on", self.start_on.clone());
         flag(
             "delay",

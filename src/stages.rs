@@ -55,6 +55,9 @@ pub struct Run {
     /// Leave numpy's own functions alone
     #[arg(long)]
     no_wrap: bool,
+    /// Take no samples of native code
+    #[arg(long)]
+    no_sample: bool,
     /// Run a module, as python -m does
     #[arg(short, value_name = "MODULE")]
     module: Option<OsString>,
@@ -219,6 +222,9 @@ impl Run {
         }
         if self.no_wrap {
             record.arg("--no-wrap");
+        }
+        if self.no_sample {
+            record.arg("--no-sample");
         }
     }
 }

@@ -97,7 +97,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         ("wall.ns", span_ns),
         ("cpu.ns", cpu),
         ("python.self_ns", sum(&|t| t.times.python_ns)),
-        ("native.ns", sum(&|t| t.times.native_ns.values().sum())),
+        ("native.ns", sum(&|t| t.times.native_sum_ns())),
         ("imports.time_ns", sum(&|t| t.times.import_ns)),
         ("gc.time_ns", m.gc_ns),
         ("gc.count", m.gc_count as i64),
@@ -307,12 +307,21 @@ fn verdict(
             ),
         )
     } else if native_led {
+        let of_native = (fact("native.top.share") / native_all).min(1.0);
+        // Of a library that only samples saw, no function is known by name.
+        let hottest = match of_native > 0.1 {
+            true => format!(
+                ": {} has {} of it",
+                text("native.top.name"),
+                percent(of_native)
+            ),
+            false => String::new(),
+        };
         let summary = format!(
-            "native code: {} of the time, most of it in {}: {} has {} of it, called most by {}",
+            "native code: {} of the time, most of it in {}{}, called most by {}",
             percent(native),
             text("native.library"),
-            text("native.top.name"),
-            percent((fact("native.top.share") / native_all).min(1.0)),
+            hottest,
             text("caller.top.where"),
         );
         ("cpu-bound", summary)
@@ -531,7 +540,11 @@ fn steps(m: &Measures) -> Vec<Step> {
 
 fn libraries(m: &Measures) -> Vec<Library> {
     let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
-    for (library, ns) in m.threads.values().flat_map(|t| &t.times.native_ns) {
+    for (library, ns) in m
+        .threads
+        .values()
+        .flat_map(|t| t.times.native_ns.iter().chain(&t.times.outside_ns))
+    {
         *sums.entry(library).or_default() += ns;
     }
     let mut all: Vec<Library> = sums
@@ -552,7 +565,7 @@ fn libraries(m: &Measures) -> Vec<Library> {
 fn processes(m: &Measures) -> Vec<Process> {
     let native = |process: u32| -> i64 {
         let threads = m.threads.iter().filter(|((owner, _), _)| *owner == process);
-        threads.flat_map(|(_, t)| t.times.native_ns.values()).sum()
+        threads.map(|(_, t)| t.times.native_sum_ns()).sum()
     };
     m.processes
         .iter()
@@ -581,7 +594,7 @@ fn threads(m: &Measures) -> Vec<Thread> {
             name: t.name.clone(),
             cpu_ns: t.cpu_ns,
             python_ns: t.times.python_ns,
-            native_ns: t.times.native_ns.values().sum(),
+            native_ns: t.times.native_sum_ns(),
             runnable_ns: t.runnable_ns,
             blocked_ns: t.blocked_ns,
         })

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::device::Devices;
+use super::sampled::{self, Sampled};
 use crate::cli::Progress;
 use crate::error::Result;
 use crate::trace::io::Reader;
@@ -42,7 +43,7 @@ pub struct FunctionSums {
     /// Of each call that was not suspended; empty when there were too many.
     pub durations_ns: Vec<i64>,
     pub too_many: bool,
-    /// Native time inside, what it called included, by the library's file; recursion counted once.
+    /// Native time inside, what it called included, by the library's file; recursion counted once. Samples included.
     pub natives: Natives,
     /// Row and duration of its longest span.
     pub longest: (i64, i64),
@@ -67,6 +68,18 @@ pub struct Times {
     /// In native calls that are known to wait (sleep, poll, locks).
     pub wait_ns: i64,
     pub native_ns: BTreeMap<String, i64>,
+    /// CPU time by samples outside of any span: threads that a native library made.
+    pub outside_ns: BTreeMap<String, i64>,
+}
+
+impl Times {
+    /// Native time, within spans and outside.
+    pub fn native_sum_ns(&self) -> i64 {
+        self.native_ns
+            .values()
+            .chain(self.outside_ns.values())
+            .sum()
+    }
 }
 
 /// One thread of one process.
@@ -151,7 +164,7 @@ impl Measures {
 pub struct Natives(pub Vec<(Option<Sym>, i64)>);
 
 impl Natives {
-    fn add(&mut self, file: Option<Sym>, ns: i64) {
+    pub(super) fn add(&mut self, file: Option<Sym>, ns: i64) {
         match self.0.iter_mut().find(|(known, _)| *known == file) {
             Some((_, sum)) => *sum += ns,
             None => self.0.push((file, ns)),
@@ -196,6 +209,7 @@ struct Pass {
     tasks: HashMap<u64, Task>,
     suspended: HashMap<(u64, usize, usize), i64>,
     flags: HashMap<Sym, Flags>,
+    sampled: Sampled,
 }
 
 /// What a span's args say, read once for each distinct text.
@@ -228,6 +242,7 @@ pub fn measure(mut reader: Reader) -> Result<Measures> {
     for track in tracks {
         pass.pop_until(track, i64::MAX, &names);
     }
+    sampled::settle(&mut pass.measures, pass.sampled, &names);
     pass.measures.names = names;
     pass.measures.devices.finish();
     Ok(pass.measures)
@@ -276,6 +291,7 @@ impl Pass {
             }
             Kind::Lost => m.lost += event.value.unwrap_or(1.0) as u64,
             Kind::Throttled => m.throttled += 1,
+            Kind::Sample => self.sample(event, names),
             _ => m.devices.event(event, names),
         }
     }
@@ -391,6 +407,35 @@ impl Pass {
             frame.path = self.path(caller_path, function);
         }
         self.stacks.entry(track).or_default().push(frame);
+    }
+
+    /// A sample in the interpreter's own time of a span, or outside of all.
+    fn sample(&mut self, event: &Event, names: &Names) {
+        let track = (event.process, event.tid);
+        let cpu_ns = event.value.unwrap_or(0.0) as i64;
+        let file = names.text(event.file.unwrap_or(event.name));
+        if cpu_ns <= 0 || sampled::interprets(file) {
+            return;
+        }
+        self.pop_until(track, event.start_ns, names);
+        let stack = self.stacks.entry(track).or_default();
+        let function = stack
+            .iter()
+            .rev()
+            .find(|f| f.kind == Kind::Python)
+            .and_then(|f| f.function);
+        let thread = self.measures.thread(track, event.pid);
+        match stack.last_mut() {
+            None => {
+                let sums = &mut thread.times.outside_ns;
+                *sums.entry(library(file).to_owned()).or_default() += cpu_ns;
+            }
+            Some(frame) if !frame.importing && matches!(frame.kind, Kind::Python | Kind::Scope) => {
+                frame.natives.add(event.file, cpu_ns);
+                self.sampled.add(track, function, event.file, cpu_ns);
+            }
+            Some(_) => {} // what it is in says already whose time this is
+        }
     }
 
     /// The outermost span of a task starts, goes on or ends: a finished task is one request's worth.
@@ -512,7 +557,7 @@ impl Pass {
 
 impl Measures {
     /// Adds time that a function spent in something it called itself.
-    fn book(
+    pub(super) fn book(
         &mut self,
         track: (u32, u64),
         function: usize,

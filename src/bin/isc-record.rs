@@ -48,6 +48,9 @@ struct Args {
     /// Leave numpy's own functions alone
     #[arg(long)]
     no_wrap: bool,
+    /// Take no samples of native code
+    #[arg(long)]
+    no_sample: bool,
     /// Memory for records of one process that are not yet written [default: 8MiB]
     #[arg(long, value_name = "SIZE", value_parser = cli::bytes)]
     ring: Option<u64>,
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
             include: config.resolve(args.include, "include"),
             exclude: config.resolve(args.exclude, "exclude"),
             wrap: config.get(args.no_wrap.then_some(false), "wrap")?,
+            sample: config.get(args.no_sample.then_some(false), "sample")?,
             start_on: config.resolve(args.start_on, "start_on"),
             delay: config.get(args.delay, "delay")?,
             duration: config.resolve(args.duration, "duration"),

@@ -78,6 +78,7 @@ pub const KEYS: &[Key] = &[
     key("record", "start_on", Type::Text),
     key("record", "python", Type::Program),
     key("record", "wrap", Type::Flag).or("true"),
+    key("record", "sample", Type::Flag).or("true"),
     key("merge", "memory", Type::Bytes).or("512MiB"),
     key("analyze", "rules", Type::Paths),
     key("analyze", "fail_on", Type::Text),

@@ -272,6 +272,7 @@ impl Process {
             | Record::ScopeBegin { time, .. }
             | Record::ScopeEnd { time, .. }
             | Record::Counter { time, .. }
+            | Record::Sample { time, .. }
             | Record::Switch { time, .. } => time,
             Record::Clock { ticks, .. } => ticks,
             Record::Text(_) => return None,
@@ -407,6 +408,13 @@ impl Process {
                 let args = serde_json::json!({"monotonic_ns": monotonic_ns, "realtime_ns": realtime_ns,
                     "boottime_ns": boottime_ns, "error_ns": error_ns});
                 event.args = Some(names.sym(&args.to_string()));
+                out.push(event);
+            }
+            Record::Sample {
+                id, tid, cpu_ns, ..
+            } => {
+                let mut event = self.row(names, Kind::Sample, id, at, tid);
+                event.value = Some(cpu_ns as f64);
                 out.push(event);
             }
             Record::Switch { on, .. } => {

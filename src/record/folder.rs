@@ -22,6 +22,7 @@ pub struct Settings {
     pub include: Vec<String>,
     pub exclude: Vec<String>,
     pub wrap: bool,
+    pub sample: bool,
     pub native: bool,
     pub start_on: Option<String>,
     pub delay_ms: u64,

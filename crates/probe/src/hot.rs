@@ -5,6 +5,7 @@
 
 use crate::clock::{self, Calibration};
 use crate::json::quote;
+use crate::sample::{self, Sampler};
 use crate::settings::Settings;
 use inferscope_spool::record::{Record, SpanKind, Text};
 use inferscope_spool::{Pool, Producer};
@@ -218,6 +219,20 @@ pub fn write_with(metadata: &str, record: &Record) -> bool {
         .producer
         .as_mut()
         .is_some_and(|p| p.push_pair(&text, words.as_slice()))
+}
+
+/// Writes one record to the process's own chain: for what is of no thread, or of one that is not this.
+pub fn write_process(record: &Record) {
+    if let (Some(words), Some(process)) = (record.words(), current()) {
+        process.pool.push_names(words.as_slice());
+    }
+}
+
+/// Counts records of the process that could not be written.
+pub fn lost(records: u64) {
+    if let Some(process) = current().filter(|_| records > 0) {
+        process.pool.lose(records);
+    }
 }
 
 /// A native call that took `dur` ticks from `start`, named by [`define`].
@@ -586,6 +601,7 @@ fn help(process: &'static Process) {
     );
     let (since, mut clock_at) = (Instant::now(), Instant::now());
     let mut wait = TICK;
+    let mut sampler = run.settings.sample.then(Sampler::start).flatten();
     loop {
         let stop = locked(&process.stop);
         let (stop, _) = process
@@ -602,6 +618,9 @@ fn help(process: &'static Process) {
             (wait * 2).min(IDLE_TICK)
         };
         process.pool.tick();
+        if sampler.as_mut().is_some_and(|sampler| !sampler.turn()) {
+            sampler = None;
+        }
         if clock_at.elapsed() >= CLOCK_EVERY {
             clock_at = Instant::now();
             write_clock(process);
@@ -639,6 +658,12 @@ pub fn over() -> bool {
     OVER.load(Relaxed)
 }
 
+/// Switches on without a spool.
+#[cfg(test)]
+pub fn switch_for_test() {
+    ON.store(true, Relaxed);
+}
+
 type Held = (MutexGuard<'static, ()>, MutexGuard<'static, Option<Names>>);
 
 // The locks are taken for the fork, so that the child does not find one held by a thread it does not have. The
@@ -661,6 +686,7 @@ extern "C" fn after_fork() {
 extern "C" fn in_child() {
     PROCESS.store(std::ptr::null_mut(), Release);
     RESTART.store(0, Relaxed);
+    sample::forget();
     // SAFETY: no arguments, cannot fail.
     FORKED_FROM.store(unsafe { libc::getppid() } as u32, Relaxed);
     let at = thread();

@@ -5,7 +5,8 @@
 //! interpreter that is already in the process.
 //!
 //! Modules stand in the order data flows: [`hot`] writes records, the doors ([`monitor`] for CPython 3.12+,
-//! [`profile`] before, [`wrap`] for numpy's own functions) turn events into them, [`api`] is what the Python
+//! [`profile`] before, [`wrap`] for numpy's own functions, [`sample`] for
+//! all other native code) turn events into them, [`api`] is what the Python
 //! module calls.
 
 pub mod hot;
@@ -19,6 +20,7 @@ mod monitor;
 mod name;
 mod profile;
 mod python;
+mod sample;
 mod settings;
 mod task;
 mod wrap;

@@ -361,7 +361,7 @@ pub fn library(address: *mut c_void) -> String {
 }
 
 /// A library's path from where it says something: after site-packages or lib-dynload, else its last part.
-fn shorten(path: &str) -> &str {
+pub fn shorten(path: &str) -> &str {
     for folder in ["/site-packages/", "/dist-packages/", "/lib-dynload/"] {
         if let Some((_, rest)) = path.rsplit_once(folder) {
             return rest;

@@ -18,6 +18,8 @@ pub struct Settings {
     pub exclude: Vec<String>,
     /// Whether numpy's functions may be wrapped.
     pub wrap: bool,
+    /// Whether the instruction pointer is sampled.
+    pub sample: bool,
     /// Whether calls of native functions are recorded.
     pub native: bool,
     /// Name of the scope whose first entry starts the recording.
@@ -52,6 +54,7 @@ impl Settings {
             include: list("include"),
             exclude: list("exclude"),
             wrap: flag("wrap", true),
+            sample: flag("sample", true),
             native: flag("native", true),
             start_on: json.get("start_on").and_then(Json::text).map(str::to_owned),
             delay_ms: whole("delay_ms").unwrap_or(0),

@@ -234,6 +234,12 @@ impl Pool {
         let mut names = locked(&self.names);
         names.push(words)
     }
+
+    /// Counts records of no thread's chain that were lost before they came here.
+    pub fn lose(&self, records: u64) {
+        let lost = &self.shared.control.head().producer.lost;
+        lost.fetch_add(records, Ordering::Relaxed);
+    }
 }
 
 impl Helper {

@@ -74,6 +74,14 @@ pub enum Record<'a> {
         boottime_ns: u64,
         error_ns: u64,
     },
+    /// A thread was at work in a library's code (the id's name); stands for `cpu_ns` of its CPU time. On the
+    /// names chain of the process.
+    Sample {
+        time: u64,
+        id: u32,
+        tid: u64,
+        cpu_ns: u64,
+    },
     /// Recording was paused (`on` false) or goes on in the whole process.
     Switch { time: u64, on: bool },
     /// A text.
@@ -110,6 +118,7 @@ const SCOPE_END: u64 = 7;
 const COUNTER: u64 = 8;
 const CLOCK: u64 = 9;
 const SWITCH: u64 = 10;
+const SAMPLE: u64 = 11;
 const METADATA: u64 = 64;
 const DEFINE: u64 = 65;
 const PROCESS: u64 = 66;
@@ -215,6 +224,12 @@ impl Record<'_> {
                 ],
                 len: 6,
             },
+            Record::Sample {
+                time,
+                id,
+                tid,
+                cpu_ns,
+            } => four(head(SAMPLE, time), pair(id, 0), tid, cpu_ns),
             Record::Switch { time, on } => two(head(SWITCH, time), u64::from(on)),
             Record::Text(_) => return None,
         })
@@ -332,6 +347,15 @@ impl Record<'_> {
                 };
                 (record, 48)
             }
+            SAMPLE => (
+                Record::Sample {
+                    time,
+                    id: low,
+                    tid: word(2)?,
+                    cpu_ns: word(3)?,
+                },
+                32,
+            ),
             SWITCH => (
                 Record::Switch {
                     time,

@@ -1,0 +1,126 @@
+//! Which library an address lies in, from `/proc/self/maps`: the loader's own functions take its lock, and a thread
+//! may hold that for as long as a library's constructors run.
+
+use crate::{hot, name, py};
+use std::collections::HashMap;
+
+#[derive(Debug)]
+struct Range {
+    start: u64,
+    end: u64,
+    path: String,
+}
+
+/// The process's executable mappings, and the ids of their libraries. Read again when an address is in none; a
+/// library that was loaded where an unloaded one had been takes its name.
+#[derive(Debug, Default)]
+pub struct Maps {
+    ranges: Vec<Range>,
+    ids: HashMap<String, u32>,
+    python: String,
+}
+
+/// Code that no file has: what a just-in-time compiler wrote.
+const GENERATED: &str = "(generated code)";
+
+impl Maps {
+    /// The library's file, `[vdso]`, or "(generated code)" for memory that is executable and no file's.
+    pub fn path(&mut self, ip: u64) -> Option<&str> {
+        if self.find(ip).is_none() {
+            self.read();
+        }
+        self.find(ip).map(|at| self.ranges[at].path.as_str())
+    }
+
+    /// The id of the library's name.
+    pub fn id(&mut self, ip: u64) -> u32 {
+        let path = self.path(ip).unwrap_or(GENERATED).to_owned();
+        if let Some(&id) = self.ids.get(&path) {
+            return id;
+        }
+        let file = match path == self.python {
+            true => "python",
+            false => name::shorten(&path),
+        };
+        let last = file.rsplit_once('/').map_or(file, |(_, last)| last);
+        let id = hot::define(last, file, 0);
+        self.ids.insert(path, id);
+        id
+    }
+
+    fn find(&self, ip: u64) -> Option<usize> {
+        let after = self.ranges.partition_point(|range| range.start <= ip);
+        let at = after.checked_sub(1)?;
+        (ip < self.ranges[at].end).then_some(at)
+    }
+
+    fn read(&mut self) {
+        let text = std::fs::read("/proc/self/maps").unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let python = py::sym(c"PyDict_Type") as u64;
+        self.ranges.clear();
+        for (range, executable) in text.lines().filter_map(parse) {
+            if (range.start..range.end).contains(&python) {
+                self.python.clone_from(&range.path);
+            }
+            if executable {
+                self.ranges.push(range);
+            }
+        }
+    }
+}
+
+/// A line of proc(5)'s maps: `start-end rwxp offset device inode   path`.
+fn parse(line: &str) -> Option<(Range, bool)> {
+    let mut rest = line;
+    let mut word = || {
+        let (word, after) = rest.split_once(' ')?;
+        rest = after.trim_start();
+        Some(word)
+    };
+    let (start, end) = word()?.split_once('-')?;
+    let executable = word()?.as_bytes().get(2) == Some(&b'x');
+    word()?;
+    word()?;
+    word(); // the last word of a line without a path
+    let path = rest.trim_end_matches(" (deleted)");
+    let range = Range {
+        start: u64::from_str_radix(start, 16).ok()?,
+        end: u64::from_str_radix(end, 16).ok()?,
+        path: match path.starts_with(['/', '[']) {
+            true => path.to_owned(),
+            false => GENERATED.to_owned(),
+        },
+    };
+    Some((range, executable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_maps_are_read() {
+        let parsed = |line| parse(line).map(|(r, x)| (r.start, r.end, r.path, x));
+        let line = "7f10-7f20 r-xp 00001000 08:01 1234      /a b/lib x.so (deleted)";
+        let expected = (0x7f10, 0x7f20, "/a b/lib x.so".to_owned(), true);
+        assert_eq!(parsed(line), Some(expected));
+        for line in ["1-2 rwxp 0 00:00 0 ", "1-2 rwxp 0 00:00 0"] {
+            assert_eq!(
+                parsed(line),
+                Some((1, 2, GENERATED.to_owned(), true)),
+                "{line}"
+            );
+        }
+        assert_eq!(parsed("7f10"), None);
+        assert_eq!(parsed("x-y r-xp 0 0 0 /a"), None);
+    }
+
+    #[test]
+    fn this_functions_address_is_in_this_program() {
+        let exe = std::env::current_exe().unwrap();
+        let ip = lines_of_maps_are_read as fn() as usize as u64;
+        assert_eq!(Maps::default().path(ip), exe.to_str());
+        assert_eq!(Maps::default().path(1), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! Samples of the instruction pointer, set against the time that spans leave to the interpreter.
+//!
+//! A sample is an estimate: n of them stand for n periods of CPU time with a standard error of about √n. So they are
+//! summed by thread and function first, and only then cut to the time there is; cut one by one, those in short
+//! spans would be worth too little.
+
+use std::collections::BTreeMap;
+
+use super::measure::{Measures, Natives, library};
+use crate::trace::{Names, Sym};
+
+type Track = (u32, u64);
+
+/// Samples in the interpreter's own time, by thread and function. Ordered, for equal bytes from equal input.
+#[derive(Debug, Default)]
+pub struct Sampled(BTreeMap<Track, BTreeMap<Option<usize>, Natives>>);
+
+impl Sampled {
+    /// Books a sample in the code of `file` on the function it was taken in.
+    pub fn add(&mut self, track: Track, function: Option<usize>, file: Option<Sym>, cpu_ns: i64) {
+        let functions = self.0.entry(track).or_default();
+        functions.entry(function).or_default().add(file, cpu_ns);
+    }
+}
+
+/// Whether code of this file is the interpreter's own work: itself, what it needs of the C library and the loader, the
+/// kernel's page, the probe. A library's time in `memcpy` or `read` is booked there too.
+pub fn interprets(file: &str) -> bool {
+    let own = ["python", "[vdso]", "[vsyscall]", "(generated code)"];
+    let system = [
+        "libc.",
+        "libc-",
+        "libm.",
+        "libm-",
+        "libpthread",
+        "libdl",
+        "ld-",
+        "libinferscope_probe.",
+    ];
+    own.contains(&file) || system.iter().any(|start| file.starts_with(start))
+}
+
+/// Moves sampled time from the interpreter to the libraries: of each thread, and of each function up to what it has.
+pub fn settle(m: &mut Measures, sampled: Sampled, names: &Names) {
+    for (track, functions) in sampled.0 {
+        let mut all: BTreeMap<&str, i64> = BTreeMap::new();
+        for (function, natives) in functions {
+            for (file, ns) in &natives.0 {
+                *all.entry(library(file.map_or("", |file| names.text(file))))
+                    .or_default() += ns;
+            }
+            let Some(function) = function else { continue };
+            let own = m.own.get(&(track, function)).copied().unwrap_or_default();
+            let ns: i64 = natives.0.iter().map(|(_, ns)| ns).sum();
+            let ns = ns.min(own.self_ns - own.native_ns);
+            if ns > 0 {
+                m.book(track, function, false, 0, ns);
+            }
+        }
+        let Some(times) = m.threads.get_mut(&track).map(|thread| &mut thread.times) else {
+            continue;
+        };
+        let ns = all.values().sum::<i64>();
+        let moved = ns.min(times.python_ns);
+        times.python_ns -= moved;
+        for (library, part) in all {
+            let part = i128::from(part) * i128::from(moved) / i128::from(ns.max(1));
+            *times.native_ns.entry(library.to_owned()).or_default() += part as i64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_interpreters_own_libraries_are_the_interpreters() {
+        for file in [
+            "python",
+            "libc.so.6",
+            "libm-2.31.so",
+            "ld-linux-x86-64.so.2",
+            "[vdso]",
+        ] {
+            assert!(interprets(file), "{file}");
+        }
+        for file in [
+            "libcublas.so.12",
+            "numpy.libs/libscipy_openblas64_.so",
+            "libstdc++.so.6",
+            "libmkl_rt.so",
+        ] {
+            assert!(!interprets(file), "{file}");
+        }
+    }
+}
