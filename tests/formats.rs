@@ -6,8 +6,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use inferscope::analyze::{self, Rules};
 use inferscope::cli::{Sink, Source};
 use inferscope::error::Error;
+use inferscope::report;
 use inferscope::trace::{Event, Kind, Names, Provenance, Reader, Step, Writer};
 
 fn trace(path: &Path, version: u32) {
@@ -58,6 +60,75 @@ fn a_trace_cut_anywhere_is_an_error() {
             assert!(text.starts_with(&part.display().to_string()), "{text}");
             assert_eq!(text.lines().count(), 1, "{text}");
         }
+    }
+}
+
+/// A timeline and its analysis.
+fn analysed(folder: &Path) -> (Vec<u8>, Vec<u8>) {
+    trace(&folder.join("raw.arrow"), 1);
+    assert!(merge(folder, "raw.arrow").status.success());
+    let analyze = command("isc-analyze", folder, &["out.parquet", "-o", "a.json"]);
+    assert!(analyze.status.success());
+    let read = |name: &str| fs::read(folder.join(name)).unwrap();
+    (read("out.parquet"), read("a.json"))
+}
+
+fn command(name: &str, folder: &Path, arguments: &[&str]) -> Output {
+    let program = match name {
+        "isc-analyze" => env!("CARGO_BIN_EXE_isc-analyze"),
+        _ => env!("CARGO_BIN_EXE_isc-report"),
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn analyze_and_report_take_nothing_that_was_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let (timeline, analysis) = analysed(folder.path());
+    let part = folder.path().join("part");
+    let source = Source::from(part.as_path());
+    let one_line = |error: Error, length: usize| {
+        let text = error.to_string();
+        assert!(
+            text.starts_with(&part.display().to_string()),
+            "{length}: {text}"
+        );
+        assert_eq!(text.lines().count(), 1, "{length}: {text}");
+    };
+    let whole: serde_json::Value = serde_json::from_slice(&analysis).unwrap();
+    for length in timeline.len().saturating_sub(4096)..timeline.len() {
+        fs::write(&part, &timeline[..length]).unwrap();
+        let analysed = Reader::open(&source).and_then(|r| analyze::run(r, &Rules::default()));
+        one_line(analysed.err().unwrap(), length);
+        one_line(report::calls(&source, &whole).err().unwrap(), length);
+    }
+    let end = analysis.trim_ascii_end().len();
+    for length in end.saturating_sub(4096)..end {
+        fs::write(&part, &analysis[..length]).unwrap();
+        one_line(report::read(&source).err().unwrap(), length);
+    }
+    // and the commands, which leave nothing behind
+    fs::write(&part, &timeline[..timeline.len() - 9]).unwrap();
+    fs::write(folder.path().join("part.json"), &analysis[..end - 9]).unwrap();
+    for (name, arguments) in [
+        ("isc-analyze", &["part", "-o", "new.json"][..]),
+        ("isc-report", &["part.json", "-o", "new.html"]),
+        (
+            "isc-report",
+            &["a.json", "--trace", "part", "-o", "new.html"],
+        ),
+    ] {
+        let out = command(name, folder.path(), arguments);
+        let stderr = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{name}: {stderr}");
+        assert!(stderr.starts_with(&format!("{name}: part")), "{stderr}");
+        let new = |name: &str| folder.path().join(name).exists();
+        assert!(!new("new.json") && !new("new.html"), "{name} left a file");
     }
 }
 

@@ -215,3 +215,41 @@ fn real_programs_get_a_true_answer() {
         );
     }
 }
+
+/// The server in a copy whose listening socket says that it is TCP. As it is, it does not; asyncio then leaves Nagle's
+/// algorithm on (`base_events._set_nodelay` asks for the protocol), each answer's second packet waits 40 ms for an
+/// acknowledgement, and that wait is in the kernel, where no server sees it.
+#[test]
+fn a_servers_requests_take_about_as_long_as_its_client_sees() {
+    let Some(shared) = shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(shared.join("serve_fastapi.py")).unwrap();
+    let call = "    sock.bind((\"127.0.0.1\", 0))\n";
+    assert_eq!(text.matches(call).count(), 1, "the workload has changed");
+    let named =
+        "    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)\n";
+    let copy = folder.path().join("serve_fastapi.py");
+    let text = text.replace(call, &format!("{named}{call}"));
+    let text = text.replace(
+        "\"--clients\", type=int, default=8",
+        "\"--clients\", type=int, default=1",
+    );
+    assert!(text.contains("default=1"), "the workload has changed");
+    fs::write(&copy, text).unwrap();
+    for (minor, python) in environments() {
+        let (own, analysis) = pipe(&python, &copy, "3");
+        let requests = find(
+            &analysis["steps"],
+            "scope",
+            "RequestResponseCycle.run_asgi",
+            "task",
+        );
+        for (ours, theirs) in [("dur_ns_p50", "p50_ms"), ("dur_ns_p99", "p99_ms")] {
+            let server_ms = requests[ours].as_f64().unwrap() / 1e6;
+            let ratio = server_ms / own[theirs].as_f64().unwrap();
+            eprintln!("3.{minor} {theirs}: the server's share is {ratio:.3}");
+            // 0.90 to 0.94 on a quiet machine
+            assert!((0.8..=1.0).contains(&ratio), "3.{minor} {theirs}: {ratio}");
+        }
+    }
+}

@@ -75,6 +75,57 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sampled_time_goes_from_the_interpreter_to_the_library_and_never_beyond_what_there_is() {
+        use crate::analyze::measure::measure;
+        use crate::trace::provenance::Stage;
+        let text = r#"
+track    kind    start  end    name   file         value    line
+py:main  python  0ms    100ms  main   app.py       -        1
+py:main  python  10ms   14ms   short  app.py       -        5
+py:main  sample  12ms   -      s      fast/x.so    9000000  -
+py:main  sample  20ms   -      s      fast/x.so    9000000  -
+py:main  sample  30ms   -      s      libc.so.6    9000000  -
+py:main  native  40ms   60ms   mul    numpy/y.so   -        -
+py:main  sample  50ms   -      s      fast/x.so    9000000  -
+py:pool  sample  60ms   -      s      fast/x.so    7000000  -
+"#;
+        let m = measure(crate::trace::text::reader(text, Stage::Timeline).unwrap()).unwrap();
+        let ms = |ns: i64| ns / 1_000_000;
+        let own = |name: &str| {
+            let found = m
+                .functions
+                .iter()
+                .find(|(key, _)| m.names.text(key.name) == name);
+            let sums = &found.unwrap().1;
+            (ms(sums.self_ns), ms(sums.native_ns))
+        };
+        assert_eq!(
+            own("short"),
+            (4, 4),
+            "a sample is worth more than the span is long"
+        );
+        assert_eq!(own("main"), (96, 29));
+        let times: Vec<_> = m.threads.values().map(|thread| &thread.times).collect();
+        assert_eq!(
+            (ms(times[0].python_ns), ms(times[0].native_ns["fast"])),
+            (62, 18)
+        );
+        assert_eq!(
+            ms(times[0].native_ns["numpy"]),
+            20,
+            "a native span says itself whose it is"
+        );
+        assert_eq!(ms(times[1].outside_ns["fast"]), 7);
+        assert_eq!(
+            times
+                .iter()
+                .map(|times| ms(times.native_sum_ns()))
+                .sum::<i64>(),
+            45
+        );
+    }
+
+    #[test]
     fn only_the_interpreters_own_libraries_are_the_interpreters() {
         for file in [
             "python",

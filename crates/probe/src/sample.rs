@@ -18,6 +18,7 @@ use crate::hot;
 use inferscope_spool::record::Record;
 use maps::Maps;
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 use timer::Timer;
 
@@ -26,16 +27,20 @@ pub use ring::forget;
 /// CPU time between two samples of a thread, in ns: a tick of most kernels is 4 ms, and these timers fire on ticks.
 /// A signal takes 2 to 4 µs of it, under 0.1 %.
 const PERIOD_NS: u32 = 5_000_000;
-/// Between two looks for threads that began or ended, at least …
+/// Between two looks for threads that began or ended, at most; a look is due at once when their number changes.
 const LOOK: Duration = Duration::from_millis(50);
-/// … and at most one part in so many of the time goes into looking.
+/// But at most one part in so many of the time goes into looking.
 const LOOK_SHARE: u32 = 1000;
 
 /// The timers of this process and what is known of its libraries; the helper has one.
 pub struct Sampler {
     timers: HashMap<i32, Timer>,
     maps: Maps,
-    next_look: Instant,
+    /// Threads at the last look.
+    threads: u64,
+    looked: Instant,
+    /// What the last look took, times [`LOOK_SHARE`].
+    rest: Duration,
 }
 
 impl Sampler {
@@ -48,7 +53,9 @@ impl Sampler {
         Some(Sampler {
             timers: HashMap::new(),
             maps: Maps::default(),
-            next_look: Instant::now(),
+            threads: 0,
+            looked: Instant::now(),
+            rest: Duration::ZERO,
         })
     }
 
@@ -63,17 +70,23 @@ impl Sampler {
             });
         }
         hot::lost(ring::dropped());
-        let now = Instant::now();
-        if now < self.next_look {
-            return true;
-        }
         if !ring::installed() {
             self.timers.clear();
             hot::note("no samples from here on: the program handles SIGURG itself");
             return false;
         }
-        self.look();
-        self.next_look = now + LOOK.max(now.elapsed() * LOOK_SHARE);
+        let since = self.looked.elapsed();
+        if since < self.rest {
+            return true;
+        }
+        // A folder has a link for each folder in it.
+        let threads = std::fs::metadata("/proc/self/task").map_or(0, |folder| folder.nlink());
+        if threads != self.threads || since >= LOOK {
+            self.threads = threads;
+            self.looked = Instant::now();
+            self.look();
+            self.rest = self.looked.elapsed() * LOOK_SHARE;
+        }
         true
     }
 
@@ -116,7 +129,9 @@ mod tests {
             let timer = Timer::start(tid, PERIOD_NS).unwrap();
             let mut number = 1u64;
             while crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID) < 200_000_000 {
-                number = std::hint::black_box(number.wrapping_mul(6_364_136_223_846_793_005) + 1);
+                for _ in 0..10_000 {
+                    number = std::hint::black_box(number.rotate_left(7).wrapping_mul(0x9E37_79B9));
+                }
             }
             busy_tx.send(tid).unwrap();
             ended.recv().unwrap();

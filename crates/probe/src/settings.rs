@@ -129,7 +129,13 @@ mod tests {
             (none.ring_bytes, none.spill.as_path()),
             (8 << 20, Path::new("/run/spill"))
         );
-        assert!(none.wrap && none.native && none.start_on.is_none() && none.wants("a", "a.py"));
+        assert!(
+            none.wrap
+                && none.sample
+                && none.native
+                && none.start_on.is_none()
+                && none.wants("a", "a.py")
+        );
         let some = Settings::parse(
             r#"{"ring_bytes": 4096, "spill": "/s", "include": ["app"], "wrap": false, "start_on": "main", "duration_ms": 5}"#,
             Path::new("/run"),
