@@ -11,7 +11,10 @@ use common::{libraries, repository};
 /// Runs a shell command in namespaces of its own, where it may mount. `None`: not on this machine.
 fn mounted(options: &str, folder: &Path, command: &str) -> Option<Output> {
     let mount = |then: &str| {
-        let script = format!("mkdir -p there && mount -t tmpfs -o {options} none there && {then}");
+        // Also shared memory of its own: the run of a recorder that fails is kept there.
+        let script = format!(
+            "mkdir -p there && mount -t tmpfs none /dev/shm && mount -t tmpfs -o {options} none there && {then}"
+        );
         let mut unshare = Command::new("unshare");
         unshare
             .args(["-rm", "sh", "-c", &script])
