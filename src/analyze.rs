@@ -7,7 +7,8 @@ pub mod facts;
 pub mod measure;
 pub mod page;
 pub mod rules;
-mod sampled; // conditions over facts, and what to say where they hold
+mod sampled;
+mod throttled; // conditions over facts, and what to say where they hold
 
 use std::collections::BTreeMap;
 

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result, nearest};
-pub use keys::{KEYS, Key, Type, Value, time};
+pub use keys::{KEYS, Key, Type, Value, share, time};
 
 /// The file's name, looked for in the current folder and its parents.
 pub const FILE: &str = ".inferscope.yaml";
@@ -163,6 +163,7 @@ macro_rules! flag {
 }
 
 flag!(u64, Bytes);
+flag!(f64, Share);
 flag!(Duration, Time);
 flag!(String, Text);
 flag!(PathBuf, Path);

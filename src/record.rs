@@ -5,7 +5,8 @@ mod folder; // the directory of a run: made, filled, locked, found again
 mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
 mod pump; // segments to journal and trace
-pub mod states; // CPU time, runnable, blocked, memory and lives, from /proc
+pub mod states;
+mod throttle; // CPU time, runnable, blocked, memory and lives, from /proc
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -53,6 +54,8 @@ pub struct Options {
     pub program: Vec<OsString>,
     pub include: Vec<String>,
     pub exclude: Vec<String>,
+    /// Share of the program's CPU time that recording may cost; 0: no limit, all is recorded.
+    pub budget: f64,
     pub wrap: bool,
     pub sample: bool,
     pub start_on: Option<String>,
@@ -74,6 +77,7 @@ impl Options {
             spill_limit_bytes: self.spill_limit_bytes,
             include: self.include.clone(),
             exclude: self.exclude.clone(),
+            budget: self.budget,
             wrap: self.wrap,
             sample: self.sample,
             native: true,
@@ -98,6 +102,8 @@ impl Options {
             "exclude",
             (!self.exclude.is_empty()).then(|| self.exclude.join(",")),
         );
+        let budget = (self.budget > 0.0).then(|| format!("{}%", 100.0 * self.budget));
+        flag("budget", Some(budget.unwrap_or_else(|| "none".into())));
         flag("no-wrap", (!self.wrap).then(|| "true".into()));
         flag("no-sample", (!self.sample).then(|| "true".into()));
         flag("start-on", self.start_on.clone());

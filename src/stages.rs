@@ -52,6 +52,12 @@ pub struct Run {
     /// The Python to run the program with
     #[arg(long, value_name = "PATH")]
     python: Option<OsString>,
+    /// What recording may cost, in the program's own CPU time [default: 3%]
+    #[arg(long, value_name = "SHARE")]
+    budget: Option<OsString>,
+    /// Record every call, whatever it costs
+    #[arg(long)]
+    exact: bool,
     /// Leave numpy's own functions alone
     #[arg(long)]
     no_wrap: bool,
@@ -207,6 +213,7 @@ impl Run {
             ("--spill-limit", &self.spill_limit),
             ("--delay", &self.delay),
             ("--duration", &self.duration),
+            ("--budget", &self.budget),
             ("--start-on", &self.start_on),
             ("--python", &self.python),
         ];
@@ -219,6 +226,9 @@ impl Run {
             for value in values {
                 record.arg(flag).arg(value);
             }
+        }
+        if self.exact {
+            record.arg("--exact");
         }
         if self.no_wrap {
             record.arg("--no-wrap");

@@ -369,6 +369,14 @@ fn caveats(m: &Measures, breakdown: &[Share]) -> Vec<String> {
             100.0 * share.share
         ));
     }
+    let estimated = m.functions.iter().filter(|(_, sums)| sums.calls_error > 0);
+    let estimated = estimated.count();
+    if estimated > 0 {
+        caveats.push(format!(
+            "{estimated} functions were recorded in bursts to keep the budget: their calls and times are estimates (≈); isc-record \
+             --exact records all"
+        ));
+    }
     for p in m.processes.values() {
         if !p.covered {
             let reason = p.reason.as_deref().unwrap_or("the reason is not known");
@@ -422,12 +430,12 @@ fn function(m: &Measures, key: &FunctionKey, sums: &FunctionSums) -> Function {
         line: key.line,
         kind: key.kind.as_str().into(),
         calls: sums.calls,
-        calls_error: 0,
+        calls_error: sums.calls_error,
         total_ns: sums.total_ns,
         self_ns: sums.self_ns,
         native_ns: sums.native_ns,
         await_ns: sums.await_ns,
-        error_ns: 0,
+        error_ns: sums.error_ns,
         row: sums.longest.0,
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::device::Devices;
 use super::sampled::{self, Sampled};
+use super::throttled::{self, Unseen};
 use crate::cli::Progress;
 use crate::error::Result;
 use crate::trace::io::Reader;
@@ -31,6 +32,10 @@ pub struct FunctionKey {
 pub struct FunctionSums {
     /// Spans that are not the continuation of a suspended one.
     pub calls: u64,
+    /// Half the width of the 95 % interval, where calls are an estimate.
+    pub calls_error: u64,
+    /// The same of `total_ns`.
+    pub error_ns: i64,
     /// Time inside, what it called included, recursion counted once.
     pub total_ns: i64,
     /// Time inside without the Python functions it called: its own interpreter and native time.
@@ -210,6 +215,7 @@ struct Pass {
     suspended: HashMap<(u64, usize, usize), i64>,
     flags: HashMap<Sym, Flags>,
     sampled: Sampled,
+    unseen: Unseen,
 }
 
 /// What a span's args say, read once for each distinct text.
@@ -242,6 +248,7 @@ pub fn measure(mut reader: Reader) -> Result<Measures> {
     for track in tracks {
         pass.pop_until(track, i64::MAX, &names);
     }
+    throttled::settle(&mut pass.measures, &pass.unseen);
     sampled::settle(&mut pass.measures, pass.sampled, &names);
     pass.measures.names = names;
     pass.measures.devices.finish();
@@ -290,7 +297,7 @@ impl Pass {
                 }
             }
             Kind::Lost => m.lost += event.value.unwrap_or(1.0) as u64,
-            Kind::Throttled => m.throttled += 1,
+            Kind::Throttled => self.throttled(event, names),
             Kind::Sample => self.sample(event, names),
             _ => m.devices.event(event, names),
         }
@@ -335,6 +342,8 @@ impl Pass {
             None => thread.covered_ns += dur_ns,
         }
         let caller = stack.last();
+        let python = stack.iter().rev().find(|f| f.kind == Kind::Python);
+        let caller_function = python.and_then(|f| f.function);
         let (caller_path, caller_flow) = (caller.and_then(|f| f.path), caller.and_then(|f| f.flow));
         let mut importing = caller.is_some_and(|frame| frame.importing);
         let depth = stack.len();
@@ -359,12 +368,11 @@ impl Pass {
                 file: event.file,
                 line: event.line,
             };
-            let functions = &mut self.measures.functions;
-            let function = *self.index.entry(key).or_insert_with(|| {
-                functions.push((key, FunctionSums::default()));
-                functions.len() - 1
-            });
-            let sums = &mut functions[function].1;
+            let function = self.function(key);
+            if let Some(caller) = caller_function.filter(|_| event.kind == Kind::Python) {
+                self.unseen.seen(caller, function, dur_ns);
+            }
+            let sums = &mut self.measures.functions[function].1;
             sums.calls += u64::from(!flags.resumed);
             if sums.calls == 1 || dur_ns > sums.longest.1 {
                 sums.longest = (self.measures.events as i64 - 1, dur_ns);
@@ -407,6 +415,27 @@ impl Pass {
             frame.path = self.path(caller_path, function);
         }
         self.stacks.entry(track).or_default().push(frame);
+    }
+
+    /// A function was not seen for a while.
+    fn throttled(&mut self, event: &Event, names: &Names) {
+        let function = self.function(FunctionKey {
+            kind: Kind::Python,
+            name: event.name,
+            file: event.file,
+            line: event.line,
+        });
+        let error = json(event.args, names)["error"].as_f64().unwrap_or(0.0);
+        self.unseen.add(function, event.value.unwrap_or(0.0), error);
+        self.measures.throttled += 1;
+    }
+
+    fn function(&mut self, key: FunctionKey) -> usize {
+        let functions = &mut self.measures.functions;
+        *self.index.entry(key).or_insert_with(|| {
+            functions.push((key, FunctionSums::default()));
+            functions.len() - 1
+        })
     }
 
     /// A sample in the interpreter's own time of a span, or outside of all.

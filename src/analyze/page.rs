@@ -243,11 +243,13 @@ fn functions(out: &mut String, functions: &[Function], style: Style) {
                 time(ns as f64)
             }
         };
+        let about = if f.calls_error > 0 { "≈" } else { "" };
+        let calls = format!("{about}{}", count(f.calls as f64));
         let _ = writeln!(
             out,
             "  {:width$} {:>9} {:>9} {:>9} {:>9}",
             cut(&format!("{}{place}", line(&f.name)), name - 2),
-            count(f.calls as f64),
+            calls,
             ns(python_ns),
             ns(native_ns),
             ns(f.total_ns),

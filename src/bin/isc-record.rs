@@ -45,6 +45,12 @@ struct Args {
     /// The Python to run the program with [default: that of its first line, the virtual environment, python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
+    /// What recording may cost, in the program's own CPU time; Python 3.12 and later [default: 3%]
+    #[arg(long, value_name = "SHARE", value_parser = config::share, conflicts_with = "exact")]
+    budget: Option<f64>,
+    /// Record every call, whatever it costs
+    #[arg(long)]
+    exact: bool,
     /// Leave numpy's own functions alone
     #[arg(long)]
     no_wrap: bool,
@@ -89,6 +95,7 @@ fn main() -> ExitCode {
             program: if module { args.module } else { args.program },
             include: config.resolve(args.include, "include"),
             exclude: config.resolve(args.exclude, "exclude"),
+            budget: config.get(args.budget.or(args.exact.then_some(0.0)), "budget")?,
             wrap: config.get(args.no_wrap.then_some(false), "wrap")?,
             sample: config.get(args.no_sample.then_some(false), "sample")?,
             start_on: config.resolve(args.start_on, "start_on"),

@@ -24,6 +24,8 @@ pub struct Key {
 pub enum Type {
     /// `8MiB`, `2 GB`, `65536`; powers of 1024.
     Bytes,
+    /// `3%`, `0.5 %`; `none` for no limit.
+    Share,
     /// `1.5s`, `250ms`, `2m`; a bare number is seconds.
     Time,
     Text,
@@ -40,9 +42,10 @@ pub enum Type {
 }
 
 /// A value that was understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Bytes(u64),
+    Share(f64),
     Time(Duration),
     Text(String),
     Path(PathBuf),
@@ -77,6 +80,7 @@ pub const KEYS: &[Key] = &[
     key("record", "duration", Type::Time),
     key("record", "start_on", Type::Text),
     key("record", "python", Type::Program),
+    key("record", "budget", Type::Share).or("3%"),
     key("record", "wrap", Type::Flag).or("true"),
     key("record", "sample", Type::Flag).or("true"),
     key("merge", "memory", Type::Bytes).or("512MiB"),
@@ -114,6 +118,10 @@ impl Key {
             Type::Bytes => match cli::bytes(text) {
                 Ok(bytes) => Value::Bytes(bytes),
                 Err(_) => return wrong("size; write 512MiB, 2GiB or a number of bytes"),
+            },
+            Type::Share => match share(text) {
+                Ok(share) => Value::Share(share),
+                Err(_) => return wrong("share; write 3%, 0.5% or none"),
             },
             Type::Time => match time(text) {
                 Ok(time) => Value::Time(time),
@@ -167,6 +175,24 @@ fn shorten(text: &str) -> String {
     }
 }
 
+/// A share as people write it: `3%`, from 0.5 to 100; `none` is 0.
+///
+/// # Errors
+/// A sentence for clap to print.
+pub fn share(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is no share; write 3%, anything from 0.5% to 100%, or none");
+    let text = text.trim();
+    if text == "none" {
+        return Ok(0.0);
+    }
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    let percent: f64 = number.parse().map_err(|_| wrong())?;
+    match (0.5..=100.0).contains(&percent) {
+        true => Ok(percent / 100.0),
+        false => Err(wrong()),
+    }
+}
+
 /// A time as people write it: `250ms`, `1.5s`, `2m`; a bare number is seconds.
 ///
 /// # Errors
@@ -199,6 +225,8 @@ impl fmt::Display for Value {
                     None => write!(f, "{bytes}"),
                 }
             }
+            Value::Share(0.0) => write!(f, "none"),
+            Value::Share(share) => write!(f, "{}%", (share * 1e6).round() / 1e4),
             Value::Time(time) => write!(f, "{}s", time.as_secs_f64()),
             Value::Text(text) => write!(f, "{}", text.escape_debug()),
             Value::Path(path) => write!(f, "{}", path.display()),

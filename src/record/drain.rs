@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use inferscope_spool::record::{RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text};
 use serde::Deserialize;
 
+use super::throttle::{Burst, Row, Throttled};
 use crate::trace::{Event, Kind, Names, Sym};
 
 /// What makes a process unique in a run: pids are used again, start times are not.
@@ -65,6 +66,7 @@ pub struct Process {
     scopes: HashMap<u64, OpenScope>,
     /// Times at which recording was switched off, in ns, ascending.
     off_ns: Vec<i64>,
+    throttled: Throttled,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +131,7 @@ impl Drain {
             threads: HashMap::new(),
             scopes: HashMap::new(),
             off_ns: Vec::new(),
+            throttled: Throttled::default(),
         })
     }
 
@@ -186,11 +189,21 @@ impl Drain {
                 };
                 let end_ns = thread.last_ns;
                 while let Some(frame) = thread.stack.pop() {
+                    let cut_ns = process.throttled.cut_ns(frame.id, frame.start_ns, end_ns);
+                    let end_ns = cut_ns.unwrap_or(end_ns);
                     let mut event = process.python(&mut self.names, tid, frame, end_ns);
                     event.args = Some(open);
                     out.push(event);
                 }
                 process.threads.insert(tid, thread);
+            }
+            let last_ns = process.threads.values().map(|t| t.last_ns).max();
+            let base_ns = process.facts.base_monotonic_ns;
+            let rows = process
+                .throttled
+                .finish(base_ns, last_ns.unwrap_or(base_ns));
+            for (id, row) in rows {
+                out.push(process.throttled(&mut self.names, id, &row));
             }
             let mut handles: Vec<_> = process.scopes.keys().copied().collect();
             handles.sort_unstable();
@@ -209,6 +222,9 @@ impl Drain {
     }
 
     fn record(&mut self, key: ProcessKey, tid: u64, record: Record, out: &mut Vec<Event>) {
+        if let Record::Begin { id: 0, .. } | Record::End { id: 0, .. } = record {
+            return; // the probe's own function, with which it measures what a call costs
+        }
         let names = &mut self.names;
         let Some(process) = self.processes.get_mut(&key) else {
             return;
@@ -216,6 +232,7 @@ impl Drain {
         let mut thread = process.threads.remove(&tid).unwrap_or_default();
         if let Some(at) = process.time_ns(&record) {
             process.switch_off(names, tid, &mut thread, at, out);
+            process.shed(names, tid, &mut thread, at, out);
             thread.first_ns.get_or_insert(at);
             thread.last_ns = thread.last_ns.max(at);
             process.timed(names, tid, &mut thread, record, at, out);
@@ -273,6 +290,7 @@ impl Process {
             | Record::ScopeEnd { time, .. }
             | Record::Counter { time, .. }
             | Record::Sample { time, .. }
+            | Record::Throttle { time, .. }
             | Record::Switch { time, .. } => time,
             Record::Clock { ticks, .. } => ticks,
             Record::Text(_) => return None,
@@ -312,6 +330,36 @@ impl Process {
                 out.push(event);
             }
         }
+    }
+
+    /// Ends frames on top whose function the budget has shed since they began: what they did later is unknown.
+    fn shed(
+        &self,
+        names: &mut Names,
+        tid: u64,
+        thread: &mut Thread,
+        at: i64,
+        out: &mut Vec<Event>,
+    ) {
+        while let Some(frame) = thread.stack.last()
+            && let Some(cut_ns) = self.throttled.cut_ns(frame.id, frame.start_ns, at)
+        {
+            let mut event = self.python(names, tid, *frame, cut_ns);
+            event.args = Some(names.sym(r#"{"open":true}"#));
+            out.push(event);
+            thread.stack.pop();
+        }
+    }
+
+    /// The row of a function that was recorded in bursts.
+    fn throttled(&self, names: &mut Names, id: u32, row: &Row) -> Event {
+        let mut event = self.row(names, Kind::Throttled, id, row.start_ns, 0);
+        event.dur_ns = Some(row.end_ns - row.start_ns);
+        event.value = Some(row.calls.round());
+        let args = serde_json::json!({"error": row.error().ceil(), "off_ns": row.off_ns, "on_ns": row.on_ns,
+            "seen": row.seen, "bursts": row.bursts});
+        event.args = Some(names.sym(&args.to_string()));
+        event
     }
 
     fn timed(
@@ -394,6 +442,9 @@ impl Process {
             Record::Counter { id, value, .. } => {
                 let mut event = self.row(names, Kind::Counter, id, at, tid);
                 event.value = Some(value);
+                if names.text(event.name) == "probe.call_ns" {
+                    self.throttled.set_cost(value);
+                }
                 out.push(event);
             }
             Record::Clock {
@@ -416,6 +467,29 @@ impl Process {
                 let mut event = self.row(names, Kind::Sample, id, at, tid);
                 event.value = Some(cpu_ns as f64);
                 out.push(event);
+            }
+            Record::Throttle {
+                id,
+                calls,
+                since,
+                burst,
+                pools,
+                ..
+            } => {
+                let burst = Burst {
+                    time_ns: at,
+                    calls,
+                    since_ns: self
+                        .facts
+                        .base_monotonic_ns
+                        .saturating_add(self.ticks_ns(since)),
+                    cpu_ns: self.ticks_ns(burst),
+                    pools_ns: pools.map(|pool| self.ticks_ns(pool)),
+                };
+                if let Some(row) = self.throttled.add(id, burst) {
+                    let event = self.throttled(names, id, &row);
+                    out.push(event);
+                }
             }
             Record::Switch { on, .. } => {
                 if !on {
@@ -443,8 +517,12 @@ impl Process {
         let Some(depth) = thread.stack.iter().rposition(|frame| frame.id == id) else {
             return;
         };
+        let cut_ns = |frame: &OpenFrame| self.throttled.cut_ns(frame.id, frame.start_ns, at);
+        if cut_ns(&thread.stack[depth]).is_some() {
+            return; // a frame that began while its function was not recorded
+        }
         for frame in thread.stack.drain(depth + 1..).rev() {
-            let mut event = self.python(names, tid, frame, at);
+            let mut event = self.python(names, tid, frame, cut_ns(&frame).unwrap_or(at));
             event.args = Some(names.sym(r#"{"open":true}"#));
             out.push(event);
         }

@@ -21,6 +21,8 @@ pub struct Settings {
     pub spill_limit_bytes: u64,
     pub include: Vec<String>,
     pub exclude: Vec<String>,
+    /// Share of CPU time that recording may cost; 0: no limit.
+    pub budget: f64,
     pub wrap: bool,
     pub sample: bool,
     pub native: bool,

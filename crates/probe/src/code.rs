@@ -1,5 +1,6 @@
 //! What is known of a code object, and of the calls made in it: kept in the code's own extra slot, so it dies with it.
 
+use crate::governor::Phase;
 use crate::hot;
 use crate::py::{self, Owned, Py, PyObject};
 use std::collections::HashMap;
@@ -16,6 +17,9 @@ const CO_ASYNC_GENERATOR: i64 = 0x200;
 const LOOKS: u32 = 16;
 /// A dropped site's mean duration is below this many µs: an event pair costs 60-80 ns, 3 % of it.
 const KEEP_US: u64 = 3;
+
+/// The same when the budget is spent.
+const KEEP_POOR_US: u64 = 12;
 
 /// A native call that has not returned.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +54,10 @@ impl Site {
     }
 
     /// Whether calls from here have shown to be too short to be worth an event.
-    pub fn is_idle(&self) -> bool {
-        self.looks >= LOOKS && self.ticks < KEEP_US * hot::micro() * u64::from(self.looks)
+    /// When the budget is spent (`rich` is false), more is too short.
+    pub fn is_idle(&self, rich: bool) -> bool {
+        let keep_us = if rich { KEEP_US } else { KEEP_POOR_US };
+        self.looks >= LOOKS && self.ticks < keep_us * hot::micro() * u64::from(self.looks)
     }
 }
 
@@ -68,6 +74,8 @@ pub struct Code {
     pub suspends: bool,
     /// The body of numpy itself: when it returns, numpy's functions are there to be wrapped.
     pub numpy: bool,
+    /// Whether it is recorded now, by the budget.
+    pub phase: Phase,
     /// Its instructions, where the profile door needs them to tell a suspension from a return.
     pub bytes: Vec<u8>,
     /// By instruction: 1 + the index in `sites`; 0 = none yet.
@@ -241,6 +249,19 @@ pub unsafe fn learn(py: &Py, code: *mut PyObject, globals: *mut PyObject) -> *mu
     }
 }
 
+/// Takes `code` for the probe's own: recorded, if so wanted, under the id 0.
+///
+/// # Safety
+/// `code` is a live code object and the GIL is held.
+pub unsafe fn own(py: &Py, code: *mut PyObject, wanted: bool) -> *mut Code {
+    let known = Code {
+        wanted,
+        ..Code::default()
+    };
+    // SAFETY: as the caller promises.
+    unsafe { set(py, code, Box::new(known)) }
+}
+
 unsafe fn instructions(py: &Py, code: *mut PyObject) -> Vec<u8> {
     // SAFETY: `code` is live and the GIL held; the bytes are copied while we own a reference.
     unsafe {
@@ -268,10 +289,11 @@ mod tests {
         let mut code = Code::default();
         assert!(code.site(-2).is_none());
         for _ in 0..LOOKS {
-            assert!(!code.site(10).unwrap().is_idle());
+            assert!(!code.site(10).unwrap().is_idle(true));
             code.site(10).unwrap().saw(10);
             code.site(12).unwrap().saw(KEEP_US * hot::micro());
         }
-        assert!(code.site(10).unwrap().is_idle() && !code.site(12).unwrap().is_idle());
+        assert!(code.site(10).unwrap().is_idle(true));
+        assert!(!code.site(12).unwrap().is_idle(true) && code.site(12).unwrap().is_idle(false));
     }
 }

@@ -4,6 +4,7 @@
 //! spool at once and opens one of its own at its first event.
 
 use crate::clock::{self, Calibration};
+use crate::governor;
 use crate::json::quote;
 use crate::sample::{self, Sampler};
 use crate::settings::Settings;
@@ -99,6 +100,9 @@ pub struct Thread {
     pub coroutines: u32,
     /// When the garbage collector began; 0 when it does not run.
     pub gc_start: u64,
+    /// CPU time it had used when that was last read, in ticks, and when it is to be read again; see `governor`.
+    pub cpu: u64,
+    pub window_end: u64,
     /// A scope, mark or Python frame of this thread belongs to this task; 0 outside of tasks.
     pub flow: u64,
 }
@@ -136,6 +140,8 @@ thread_local! {
             starts: 0,
             coroutines: 0,
             gc_start: 0,
+            cpu: 0,
+            window_end: 0,
             flow: 0,
         }))
     };
@@ -625,6 +631,9 @@ fn help(process: &'static Process) {
             clock_at = Instant::now();
             write_clock(process);
         }
+        if let Some(py) = crate::py::get() {
+            governor::wake(py.version);
+        }
         keep_hours(run, started + since.elapsed());
     }
 }
@@ -696,12 +705,14 @@ extern "C" fn in_child() {
         std::mem::forget(thread.producer.take());
         thread.pending.clear();
         thread.gc_start = 0;
+        governor::forked(thread);
     }
     after_fork();
 }
 
 extern "C" fn at_exit() {
     if let Some(process) = current() {
+        governor::finish();
         write_clock(process);
     }
 }

@@ -4,10 +4,11 @@
 //! good. Tracing has events in those code objects only. `restart_events` is never called (it re-arms everything),
 //! and C_RETURN and C_RAISE never answer DISABLE (that raises into the program).
 
-use crate::code;
+use crate::code::{self, Code};
+use crate::governor;
 use crate::hot;
 use crate::name;
-use crate::py::{FastCall, Owned, Py, PyObject};
+use crate::py::{self, FastCall, Owned, Py, PyObject};
 use crate::python::{self, BY_EXCEPTION};
 use crate::wrap;
 use inferscope_spool::record::{RESUMED, SUSPENDED};
@@ -26,6 +27,8 @@ struct State {
     /// The events of a recorded code object, and of one of which only the return matters.
     all: *mut PyObject,
     only_return: *mut PyObject,
+    nothing: *mut PyObject,
+    frames: *mut PyObject,
     native: bool,
 }
 
@@ -92,9 +95,12 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
             tracing: number(TRACING)?.into_raw(),
             all: number(frames | calls)?.into_raw(),
             only_return: number(event(c"PY_RETURN"))?.into_raw(),
+            nothing: number(0)?.into_raw(),
+            frames: number(frames)?.into_raw(),
             native,
         };
         STATE.store(Box::into_raw(Box::new(state)), Release);
+        governor::start(hot::run().map_or(0.0, |run| run.settings.budget), toggle);
 
         let callbacks: [(c_long, &CStr, &'static CStr, FastCall); 11] = [
             (DISCOVERY, c"PY_START", c"inferscope_found", found_start),
@@ -131,6 +137,7 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
             )
             .ok_or_else(|| refused("a callback"))?;
         }
+        let bare = calibration(py);
         for (tool, on) in [
             (TRACING, event(c"PY_UNWIND") | event(c"PY_THROW")),
             (DISCOVERY, event(c"PY_START") | event(c"PY_RESUME")),
@@ -142,8 +149,108 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
             )
             .ok_or_else(|| refused("events"))?;
         }
+        if let Some(bare) = bare {
+            bare.set_cost(py);
+        }
     }
     Ok(())
+}
+
+/// A function that does nothing and one that calls it, and how long that takes when nobody looks.
+struct Calibration {
+    namespace: Owned,
+    /// Of [`LOOPS`] calls, in ticks.
+    bare: u64,
+}
+
+/// Calls in one round of calibration, and rounds: the shortest counts. 0.1 ms in all.
+const LOOPS: u64 = 200;
+const ROUNDS: usize = 7;
+
+unsafe fn round(py: &Py, namespace: &Owned) -> u64 {
+    // SAFETY: the GIL is held; the namespace holds what `calibration` put there.
+    unsafe {
+        let run = (py.PyDict_GetItemString)(namespace.get(), c"run".as_ptr());
+        let mut best = u64::MAX;
+        for _ in 0..ROUNDS {
+            let from = hot::now();
+            let end = std::ptr::null_mut::<PyObject>();
+            drop(Owned::new(py, (py.PyObject_CallFunctionObjArgs)(run, end)));
+            best = best.min(hot::now().saturating_sub(from));
+        }
+        best
+    }
+}
+
+/// Before events are on.
+unsafe fn calibration(py: &Py) -> Option<Calibration> {
+    let at = py::sym(c"PyRun_String");
+    if at.is_null() || !hot::on() {
+        return None;
+    }
+    let text = format!("def empty(): pass\ndef run():\n for _ in range({LOOPS}): empty()\n");
+    let text = std::ffi::CString::new(text).ok()?;
+    // SAFETY: the GIL is held; the function and `Py_file_input` are as in pythonrun.h and compile.h.
+    unsafe {
+        const FILE_INPUT: std::ffi::c_int = 257;
+        let run: unsafe extern "C" fn(
+            *const std::ffi::c_char,
+            std::ffi::c_int,
+            *mut PyObject,
+            *mut PyObject,
+        ) -> *mut PyObject = std::mem::transmute(at);
+        let namespace = Owned::new(py, (py.PyDict_New)())?;
+        let builtins = py.module(c"builtins");
+        (py.PyDict_SetItemString)(namespace.get(), c"__builtins__".as_ptr(), builtins);
+        Owned::new(
+            py,
+            run(text.as_ptr(), FILE_INPUT, namespace.get(), namespace.get()),
+        )?;
+        let bare = round(py, &namespace);
+        Some(Calibration { namespace, bare })
+    }
+}
+
+impl Calibration {
+    /// Once events are on: the same with events, recorded under an id that no reader shows.
+    unsafe fn set_cost(&self, py: &Py) {
+        // SAFETY: the GIL is held; the namespace holds two functions.
+        unsafe {
+            for (name, wanted) in [(c"empty", true), (c"run", false)] {
+                let function = (py.PyDict_GetItemString)(self.namespace.get(), name.as_ptr());
+                let Some(code) = py.attr(function, c"__code__") else {
+                    return;
+                };
+                let known = code::own(py, code.get(), wanted);
+                toggle(code.get(), known, wanted);
+            }
+            let with = round(py, &self.namespace);
+            governor::set_cost(with.saturating_sub(self.bare) / LOOPS);
+        }
+    }
+}
+
+/// Switches a code object's events, for the governor. In a burst its calls of native functions are not seen: each of
+/// its call sites would have to be switched off again first, which costs more than the burst.
+unsafe fn toggle(code: *mut PyObject, known: *mut Code, on: bool) {
+    let Some(state) = state() else { return };
+    // SAFETY: a live code object and its record, the GIL held.
+    unsafe {
+        let events = match (on, (*known).numpy) {
+            (true, _) => state.frames,
+            (false, true) => state.only_return,
+            (false, false) => state.nothing,
+        };
+        let end = std::ptr::null_mut::<PyObject>();
+        let set = (state.py.PyObject_CallFunctionObjArgs)(
+            state.set_local_events,
+            state.tracing,
+            code,
+            events,
+            end,
+        );
+        drop(Owned::new(state.py, set));
+    }
 }
 
 /// A code object runs for the first time since we look: turns its events on and records this beginning, whose own
@@ -169,7 +276,8 @@ unsafe fn found(state: &State, code: *mut PyObject, flags: u32) -> *mut PyObject
                 drop(Owned::new(py, set));
             }
             if wanted {
-                python::begin(py, known, flags);
+                let time = python::begin(py, known, flags);
+                governor::spend(known, time, flags == 0, toggle);
             }
         }
         (py.Py_IncRef)(state.disable);
@@ -177,13 +285,13 @@ unsafe fn found(state: &State, code: *mut PyObject, flags: u32) -> *mut PyObject
     state.disable
 }
 
-/// The code object's record if its frames are recorded; null if not.
+/// The code object's record if its frames are recorded now; null if not.
 #[inline(always)]
 unsafe fn wanted(code: *mut PyObject) -> *mut code::Code {
     // SAFETY: a live code object, the GIL held.
     unsafe {
         let known = code::get(code);
-        if known.is_null() || !(*known).wanted {
+        if known.is_null() || !(*known).wanted || (*known).phase.off {
             std::ptr::null_mut()
         } else {
             known
@@ -214,8 +322,9 @@ callback!(found_resume(state, args) { found(state, *args, RESUMED) });
 
 callback!(on_start(state, args) {
     let known = wanted(*args);
-    if !known.is_null() {
-        python::begin(state.py, known, 0);
+    if !known.is_null() && !governor::shed(*args, known, toggle) {
+        let time = python::begin(state.py, known, 0);
+        governor::spend(known, time, true, toggle);
     }
     state.py.none
 });
@@ -223,7 +332,8 @@ callback!(on_start(state, args) {
 callback!(on_resume(state, args) {
     let known = wanted(*args);
     if !known.is_null() {
-        python::begin(state.py, known, RESUMED);
+        let time = python::begin(state.py, known, RESUMED);
+        governor::spend(known, time, false, toggle);
     }
     state.py.none
 });
@@ -282,7 +392,8 @@ callback!(on_call(state, args) {
         return py.none;
     }
     let offset = (py.PyLong_AsLong)(*args.add(1));
-    if (*known).site(offset).is_some_and(|site| site.is_idle()) {
+    let rich = governor::charge_native();
+    if (*known).site(offset).is_some_and(|site| site.is_idle(rich)) {
         (py.Py_IncRef)(state.disable);
         return state.disable;
     }

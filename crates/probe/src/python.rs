@@ -39,15 +39,15 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
     Ok(())
 }
 
-/// A frame of `known` begins, or goes on after a suspension.
+/// A frame of `known` begins, or goes on after a suspension. Returns when, 0 if nothing was recorded.
 ///
 /// # Safety
 /// `known` is valid and the GIL is held.
 #[inline(always)]
-pub unsafe fn begin(py: &Py, known: *const Code, flags: u32) {
+pub unsafe fn begin(py: &Py, known: *const Code, flags: u32) -> u64 {
     let at = hot::thread();
     if at.is_null() {
-        return;
+        return 0;
     }
     // SAFETY: valid as the caller promises; the reads end here.
     let (id, coroutine) = unsafe { ((*known).id, (*known).coroutine) };
@@ -62,14 +62,17 @@ pub unsafe fn begin(py: &Py, known: *const Code, flags: u32) {
             find_name(py, at);
         }
     }
-    if hot::on() {
-        hot::write(&Record::Begin {
-            time: hot::now(),
-            id,
-            flags,
-            flow,
-        });
+    if !hot::on() {
+        return 0;
     }
+    let time = hot::now();
+    hot::write(&Record::Begin {
+        time,
+        id,
+        flags,
+        flow,
+    });
+    time
 }
 
 #[cold]

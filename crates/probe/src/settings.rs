@@ -16,6 +16,8 @@ pub struct Settings {
     pub include: Vec<String>,
     /// Modules and paths never to record; stronger than `include`.
     pub exclude: Vec<String>,
+    /// The share of CPU time that recording may cost; 0: no limit, all is recorded.
+    pub budget: f64,
     /// Whether numpy's functions may be wrapped.
     pub wrap: bool,
     /// Whether the instruction pointer is sampled.
@@ -53,6 +55,7 @@ impl Settings {
             spill_limit_bytes: whole("spill_limit_bytes").unwrap_or(8 << 30),
             include: list("include"),
             exclude: list("exclude"),
+            budget: json.get("budget").and_then(Json::number).unwrap_or(0.0),
             wrap: flag("wrap", true),
             sample: flag("sample", true),
             native: flag("native", true),

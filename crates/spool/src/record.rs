@@ -82,6 +82,19 @@ pub enum Record<'a> {
         tid: u64,
         cpu_ns: u64,
     },
+    /// A function that the budget recorded in bursts is recorded no more from `time` on. On the names chain.
+    Throttle {
+        time: u64,
+        id: u32,
+        /// Calls in the burst, which began at `since` and ended at `time` or before.
+        calls: u32,
+        /// Since when it was recorded; `time` itself if that is since its first call.
+        since: u64,
+        /// CPU time of the process's threads in the burst without what recording cost, in ticks; 0: no burst.
+        burst: u64,
+        /// The same from the process's start to `since`, and to `time`.
+        pools: [u64; 2],
+    },
     /// Recording was paused (`on` false) or goes on in the whole process.
     Switch { time: u64, on: bool },
     /// A text.
@@ -119,6 +132,7 @@ const COUNTER: u64 = 8;
 const CLOCK: u64 = 9;
 const SWITCH: u64 = 10;
 const SAMPLE: u64 = 11;
+const THROTTLE: u64 = 12;
 const METADATA: u64 = 64;
 const DEFINE: u64 = 65;
 const PROCESS: u64 = 66;
@@ -230,6 +244,24 @@ impl Record<'_> {
                 tid,
                 cpu_ns,
             } => four(head(SAMPLE, time), pair(id, 0), tid, cpu_ns),
+            Record::Throttle {
+                time,
+                id,
+                calls,
+                since,
+                burst,
+                pools: [from, to],
+            } => Words {
+                words: [
+                    head(THROTTLE, time),
+                    pair(id, calls),
+                    since,
+                    burst,
+                    from,
+                    to,
+                ],
+                len: 6,
+            },
             Record::Switch { time, on } => two(head(SWITCH, time), u64::from(on)),
             Record::Text(_) => return None,
         })
@@ -356,6 +388,18 @@ impl Record<'_> {
                 },
                 32,
             ),
+            THROTTLE => {
+                word(5)?;
+                let record = Record::Throttle {
+                    time,
+                    id: low,
+                    calls: high,
+                    since: word(2)?,
+                    burst: word(3)?,
+                    pools: [word(4)?, word(5)?],
+                };
+                (record, 48)
+            }
             SWITCH => (
                 Record::Switch {
                     time,

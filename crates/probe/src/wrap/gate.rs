@@ -1,5 +1,7 @@
-//! Times a wrapped call and decides whether it becomes a span.
+//! Times a wrapped call and decides whether it becomes a span. When the budget is spent the call is not timed, and
+//! samples say whose code it was.
 
+use crate::governor;
 use crate::hot;
 use std::cell::Cell;
 
@@ -27,6 +29,7 @@ fn record(start: u64, dur: u64, id: u32) {
 
 #[inline(always)]
 fn timed<R>(before: u32, inside: u32, call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
+    governor::charge_wrap();
     STATE.set(inside);
     let start = hot::now();
     let result = call();
@@ -46,7 +49,7 @@ fn timed<R>(before: u32, inside: u32, call: impl FnOnce() -> R, id: impl FnOnce(
 /// Runs an operator that reaches its ufunc by calling it: that call is part of the operator.
 #[inline(always)]
 pub fn operator<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
-    if !hot::on() {
+    if !hot::on() || governor::is_empty() {
         return call();
     }
     let before = STATE.get();
@@ -56,7 +59,7 @@ pub fn operator<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
 /// Runs anything else that is wrapped.
 #[inline(always)]
 pub fn function<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
-    if !hot::on() {
+    if !hot::on() || governor::is_empty() {
         return call();
     }
     let before = STATE.get();
@@ -66,7 +69,7 @@ pub fn function<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
 /// Runs a ufunc: untimed if it is an operator's own.
 #[inline(always)]
 pub fn ufunc<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
-    if !hot::on() {
+    if !hot::on() || governor::is_empty() {
         return call();
     }
     let before = STATE.get();

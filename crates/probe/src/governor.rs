@@ -1,0 +1,495 @@
+//! The budget: which functions are recorded, so that recording costs no more than the user allows.
+//!
+//! Tokens are ticks of CPU time. Each thread earns a share of the CPU time it uses, read once per [`WINDOW_US`]; each call
+//! that is recorded costs [`PAIR_NS`]. When none are left, the functions that fire are shed: their events go off, which
+//! costs the program nothing any more. What is earned beyond that goes into bursts: a shed function is recorded for a
+//! while, round robin, and tells how often it ran meanwhile. From bursts and the CPU time between them, whoever
+//! reads the trace estimates what was not seen, and how wrong that may be.
+//!
+//! In thread CPU time, not in wall time: on a machine with other work a budget of wall time triples.
+//!
+//! All state here is read and written with the GIL held.
+
+use crate::code::Code;
+use crate::hot;
+use crate::py::PyObject;
+use inferscope_spool::record::Record;
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// Between two readings of a thread's CPU clock.
+const WINDOW_US: u64 = 5_000;
+/// What a recorded call costs, both ends, in ns: at least and at most what [`set_cost`] believes, and without it.
+const PAIR_NS: [u64; 3] = [20, 400, 55];
+/// Of what the user allows, in percent: in a program whose code does not fit the caches a call costs up to twice what
+/// the calibration found.
+const TARGET: u64 = 40;
+/// Of what is left over, in percent, for bursts.
+const FOR_BURSTS: i64 = 70;
+/// Calls in one window below which a function is never shed: a program has few that are that rare and many.
+const RARE: u32 = 8;
+/// The shortest and longest burst.
+const BURST_US: (u64, u64) = (200, WINDOW_US);
+/// Switching one function takes 0.2 to 18 µs by its length; what took longer was another thread's or program's time.
+const MOST_TOGGLE_US: u64 = 20;
+/// How much of a function's highest rate is left after each burst: bursts of equal length stand for all phases of
+/// a program alike, and a function that calmed down gets longer ones in time.
+const CALMS: f64 = 0.95;
+
+/// Ticks that may be spent; negative when more was spent.
+static TOKENS: AtomicI64 = AtomicI64::new(i64::MAX);
+/// The share of CPU time that may be spent, in 2^-32; 0 = all, nothing is ever shed.
+static SHARE: AtomicU64 = AtomicU64::new(0);
+/// [`PAIR_NS`] in ticks.
+static PAIR: AtomicI64 = AtomicI64::new(0);
+/// CPU time of all threads so far, in ticks, as far as it was read.
+static POOL: AtomicU64 = AtomicU64::new(0);
+/// All tokens that were ever given: those that are not left were spent.
+static GIVEN: AtomicI64 = AtomicI64::new(0);
+/// When a window ran last.
+static RAN: AtomicU64 = AtomicU64::new(0);
+/// Functions that are not recorded now.
+static OFF: AtomicUsize = AtomicUsize::new(0);
+/// The interpreter has been asked to run a window.
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// A function that was shed at least once.
+struct Shed {
+    /// A reference of ours, kept for good: the list is walked after the interpreter's end.
+    code: *mut PyObject,
+    known: *mut Code,
+}
+
+struct List(UnsafeCell<VecDeque<Shed>>);
+// SAFETY: only touched with the GIL held, see `list`.
+unsafe impl Sync for List {}
+static SHED: List = List(UnsafeCell::new(VecDeque::new()));
+
+/// # Safety
+/// The GIL is held, and no other reference from here is in use.
+#[allow(clippy::mut_from_ref)]
+unsafe fn list() -> &'static mut VecDeque<Shed> {
+    // SAFETY: as the caller promises.
+    unsafe { &mut *SHED.0.get() }
+}
+
+/// What is known of a function's recording.
+#[derive(Clone, Copy, Debug)]
+pub struct Phase {
+    /// Not recorded now.
+    pub off: bool,
+    /// To be shed at its next call.
+    due: bool,
+    /// Calls since the phase began.
+    calls: u32,
+    /// Calls in this window, and the window.
+    recent: u32,
+    window: u32,
+    /// When the burst ends; `u64::MAX` if it was never shed.
+    until: u64,
+    /// When the burst began, and [`work`] then. 0 before the first.
+    since: u64,
+    pool: u64,
+    /// [`work`] when it was found to be over, and when that was.
+    over: u64,
+    over_at: u64,
+    /// Most calls per tick of late.
+    peak: f32,
+    /// It is in the list.
+    listed: bool,
+}
+
+impl Default for Phase {
+    fn default() -> Phase {
+        Phase {
+            off: false,
+            due: false,
+            calls: 0,
+            recent: 0,
+            window: 0,
+            until: u64::MAX,
+            since: 0,
+            pool: 0,
+            over: 0,
+            over_at: 0,
+            peak: 0.0,
+            listed: false,
+        }
+    }
+}
+
+/// Counts windows, to tell one from the next.
+static WINDOWS: AtomicU64 = AtomicU64::new(0);
+
+/// Sets the budget: a share of CPU time, 0 for none.
+pub fn start(budget: f64, toggle: Toggle) {
+    let _ = TOGGLE.set(toggle);
+    let share = (budget.clamp(0.0, 1.0) * TARGET as f64 / 100.0 * 4_294_967_296.0) as u64;
+    SHARE.store(share, Relaxed);
+    PAIR.store((PAIR_NS[2] * hot::micro() / 1000) as i64, Relaxed);
+    if share > 0 {
+        // What a program may spend before its first window is over.
+        let tokens = 4 * earned(WINDOW_US * hot::micro());
+        TOKENS.store(tokens, Relaxed);
+        GIVEN.store(tokens, Relaxed);
+    }
+}
+
+/// Sets what a recorded call was found to cost, in ticks, and tells the trace: estimates depend on it. In a program's
+/// own loops it costs about a quarter more than in the calibration's, whose branches are all foreseen.
+pub fn set_cost(ticks: u64) {
+    let [least, most, _] = PAIR_NS.map(|ns| ns * hot::micro() / 1000);
+    let ticks = (ticks + ticks / 4).clamp(least, most);
+    PAIR.store(ticks as i64, Relaxed);
+    hot::write_process(&Record::Counter {
+        time: hot::now(),
+        id: hot::text_id("probe.call_ns"),
+        value: ticks as f64 * 1000.0 / hot::micro() as f64,
+    });
+}
+
+fn earned(cpu: u64) -> i64 {
+    (u128::from(cpu) * u128::from(SHARE.load(Relaxed)) >> 32) as i64
+}
+
+/// Whether there is a budget.
+fn governs() -> bool {
+    SHARE.load(Relaxed) != 0
+}
+
+/// Takes tokens for work that was done.
+#[inline(always)]
+pub fn charge(ticks: i64) {
+    TOKENS.store(TOKENS.load(Relaxed).saturating_sub(ticks), Relaxed);
+}
+
+/// Takes the tokens of a native call's two events; whether there were some left.
+#[inline(always)]
+pub fn charge_native() -> bool {
+    // One pair of events costs about as much in a loop, and three times that in cold caches (native_time).
+    charge(2 * PAIR.load(Relaxed));
+    !is_empty()
+}
+
+/// Whether all tokens are spent.
+#[inline(always)]
+pub fn is_empty() -> bool {
+    TOKENS.load(Relaxed) < 0
+}
+
+/// Takes the tokens of one wrapped call: a wrap costs 50 to 130 ns in cold caches (native_time).
+#[inline(always)]
+pub fn charge_wrap() {
+    charge(PAIR.load(Relaxed));
+}
+
+/// A call of `known` was recorded at `time`: takes its tokens and, when it is time, does the window's work.
+///
+/// # Safety
+/// `known` and `thread` are valid and the GIL is held.
+#[inline(always)]
+pub unsafe fn spend(known: *mut Code, time: u64, new_call: bool, toggle: Toggle) {
+    let thread = hot::thread();
+    if thread.is_null() {
+        return;
+    }
+    let left = TOKENS.load(Relaxed).saturating_sub(PAIR.load(Relaxed));
+    TOKENS.store(left, Relaxed);
+    // SAFETY: this thread's own state, and `known` as the caller promises; the references end here.
+    let (phase, window_end) = unsafe { (&mut (*known).phase, (*thread).window_end) };
+    phase.calls = phase.calls.saturating_add(u32::from(new_call));
+    if left < 0 || time >= phase.until || time >= window_end {
+        // SAFETY: as the caller promises.
+        unsafe { check(known, thread, time, new_call, toggle) };
+    }
+}
+
+/// Switches a code object's events on or off. The GIL is held.
+pub type Toggle = unsafe fn(*mut PyObject, *mut Code, bool);
+
+#[cold]
+#[inline(never)]
+unsafe fn check(
+    known: *mut Code,
+    thread: *mut hot::Thread,
+    time: u64,
+    new_call: bool,
+    toggle: Toggle,
+) {
+    if !governs() {
+        // SAFETY: as the caller promises.
+        unsafe { (*thread).window_end = u64::MAX };
+        TOKENS.store(i64::MAX, Relaxed);
+        return;
+    }
+    // SAFETY: as the caller promises; no reference is held over a call that may record.
+    unsafe {
+        if time >= (*thread).window_end {
+            read_cpu(thread);
+            (*thread).window_end = time + WINDOW_US * hot::micro();
+            WINDOWS.fetch_add(1, Relaxed);
+            rearm(toggle);
+        }
+        let left = TOKENS.load(Relaxed);
+        let phase = &mut (*known).phase;
+        let window = WINDOWS.load(Relaxed) as u32;
+        if phase.window != window {
+            (phase.window, phase.recent) = (window, 0);
+        }
+        phase.recent += 1;
+        if (*known).coroutine {
+            return; // its frames say which task a thread runs
+        }
+        if time >= phase.until {
+            if !phase.due {
+                phase.calls -= u32::from(new_call); // after the burst
+                phase.due = true;
+                read_cpu(thread);
+                ((*known).phase.over, (*known).phase.over_at) = (work(), time);
+            }
+        } else if left < 0 && phase.recent > RARE && !phase.due {
+            phase.until = time;
+            phase.due = true;
+            read_cpu(thread);
+            ((*known).phase.over, (*known).phase.over_at) = (work(), time);
+        }
+    }
+}
+
+/// Adds what the thread has used since it was last asked, and its tokens.
+unsafe fn read_cpu(thread: *mut hot::Thread) {
+    let cpu_ns = crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
+    let cpu = cpu_ns * hot::micro() / 1000;
+    // SAFETY: as `spend`'s caller promises.
+    let used = unsafe { cpu.saturating_sub(std::mem::replace(&mut (*thread).cpu, cpu)) };
+    POOL.fetch_add(used, Relaxed);
+    RAN.store(hot::now(), Relaxed);
+    // No more is saved than a few windows' worth: an idle minute is no licence for a slow second.
+    let most = 4 * earned(WINDOW_US * hot::micro());
+    let left = TOKENS.load(Relaxed);
+    let given = earned(used).min(most.saturating_sub(left)).max(0);
+    TOKENS.store(left + given, Relaxed);
+    GIVEN.fetch_add(given, Relaxed);
+}
+
+/// CPU time that the program used for itself: without what recording cost.
+fn work() -> u64 {
+    let spent = GIVEN.load(Relaxed).saturating_sub(TOKENS.load(Relaxed));
+    POOL.load(Relaxed).saturating_sub(spent.max(0) as u64)
+}
+
+/// Gives bursts to shed functions, those that wait longest first, as far as tokens reach.
+unsafe fn rearm(toggle: Toggle) {
+    let mut spare = TOKENS.load(Relaxed) * FOR_BURSTS / 100;
+    // SAFETY: as `spend`'s caller promises; the list is not used over the call of `toggle`, which may record.
+    unsafe {
+        let mut waiting = OFF.load(Relaxed);
+        for _ in 0..list().len() {
+            if spare <= 0 || waiting == 0 {
+                break;
+            }
+            let Some(Shed { code, known }) = list().pop_front() else {
+                break;
+            };
+            list().push_back(Shed { code, known });
+            if !(*known).phase.off {
+                continue;
+            }
+            let phase = &mut (*known).phase;
+            let rate = f64::from(phase.peak).max(1e-9);
+            // All that is left for one: when many are recorded at once, most of a burst is our own cost, and what a
+            // function does without us must be told from too little.
+            let ticks = (spare as f64 / (rate * PAIR.load(Relaxed) as f64)) as u64;
+            let burst = ticks.clamp(BURST_US.0 * hot::micro(), BURST_US.1 * hot::micro());
+            let from = hot::now();
+            (phase.off, phase.due, phase.calls, phase.recent) = (false, false, 0, 0);
+            toggle(code, known, true);
+            let phase = &mut (*known).phase;
+            phase.since = hot::now();
+            phase.until = phase.since + burst;
+            OFF.fetch_sub(1, Relaxed);
+            waiting -= 1;
+            let took = phase
+                .since
+                .saturating_sub(from)
+                .min(MOST_TOGGLE_US * hot::micro()) as i64;
+            charge(took);
+            // The clock was read when this window began.
+            (*known).phase.pool = work() + phase.since.saturating_sub(RAN.load(Relaxed));
+            spare -= took + ((burst as f64 * rate) as i64).saturating_mul(PAIR.load(Relaxed));
+        }
+    }
+}
+
+/// Sheds `known` if that is due: whether it is off now, so that this call is not recorded.
+///
+/// # Safety
+/// `code` is live, `known` its record, and the GIL is held.
+#[inline(always)]
+pub unsafe fn shed(code: *mut PyObject, known: *mut Code, toggle: Toggle) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { (*known).phase.due && shed_now(code, known, toggle) }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn shed_now(code: *mut PyObject, known: *mut Code, toggle: Toggle) -> bool {
+    let from = hot::now();
+    let (Some(py), thread) = (crate::py::get(), hot::thread()) else {
+        return false;
+    };
+    if thread.is_null() {
+        return false;
+    }
+    // SAFETY: as the caller promises; no reference is held over a call that may record.
+    unsafe {
+        read_cpu(thread);
+        hot::write_process(&burst(known, from));
+        let phase = &mut (*known).phase;
+        (phase.off, phase.due) = (true, false);
+        OFF.fetch_add(1, Relaxed);
+        if !phase.listed {
+            phase.listed = true;
+            (py.Py_IncRef)(code);
+            list().push_back(Shed { code, known });
+        }
+        toggle(code, known, false);
+    }
+    charge(
+        hot::now()
+            .saturating_sub(from)
+            .min(MOST_TOGGLE_US * hot::micro()) as i64,
+    );
+    true
+}
+
+/// What the phase that ends `now` has shown.
+unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
+    let pool = work();
+    // SAFETY: as `spend`'s caller promises.
+    let (id, phase) = unsafe { ((*known).id, &mut (*known).phase) };
+    if phase.since == 0 {
+        // Before it was shed for the first time it was recorded whole. That is no measure of a rate: the phase ended
+        // because the function was busy.
+        let window = (WINDOW_US * hot::micro()) as f32;
+        phase.peak = phase.recent as f32 / window;
+        return Record::Throttle {
+            time: now,
+            id,
+            calls: 0,
+            since: now,
+            burst: 0,
+            pools: [pool, pool],
+        };
+    }
+    // It was found to be over at the next call: CPU time until then, and the part of it that is the burst's.
+    let whole = phase.over_at.saturating_sub(phase.since).max(1);
+    let part = phase.until.min(phase.over_at).saturating_sub(phase.since);
+    let used = phase.over.saturating_sub(phase.pool);
+    let rate = phase.calls as f32 / part.max(1) as f32;
+    phase.peak = rate.max(phase.peak * CALMS as f32);
+    Record::Throttle {
+        time: now,
+        id,
+        calls: phase.calls,
+        since: phase.since,
+        burst: (u128::from(used) * u128::from(part) / u128::from(whole)) as u64,
+        pools: [phase.pool, pool],
+    }
+}
+
+/// Asks for a window if functions are off and none has run for its time: with all of them off, nothing else would. For
+/// the helper, which has no GIL.
+pub fn wake(version: (u32, u32)) {
+    unsafe extern "C" fn on_wake(_: *mut c_void) -> c_int {
+        ASKED.store(false, Relaxed);
+        let thread = hot::thread();
+        if let Some(toggle) = TOGGLE.get().filter(|_| !thread.is_null()) {
+            // SAFETY: a pending call runs with the GIL held.
+            unsafe {
+                read_cpu(thread);
+                rearm(*toggle);
+            }
+        }
+        0
+    }
+    let quiet = hot::now().saturating_sub(RAN.load(Relaxed));
+    if OFF.load(Relaxed) == 0 || quiet < WINDOW_US * hot::micro() || ASKED.swap(true, Relaxed) {
+        return;
+    }
+    type Add =
+        unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
+    type AddIn = unsafe extern "C" fn(
+        *mut c_void,
+        unsafe extern "C" fn(*mut c_void) -> c_int,
+        *mut c_void,
+        c_int,
+    ) -> c_int;
+    let sym = crate::py::sym;
+    let (any_thread, main) = (
+        sym(c"_PyEval_AddPendingCall"),
+        sym(c"PyInterpreterState_Main"),
+    );
+    let plain = sym(c"Py_AddPendingCall");
+    // SAFETY: CPython's functions of these names, with the signatures of its headers; both may be called from any
+    // thread, without the GIL. 3.12's public one wakes a busy main thread only when it calls itself (ceval_gil.c,
+    // COMPUTE_EVAL_BREAKER); the other, told that any thread will do, wakes whichever runs.
+    unsafe {
+        let none = std::ptr::null_mut();
+        if version == (3, 12) && !any_thread.is_null() && !main.is_null() {
+            let main: unsafe extern "C" fn() -> *mut c_void = std::mem::transmute(main);
+            let add: AddIn = std::mem::transmute(any_thread);
+            add(main(), on_wake, none, 0);
+        } else if !plain.is_null() {
+            let add: Add = std::mem::transmute(plain);
+            add(on_wake, none);
+        }
+    }
+}
+
+/// How events are switched, for [`wake`].
+static TOGGLE: std::sync::OnceLock<Toggle> = std::sync::OnceLock::new();
+
+/// Tells of each function that was shed how the process left it. Called when the process ends, on the only thread that
+/// still runs Python or after it.
+pub fn finish() {
+    if OFF.load(Relaxed) == 0 {
+        return;
+    }
+    let (now, thread) = (hot::now(), hot::thread());
+    // SAFETY: nobody else touches the list any more; its codes and their records are kept by our references.
+    unsafe {
+        if !thread.is_null() {
+            read_cpu(thread);
+        }
+        let pool = work();
+        for Shed { known, .. } in list().drain(..) {
+            let id = (*known).id;
+            let record = match (*known).phase.off {
+                false => {
+                    let phase = &mut (*known).phase;
+                    (phase.until, phase.over, phase.over_at) = (now, work(), now);
+                    burst(known, now)
+                }
+                true => Record::Throttle {
+                    time: now,
+                    id,
+                    calls: 0,
+                    since: now,
+                    burst: 0,
+                    pools: [pool, pool],
+                },
+            };
+            hot::write_process(&record);
+        }
+        OFF.store(0, Relaxed);
+    }
+}
+
+/// In a forked child: tokens, times and functions stay, the thread's CPU clock begins anew.
+pub fn forked(thread: &mut hot::Thread) {
+    (thread.cpu, thread.window_end) = (0, 0);
+    ASKED.store(false, Relaxed);
+}

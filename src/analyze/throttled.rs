@@ -1,0 +1,115 @@
+//! Functions that the budget recorded in bursts: what was seen of them, scaled to what they did.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::measure::Measures;
+
+/// What `throttled` rows and calls say, by function.
+#[derive(Debug, Default)]
+pub struct Unseen {
+    /// Calls that were not seen, and half the width of their 95 % interval.
+    calls: BTreeMap<usize, (f64, f64)>,
+    /// Time in a function that a caller called, by (caller, function).
+    by_caller: HashMap<(usize, usize), i64>,
+}
+
+impl Unseen {
+    /// Takes one row's estimate.
+    pub fn add(&mut self, function: usize, calls: f64, error: f64) {
+        let sum = self.calls.entry(function).or_default();
+        *sum = (sum.0 + calls.max(0.0), sum.1 + error.max(0.0));
+    }
+
+    /// Takes a call that was seen.
+    pub fn seen(&mut self, caller: usize, function: usize, dur_ns: i64) {
+        *self.by_caller.entry((caller, function)).or_default() += dur_ns;
+    }
+}
+
+fn scaled(ns: i64, by: f64) -> i64 {
+    (ns as f64 * by).round() as i64
+}
+
+/// Scales calls and times, and takes from callers what they had of unseen callees: a call that was not seen is its
+/// caller's own time.
+pub fn settle(m: &mut Measures, unseen: &Unseen) {
+    let mut moved = BTreeMap::new();
+    for (&function, &(calls, error)) in &unseen.calls {
+        let sums = &mut m.functions[function].1;
+        let seen = sums.calls;
+        sums.calls += calls.round() as u64;
+        sums.calls_error = error.ceil() as u64;
+        if seen == 0 {
+            continue;
+        }
+        let by = calls / seen as f64;
+        let more_ns = scaled(sums.total_ns, by);
+        moved.insert(function, more_ns);
+        sums.error_ns = scaled(sums.total_ns, error / seen as f64);
+        sums.total_ns += more_ns;
+        sums.self_ns += scaled(sums.self_ns, by);
+        sums.native_ns += scaled(sums.native_ns, by);
+        for ((_, _), own) in m.own.iter_mut().filter(|((_, of), _)| *of == function) {
+            own.calls += scaled(own.calls as i64, by) as u64;
+            own.self_ns += scaled(own.self_ns, by);
+            own.native_ns += scaled(own.native_ns, by);
+        }
+    }
+    // A function that calls itself has its own time anyway.
+    let mut by_caller: Vec<_> = unseen.by_caller.iter().collect();
+    by_caller.sort_unstable();
+    let mut of_all: BTreeMap<usize, i64> = BTreeMap::new();
+    for &(&(_, function), &ns) in &by_caller {
+        *of_all.entry(function).or_default() += ns;
+    }
+    for (&(caller, function), &ns) in by_caller {
+        let (Some(&more_ns), true) = (moved.get(&function), caller != function) else {
+            continue;
+        };
+        let part = scaled(more_ns, ns as f64 / of_all[&function].max(1) as f64);
+        let sums = &mut m.functions[caller].1;
+        let before = (sums.self_ns - sums.native_ns).max(0);
+        let taken = part.min(before);
+        sums.self_ns -= taken;
+        let share = taken as f64 / before.max(1) as f64;
+        for (_, own) in m.own.iter_mut().filter(|((_, of), _)| *of == caller) {
+            own.self_ns -= scaled((own.self_ns - own.native_ns).max(0), share);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analyze::measure::measure;
+    use crate::trace::provenance::Stage;
+    use crate::trace::text::reader;
+
+    #[test]
+    fn what_was_not_seen_is_scaled_up_and_leaves_its_caller() {
+        let text = r#"
+track    kind       start  end    name  file    value  line  args
+py:main  python     0ms    100ms  main  app.py  -      1     -
+py:main  throttled  10ms   90ms   hot   app.py  18     5     {"error":3}
+py:main  python     10ms   12ms   hot   app.py  -      5     -
+py:main  python     20ms   22ms   hot   app.py  -      5     -
+"#;
+        let m = measure(reader(text, Stage::Timeline).unwrap()).unwrap();
+        let of = |name: &str| {
+            let found = m
+                .functions
+                .iter()
+                .find(|(key, _)| m.names.text(key.name) == name);
+            &found.unwrap().1
+        };
+        let ms = |ns: i64| ns / 1_000_000;
+        let hot = of("hot");
+        assert_eq!((hot.calls, hot.calls_error), (20, 3));
+        assert_eq!(
+            (ms(hot.total_ns), ms(hot.self_ns), ms(hot.error_ns)),
+            (40, 40, 6)
+        );
+        assert_eq!(ms(of("main").self_ns), 100 - 40);
+        assert_eq!(ms(of("main").total_ns), 100);
+        assert_eq!(m.throttled, 1);
+    }
+}

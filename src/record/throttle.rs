@@ -1,0 +1,249 @@
+//! Functions that the budget recorded in bursts: what they did in between, estimated.
+//!
+//! Between two bursts a function is taken to have run at the mean of their rates, in calls per CPU time of the program.
+//! How wrong that may be: a rate that changed somewhere in between, at an unknown moment (a uniform one, so the
+//! difference over √12), and that each burst saw a finite number of calls.
+
+use std::collections::{HashMap, VecDeque};
+
+/// Times at which a function was shed that are remembered, for frames that were open then.
+const TIMES: usize = 64;
+/// A row is written when it covers this much, so that rows do not grow with the number of bursts.
+const ROW_NS: i64 = 1_000_000_000;
+/// How far off the probe's own cost may be. It is taken out of the bursts' time, and next to a function that is far
+/// shorter than that little is left.
+const COST_ERROR: f64 = 0.25;
+/// Two-sided 95 % of the normal distribution.
+const Z95: f64 = 1.96;
+
+/// The functions of one process that were shed.
+#[derive(Debug, Default)]
+pub struct Throttled {
+    functions: HashMap<u32, Function>,
+    /// What a recorded call costs, in ns.
+    call_ns: f64,
+}
+
+#[derive(Debug, Default)]
+struct Function {
+    /// When it was shed, newest last.
+    times_ns: VecDeque<i64>,
+    /// CPU time of the process at the last of them.
+    pool_ns: i64,
+    /// Calls and CPU time of the last burst, unless the function fell silent in it: then it woke up when it was shed,
+    /// and that burst says nothing of what came after.
+    last: Option<(f64, f64)>,
+    row: Option<Row>,
+}
+
+/// What a function did while it was not recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    pub start_ns: i64,
+    pub end_ns: i64,
+    /// Calls that were not seen.
+    pub calls: f64,
+    /// Of `calls`, by chance.
+    pub variance: f64,
+    /// And by what is not known of the probe's own cost.
+    pub bias: f64,
+    /// CPU time of the process between the bursts.
+    pub off_ns: i64,
+    /// The bursts' CPU time, calls and number.
+    pub on_ns: i64,
+    pub seen: u64,
+    pub bursts: u64,
+}
+
+/// One record of the spool, in ns.
+#[derive(Clone, Copy, Debug)]
+pub struct Burst {
+    pub time_ns: i64,
+    pub calls: u32,
+    pub since_ns: i64,
+    pub cpu_ns: i64,
+    pub pools_ns: [i64; 2],
+}
+
+impl Throttled {
+    /// Takes the probe's own word of what a recorded call costs it.
+    pub fn set_cost(&mut self, call_ns: f64) {
+        self.call_ns = call_ns;
+    }
+
+    /// Takes a burst; the row that is full, if one is.
+    pub fn add(&mut self, id: u32, burst: Burst) -> Option<Row> {
+        let call_ns = self.call_ns;
+        let function = self.functions.entry(id).or_default();
+        let known = !function.times_ns.is_empty();
+        let full = known.then(|| function.off(burst, call_ns)).flatten();
+        function.times_ns.push_back(burst.time_ns);
+        if function.times_ns.len() > TIMES {
+            function.times_ns.pop_front();
+        }
+        function.pool_ns = burst.pools_ns[1];
+        let silent = burst.pools_ns[1] - burst.pools_ns[0] > 2 * burst.cpu_ns;
+        function.last = burst.rate_of().filter(|_| !silent);
+        full
+    }
+
+    /// Whether a frame that began at `start_ns` was open when its function was shed before `at_ns`: when.
+    pub fn cut_ns(&self, id: u32, start_ns: i64, at_ns: i64) -> Option<i64> {
+        if self.functions.is_empty() {
+            return None;
+        }
+        let times = &self.functions.get(&id)?.times_ns;
+        let after = times.partition_point(|&time| time < start_ns);
+        times.get(after).copied().filter(|&time| time <= at_ns)
+    }
+
+    /// The rows that are left, by id. `last_ns` is the process's last moment; one that was killed could not say what
+    /// its functions did since their last bursts.
+    pub fn finish(&mut self, base_ns: i64, last_ns: i64) -> Vec<(u32, Row)> {
+        let call_ns = self.call_ns;
+        let mut rows: Vec<_> = std::mem::take(&mut self.functions)
+            .into_iter()
+            .filter_map(|(id, mut function)| {
+                let off_ns = *function.times_ns.back()?;
+                if last_ns > off_ns {
+                    let busy = function.pool_ns as f64 / (off_ns - base_ns).max(1) as f64;
+                    let pool_ns =
+                        function.pool_ns + ((last_ns - off_ns) as f64 * busy.min(1.0)) as i64;
+                    let rest = Burst {
+                        time_ns: last_ns,
+                        calls: 0,
+                        since_ns: last_ns,
+                        cpu_ns: 0,
+                        pools_ns: [pool_ns, pool_ns],
+                    };
+                    let full = function.off(rest, call_ns);
+                    debug_assert!(full.is_none() || function.row.is_none());
+                    function.row = full.or(function.row);
+                }
+                Some((id, function.row?))
+            })
+            .collect();
+        rows.sort_by_key(|(id, _)| *id);
+        rows
+    }
+}
+
+impl Function {
+    /// The function was off since its last record, until `burst` began.
+    fn off(&mut self, burst: Burst, call_ns: f64) -> Option<Row> {
+        let start_ns = *self.times_ns.back()?;
+        let off_ns = (burst.pools_ns[0] - self.pool_ns).max(0);
+        let (calls, variance) = estimate(self.last, burst.rate_of(), off_ns as f64);
+        let row = self.row.get_or_insert_with(|| Row {
+            start_ns,
+            ..Row::default()
+        });
+        row.end_ns = burst.since_ns.max(row.start_ns);
+        row.calls += calls;
+        row.variance += variance;
+        let own = |(calls, cpu): (f64, f64)| calls * call_ns / cpu;
+        let own = self
+            .last
+            .into_iter()
+            .chain(burst.rate_of())
+            .map(own)
+            .fold(0.0, f64::max);
+        row.bias += calls * own * COST_ERROR;
+        row.off_ns += off_ns;
+        row.on_ns += burst.cpu_ns;
+        row.seen += u64::from(burst.calls);
+        row.bursts += u64::from(burst.cpu_ns > 0);
+        self.row.take_if(|row| row.end_ns - row.start_ns >= ROW_NS)
+    }
+}
+
+/// Calls in `off` of CPU time between two bursts, and the estimate's variance.
+fn estimate(before: Option<(f64, f64)>, after: Option<(f64, f64)>, off: f64) -> (f64, f64) {
+    let (first, second) = match (before, after) {
+        (None, None) => return (0.0, 0.0),
+        (Some(one), None) | (None, Some(one)) => (one, one),
+        (Some(one), Some(other)) => (one, other),
+    };
+    let rate = |(calls, cpu): (f64, f64)| calls / cpu;
+    let (r1, r2) = (rate(first), rate(second));
+    let change = (r2 - r1) * off / 12f64.sqrt();
+    // With no call in a burst there may have been one.
+    let counting = |(calls, cpu): (f64, f64)| calls.max(1.0) / (cpu * cpu);
+    let counted = off * off * (counting(first) + counting(second)) / 4.0;
+    ((r1 + r2) / 2.0 * off, change * change + counted)
+}
+
+impl Burst {
+    /// Calls and CPU time, if there was any.
+    fn rate_of(&self) -> Option<(f64, f64)> {
+        (self.cpu_ns > 0).then(|| (f64::from(self.calls), self.cpu_ns as f64))
+    }
+}
+
+impl Row {
+    /// Half the width of the 95 % interval around `calls`.
+    pub fn error(&self) -> f64 {
+        (Z95 * self.variance.sqrt()).hypot(self.bias)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn burst(time: i64, calls: u32, since: i64, pools: [i64; 2]) -> Burst {
+        const MS: i64 = 1_000_000;
+        Burst {
+            time_ns: time * MS,
+            calls,
+            since_ns: since * MS,
+            cpu_ns: (pools[1] - pools[0]) * MS,
+            pools_ns: pools.map(|ms| ms * MS),
+        }
+    }
+
+    #[test]
+    fn unseen_calls_are_estimated_from_bursts_and_cpu_time() {
+        let mut all = Throttled::default();
+        // busy all the time, 5 calls a ms, recorded 2 ms of every 20
+        assert!(all.add(1, burst(10, 0, 10, [10, 10])).is_none());
+        let mut rows = Vec::new();
+        for n in 1..100 {
+            let from = 10 + 20 * n;
+            rows.extend(all.add(1, burst(from + 2, 10, from, [from, from + 2])));
+        }
+        assert_eq!(rows.len(), 1, "a row a second");
+        rows.extend(all.finish(0, 2_010_000_000).into_iter().map(|(_, row)| row));
+        let calls: f64 = rows.iter().map(|row| row.calls).sum();
+        let error: f64 = rows.iter().map(Row::error).sum();
+        let off = 2000.0 - 99.0 * 2.0;
+        assert!((calls / (5.0 * off) - 1.0).abs() < 0.01, "{calls}");
+        assert!(error > 0.0 && error < 0.3 * calls, "{error}");
+    }
+
+    #[test]
+    fn a_frame_is_cut_where_its_function_was_shed() {
+        let mut all = Throttled::default();
+        assert_eq!(all.cut_ns(1, 0, i64::MAX), None);
+        all.add(1, burst(10, 0, 10, [10, 10]));
+        all.add(1, burst(30, 3, 25, [25, 30]));
+        let ms = |ms: i64| ms * 1_000_000;
+        assert_eq!(all.cut_ns(1, ms(5), ms(40)), Some(ms(10)));
+        assert_eq!(all.cut_ns(1, ms(26), ms(40)), Some(ms(30)));
+        assert_eq!(all.cut_ns(1, ms(26), ms(29)), None);
+        assert_eq!(all.cut_ns(1, ms(31), ms(40)), None);
+    }
+
+    #[test]
+    fn a_process_that_was_killed_is_taken_to_have_gone_on() {
+        let mut all = Throttled::default();
+        all.add(1, burst(10, 0, 10, [10, 10]));
+        all.add(1, burst(30, 10, 28, [28, 30]));
+        let rows = all.finish(0, 50_000_000);
+        assert_eq!(rows.len(), 1);
+        assert!(
+            (rows[0].1.calls - 5.0 * (18.0 + 20.0)).abs() < 1.0,
+            "{rows:?}"
+        );
+    }
+}
