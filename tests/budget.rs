@@ -1,0 +1,166 @@
+//! The budget: hot functions are recorded in bursts, and what is said of them is near the truth that the program knows.
+
+mod common;
+
+use common::{libraries, pythons};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+/// Functions of 0.2 to 30 µs in a fixed mix, so that the number of steps says how often each of them ran.
+const PROGRAM: &str = r#"
+import sys, threading, time
+
+def tiny(x):
+    return x + 1
+
+def small(x):
+    s = 0
+    for i in range(10):
+        s += i * x
+    return s
+
+def mid(x):
+    return small(x) + small(x + 1) + tiny(x)
+
+def recurse(n):
+    return recurse(n - 1) if n else 0
+
+def fails(x):
+    raise ValueError(x)
+
+def numbers(n):
+    yield from range(n)
+
+def step(x):
+    for k in range(10):
+        mid(k)
+    recurse(5)
+    try:
+        fails(x)
+    except ValueError:
+        pass
+    return sum(numbers(3))
+
+def rare(x):
+    return x
+
+def work(seconds, steps):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        rare(0)
+        for _ in range(1000):
+            step(steps[0])
+            steps[0] += 1
+
+counts = [[0], [0]]
+other = threading.Thread(target=work, args=(0.5, counts[1]))
+other.start()
+work(0.5, counts[0])
+other.join()
+print(counts[0][0] + counts[1][0])
+"#;
+
+fn record(folder: &Path, python: &Path, flags: &[&str]) -> (u64, Value) {
+    libraries();
+    std::fs::write(folder.join("app.py"), PROGRAM).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(folder);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let python = python.to_str().unwrap();
+    let arguments = [
+        &["-o", "raw.parquet", "--python", python],
+        flags,
+        &["app.py"],
+    ]
+    .concat();
+    let steps = run(env!("CARGO_BIN_EXE_isc-record"), &arguments);
+    run(
+        env!("CARGO_BIN_EXE_isc-merge"),
+        &["raw.parquet", "-o", "t.parquet"],
+    );
+    let analysis = run(env!("CARGO_BIN_EXE_isc-analyze"), &["t.parquet", "--json"]);
+    (
+        steps.trim().parse().unwrap(),
+        serde_json::from_str(&analysis).unwrap(),
+    )
+}
+
+fn function<'a>(analysis: &'a Value, name: &str) -> &'a Value {
+    let all = analysis["functions"].as_array().unwrap();
+    let found = all
+        .iter()
+        .find(|f| f["name"] == name && f["kind"] == "python");
+    found.unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// How often each function runs in a step.
+const TRUTH: [(&str, u64); 6] = [
+    ("tiny", 10),
+    ("small", 20),
+    ("mid", 10),
+    ("recurse", 6),
+    ("fails", 1),
+    ("step", 1),
+];
+
+#[test]
+fn hot_functions_are_estimated_near_the_truth_and_rare_ones_are_exact() {
+    for (python, version) in pythons().iter().filter(|(_, version)| *version >= (3, 12)) {
+        let folder = tempfile::tempdir().unwrap();
+        let (steps, analysis) = record(folder.path(), python, &["--budget", "1%"]);
+        assert!(
+            analysis["caveats"].to_string().contains("bursts"),
+            "{version:?}: nothing was shed"
+        );
+        let mut seen = 0;
+        for (name, per_step) in TRUTH {
+            let f = function(&analysis, name);
+            let (calls, truth) = (f["calls"].as_f64().unwrap(), (steps * per_step) as f64);
+            let error = f["calls_error"].as_f64().unwrap();
+            eprintln!(
+                "{version:?} {name}: {:.3} ±{:.3} of {truth}",
+                calls / truth,
+                error / truth
+            );
+            // Loose: a busy machine's bursts are few.
+            assert!(
+                (0.5..2.0).contains(&(calls / truth)),
+                "{version:?} {name}: {calls} of {truth}"
+            );
+            assert!(error > 0.0, "{version:?} {name} is an estimate");
+            seen += 1;
+        }
+        assert_eq!(seen, TRUTH.len());
+        let rare = function(&analysis, "rare");
+        assert_eq!(rare["calls"].as_u64().unwrap(), steps / 1000, "{version:?}");
+        assert_eq!(rare["calls_error"], 0);
+        let events = analysis["recording"]["events"].as_u64().unwrap();
+        assert!(
+            events < steps * 20,
+            "{version:?}: {events} events for {steps} steps"
+        );
+    }
+}
+
+#[test]
+fn exact_means_every_call() {
+    for (python, version) in pythons() {
+        let folder = tempfile::tempdir().unwrap();
+        let (steps, analysis) = record(folder.path(), python, &["--exact"]);
+        for (name, per_step) in TRUTH {
+            let f = function(&analysis, name);
+            assert_eq!(
+                f["calls"].as_u64().unwrap(),
+                steps * per_step,
+                "{version:?} {name}"
+            );
+            assert_eq!(f["calls_error"], 0, "{version:?} {name}");
+        }
+    }
+}
