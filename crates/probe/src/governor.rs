@@ -28,8 +28,10 @@ const PAIR_NS: [u64; 3] = [20, 400, 55];
 const TARGET: u64 = 40;
 /// Of what is left over, in percent, for bursts.
 const FOR_BURSTS: i64 = 70;
+/// What may be spent before the first window is over: a program that is done in a moment is recorded whole.
+const START_US: u64 = 2000;
 /// Calls in one window below which a function is never shed: a program has few that are that rare and many.
-const RARE: u32 = 8;
+const RARE: u32 = 32;
 /// The shortest and longest burst.
 const BURST_US: (u64, u64) = (200, WINDOW_US);
 /// Switching one function takes 0.2 to 18 µs by its length; what took longer was another thread's or program's time.
@@ -130,8 +132,7 @@ pub fn start(budget: f64, toggle: Toggle) {
     SHARE.store(share, Relaxed);
     PAIR.store((PAIR_NS[2] * hot::micro() / 1000) as i64, Relaxed);
     if share > 0 {
-        // What a program may spend before its first window is over.
-        let tokens = 4 * earned(WINDOW_US * hot::micro());
+        let tokens = (START_US * hot::micro()) as i64;
         TOKENS.store(tokens, Relaxed);
         GIVEN.store(tokens, Relaxed);
     }
@@ -151,7 +152,7 @@ pub fn set_cost(ticks: u64) {
 }
 
 fn earned(cpu: u64) -> i64 {
-    (u128::from(cpu) * u128::from(SHARE.load(Relaxed)) >> 32) as i64
+    ((u128::from(cpu) * u128::from(SHARE.load(Relaxed))) >> 32) as i64
 }
 
 /// Whether there is a budget.
