@@ -31,7 +31,7 @@ const FOR_BURSTS: i64 = 70;
 /// What may be spent before the first window is over: a program that is done in a moment is recorded whole.
 const START_US: u64 = 2000;
 /// Calls in one window below which a function is never shed: a program has few that are that rare and many.
-const RARE: u32 = 32;
+const RARE: u32 = 10;
 /// The shortest and longest burst.
 const BURST_US: (u64, u64) = (200, WINDOW_US);
 /// Switching one function takes 0.2 to 18 µs by its length; what took longer was another thread's or program's time.
