@@ -216,26 +216,61 @@ fn real_programs_get_a_true_answer() {
     }
 }
 
-/// The server in a copy whose listening socket says that it is TCP. As it is, it does not; asyncio then leaves Nagle's
-/// algorithm on (`base_events._set_nodelay` asks for the protocol), each answer's second packet waits 40 ms for an
-/// acknowledgement, and that wait is in the kernel, where no server sees it.
+/// The server in a copy that says what it knows of its own requests, and whose listening socket says that it is TCP. As
+/// it is, it does not; asyncio then leaves Nagle's algorithm on (`base_events._set_nodelay` asks for the protocol), each
+/// answer's second packet waits 40 ms for an acknowledgement, and that wait is in the kernel, where no server sees it.
+fn timed_server(shared: &Path, folder: &Path) -> PathBuf {
+    let text = fs::read_to_string(shared.join("serve_fastapi.py")).unwrap();
+    let timed = "\
+class Timed:
+    spent = []
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        start = time.perf_counter()
+        await self.app(scope, receive, send)
+        if scope[\"type\"] == \"http\":
+            Timed.spent.append((time.perf_counter() - start) * 1e3)
+
+
+def main():
+";
+    let own = "\"server_p50_ms\": float(np.percentile(Timed.spent, 50)),
+                      \"server_p99_ms\": float(np.percentile(Timed.spent, 99)),
+                      \"mean_batch\"";
+    let changes = [
+        (
+            "    sock.bind((\"127.0.0.1\", 0))\n",
+            "    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)\n    \
+             sock.bind((\"127.0.0.1\", 0))\n",
+        ),
+        (
+            "\"--clients\", type=int, default=8",
+            "\"--clients\", type=int, default=1",
+        ),
+        (
+            "uvicorn.Config(make_app(args, state),",
+            "uvicorn.Config(Timed(make_app(args, state)),",
+        ),
+        ("def main():\n", timed),
+        ("\"mean_batch\"", own),
+    ];
+    let text = changes.iter().fold(text, |text, (from, to)| {
+        assert_eq!(text.matches(from).count(), 1, "the workload has changed");
+        text.replace(from, to)
+    });
+    let copy = folder.join("serve_fastapi.py");
+    fs::write(&copy, text).unwrap();
+    copy
+}
+
 #[test]
-fn a_servers_requests_take_about_as_long_as_its_client_sees() {
+fn a_servers_requests_take_what_the_server_measures_itself() {
     let Some(shared) = shared() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let text = fs::read_to_string(shared.join("serve_fastapi.py")).unwrap();
-    let call = "    sock.bind((\"127.0.0.1\", 0))\n";
-    assert_eq!(text.matches(call).count(), 1, "the workload has changed");
-    let named =
-        "    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)\n";
-    let copy = folder.path().join("serve_fastapi.py");
-    let text = text.replace(call, &format!("{named}{call}"));
-    let text = text.replace(
-        "\"--clients\", type=int, default=8",
-        "\"--clients\", type=int, default=1",
-    );
-    assert!(text.contains("default=1"), "the workload has changed");
-    fs::write(&copy, text).unwrap();
+    let copy = timed_server(&shared, folder.path());
     for (minor, python) in environments() {
         let (own, analysis) = pipe(&python, &copy, "3");
         let requests = find(
@@ -244,12 +279,22 @@ fn a_servers_requests_take_about_as_long_as_its_client_sees() {
             "RequestResponseCycle.run_asgi",
             "task",
         );
-        for (ours, theirs) in [("dur_ns_p50", "p50_ms"), ("dur_ns_p99", "p99_ms")] {
+        for (ours, theirs, clients) in [
+            ("dur_ns_p50", "server_p50_ms", "p50_ms"),
+            ("dur_ns_p99", "server_p99_ms", "p99_ms"),
+        ] {
             let server_ms = requests[ours].as_f64().unwrap() / 1e6;
             let ratio = server_ms / own[theirs].as_f64().unwrap();
-            eprintln!("3.{minor} {theirs}: the server's share is {ratio:.3}");
-            // 0.90 to 0.94 on a quiet machine
-            assert!((0.8..=1.0).contains(&ratio), "3.{minor} {theirs}: {ratio}");
+            let of_client = server_ms / own[clients].as_f64().unwrap();
+            eprintln!(
+                "3.{minor} {theirs}: {ratio:.3} of its own measure, {of_client:.3} of the client's"
+            );
+            // run_asgi begins before the application and ends after it; percentiles of few requests interpolate
+            assert!(
+                (0.97..=1.15).contains(&ratio),
+                "3.{minor} {theirs}: {ratio}"
+            );
+            assert!(of_client <= 1.0, "3.{minor} {clients}: {of_client}");
         }
     }
 }
