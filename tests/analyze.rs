@@ -78,6 +78,7 @@ fn native_time_is_not_the_interpreters() {
         (a.breakdown[0].category.as_str(), a.breakdown[0].time_ns),
         ("native: numpy", 72 * MS)
     );
+    assert_eq!(a.facts["imports.share"].to_string(), "0.0", "and not -0.0");
     assert_eq!(a.verdict.class, "cpu-bound");
     assert!(
         a.verdict

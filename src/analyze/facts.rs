@@ -67,7 +67,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
             .iter()
             .filter(|s| wanted(&s.category))
             .map(|s| s.share)
-            .sum()
+            .fold(0.0, |sum, share| sum + share) // `sum` of nothing is -0.0
     };
     let native = share_of(&|c| c.starts_with("native: "));
     let shares = [
