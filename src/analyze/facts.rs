@@ -494,7 +494,7 @@ fn step(scope: String, kind: &str, mut durations: Vec<i64>, native: (i64, Option
         dur_ns_p50: percentile(&durations, 50),
         dur_ns_p90: percentile(&durations, 90),
         dur_ns_p99: percentile(&durations, 99),
-        native_ns: native.0,
+        native_ns: native.0.min(total_ns), // samples are estimates
         library: native.1,
     }
 }

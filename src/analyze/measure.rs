@@ -96,6 +96,8 @@ pub struct Thread {
     pub cpu_ns: Option<i64>,
     pub runnable_ns: i64,
     pub blocked_ns: i64,
+    /// Wall time for each ns of CPU time, less 1: how long it was ready to run and did not. Over its whole life.
+    pub short_of_cpu: f64,
     pub first_ns: Option<i64>,
     pub last_ns: i64,
     /// Length of the union of its outermost spans.
@@ -278,6 +280,11 @@ impl Pass {
                 thread.name = names.text(event.name).to_owned();
                 let args = json(event.args, names);
                 thread.cpu_ns = args["cpu_ns"].as_i64().or(thread.cpu_ns);
+                let (cpu, runnable) = (args["cpu_ns"].as_f64(), args["runnable_ns"].as_f64());
+                thread.short_of_cpu = match (cpu, runnable) {
+                    (Some(cpu), Some(runnable)) if cpu > 0.0 => runnable.max(0.0) / cpu,
+                    _ => 0.0,
+                };
             }
             Kind::Wait => {
                 let waited = event.value.map_or(event.dur_ns.unwrap_or(0), |v| v as i64);
@@ -460,8 +467,10 @@ impl Pass {
                 *sums.entry(library(file).to_owned()).or_default() += cpu_ns;
             }
             Some(frame) if !frame.importing && matches!(frame.kind, Kind::Python | Kind::Scope) => {
-                frame.natives.add(event.file, cpu_ns);
-                self.sampled.add(track, function, event.file, cpu_ns);
+                // spans are wall time, and so is what is taken from them
+                let ns = (cpu_ns as f64 * (1.0 + thread.short_of_cpu)) as i64;
+                frame.natives.add(event.file, ns);
+                self.sampled.add(track, function, event.file, ns);
             }
             Some(_) => {} // what it is in says already whose time this is
         }

@@ -126,6 +126,21 @@ py:pool  sample  60ms   -      s      fast/x.so    7000000  -
     }
 
     #[test]
+    fn a_sample_stands_for_the_wall_time_that_its_cpu_time_took() {
+        use crate::analyze::measure::measure;
+        use crate::trace::provenance::Stage;
+        let text = r#"
+track    kind    start  end    name  file       value    args
+py:main  thread  0ms    100ms  main  -          -        {"cpu_ns":50000000,"runnable_ns":50000000}
+py:main  python  0ms    100ms  main  app.py     -        -
+py:main  sample  20ms   -      s     fast/x.so  9000000  -
+"#;
+        let m = measure(crate::trace::text::reader(text, Stage::Timeline).unwrap()).unwrap();
+        let times = &m.threads.values().next().unwrap().times;
+        assert_eq!(times.native_ns["fast"], 18_000_000);
+    }
+
+    #[test]
     fn only_the_interpreters_own_libraries_are_the_interpreters() {
         for file in [
             "python",

@@ -39,7 +39,7 @@ pub struct Sampler {
     /// Threads at the last look.
     threads: u64,
     looked: Instant,
-    /// What the last look took, times [`LOOK_SHARE`].
+    /// What the last look cost, times [`LOOK_SHARE`].
     rest: Duration,
 }
 
@@ -84,8 +84,11 @@ impl Sampler {
         if threads != self.threads || since >= LOOK {
             self.threads = threads;
             self.looked = Instant::now();
+            // in CPU time: a helper that had to wait for a processor has cost nothing
+            let before_ns = crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
             self.look();
-            self.rest = self.looked.elapsed() * LOOK_SHARE;
+            let cost_ns = crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID) - before_ns;
+            self.rest = Duration::from_nanos(cost_ns) * LOOK_SHARE;
         }
         true
     }
