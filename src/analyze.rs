@@ -202,8 +202,20 @@ pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
             hint: Some("isc-merge TRACE | isc-analyze".into()),
         });
     }
+    let window = window(&reader.provenance().config);
     let measures = measure::measure(reader)?;
     let (mut analysis, texts) = facts::analysis(&measures);
+    analysis.caveats.extend(window);
     analysis.findings = rules.findings(&analysis.facts, &texts)?;
     Ok(analysis)
+}
+
+/// What `isc-record --last` says of itself in the trace; see formats/trace-v1.md.
+fn window(config: &serde_json::Value) -> Option<String> {
+    let window = &config["window"];
+    let seconds = window["last_ns"].as_f64()? / 1e9;
+    let why = window["why"].as_str().unwrap_or("unknown");
+    Some(format!(
+        "only the last {seconds} s of a longer run ({why}): what was called before is not counted"
+    ))
 }

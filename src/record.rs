@@ -1,12 +1,16 @@
 //! Follow a program from its launch to its last drained record.
 
 pub mod drain; // records to rows: begins and ends paired, ids to names, ticks to ns
+mod flight; // the last of a run, written when it is asked for
 mod folder; // the directory of a run: made, filled, locked, found again
 mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
 mod pump; // segments to journal and trace
 pub mod states;
 mod throttle; // CPU time, runnable, blocked, memory and lives, from /proc
+
+mod trigger; // what asks for it
+mod window; // the last of a run, in chunks
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -31,7 +35,8 @@ use crate::trace::Writer;
 use crate::trace::provenance::{Provenance, Step};
 use folder::{Folder, Settings};
 use launch::{Launch, Refusal, Surroundings};
-use pump::{Count, Pump};
+use pump::{Count, Goal, Pump};
+pub use trigger::Trigger;
 
 /// Exit status for our own faults.
 pub const FAULT: u8 = 125;
@@ -61,6 +66,10 @@ pub struct Options {
     pub start_on: Option<String>,
     pub delay: Duration,
     pub duration: Option<Duration>,
+    /// Only the last of the run is kept.
+    pub last: Option<Duration>,
+    /// Rows that make a window be written while the program runs.
+    pub triggers: Vec<Trigger>,
     /// Resident bytes of segments per process.
     pub ring_bytes: u64,
     pub spill_dir: Option<PathBuf>,
@@ -112,6 +121,10 @@ impl Options {
             (!self.delay.is_zero()).then(|| format!("{:?}", self.delay)),
         );
         flag("duration", self.duration.map(|time| format!("{time:?}")));
+        flag("last", self.last.map(|time| format!("{time:?}")));
+        for trigger in &self.triggers {
+            flag("trigger", Some(trigger.to_string()));
+        }
         let mut provenance = Provenance::raw(Step::new("isc-record", flags, vec![]));
         provenance.machine = machine();
         provenance.config =
@@ -164,12 +177,31 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         None if io::stdout().is_terminal() => Sink::File(free_name(&launch.name)),
         None => Sink::Stdout,
     };
+    if !options.triggers.is_empty() && sink == Sink::Stdout {
+        return Err(Error::Invalid {
+            path: "--trigger".into(),
+            what: "each window is a file of its own, and the output is a pipe".into(),
+            hint: Some("-o run.parquet: the windows are run-1.parquet, run-2.parquet …".into()),
+        });
+    }
     let spill = options.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut folder = Folder::create(options.settings(&launch.name), &spill)?;
-    let writer = Writer::create(&sink, &options.provenance())?;
-    let mut pump = Pump::new(&folder, writer)?;
+    let provenance = options.provenance();
+    let goal = match options.last {
+        None => Goal::Trace(Box::new(Writer::create(&sink, &provenance)?)),
+        Some(last) => Goal::Window(flight::Plan {
+            last,
+            triggers: options.triggers.clone(),
+            sink: sink.clone(),
+            provenance,
+        }),
+    };
+    let mut pump = Pump::new(&folder, goal)?;
 
-    let state = Arc::new(State::default());
+    let state = Arc::new(State {
+        windowed: options.last.is_some(),
+        ..State::default()
+    });
     forward_signals(&state, &folder.dir)?;
     let mut child = match command(&launch, &folder, &sink)?.spawn() {
         Ok(child) => child,
@@ -183,7 +215,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let _ = ended.send(());
     });
 
-    follow(&mut pump, &end, options.ring_bytes).map_err(Error::io("read", &folder.dir))?;
+    follow(&mut pump, &end, options.ring_bytes, &state).map_err(Error::io("read", &folder.dir))?;
     state.ended.store(true, Ordering::SeqCst);
     let status = child
         .wait()
@@ -246,7 +278,12 @@ pub fn recover(dir: &Path, output: Option<&Sink>) -> Result<()> {
 }
 
 /// Takes records until the program ends.
-fn follow(pump: &mut Pump, end: &mpsc::Receiver<()>, ring_bytes: u64) -> io::Result<()> {
+fn follow(
+    pump: &mut Pump,
+    end: &mpsc::Receiver<()>,
+    ring_bytes: u64,
+    state: &State,
+) -> io::Result<()> {
     let mut pace = Duration::from_millis(5);
     let mut progress = Bar::new();
     let mut looked = Instant::now();
@@ -259,6 +296,13 @@ fn follow(pump: &mut Pump, end: &mpsc::Receiver<()>, ring_bytes: u64) -> io::Res
             progress.show(&pump.count());
         }
         let bytes = pump.turn()?;
+        let why = match state.asked.swap(false, Ordering::SeqCst) {
+            true => Some("a signal".to_owned()),
+            false => pump.fired(),
+        };
+        if let Some(why) = why {
+            dump(pump, &why);
+        }
         // a quarter of one process's ring in one turn is late, a sixteenth is early
         pace = match bytes {
             bytes if bytes > ring_bytes / 4 => pace / 2,
@@ -269,6 +313,15 @@ fn follow(pump: &mut Pump, end: &mpsc::Receiver<()>, ring_bytes: u64) -> io::Res
     }
     pump.look(); // while the kernel still has its sums
     Ok(())
+}
+
+/// Writes the window while the program runs. A fault is told, and the recording goes on.
+fn dump(pump: &mut Pump, why: &str) {
+    match pump.dump(why) {
+        Ok(Some(path)) => eprintln!("isc-record: {}: {why}", path.display()),
+        Ok(None) => eprintln!("isc-record: {why}: no window is written into a pipe"),
+        Err(error) => cli::complain("isc-record", &error),
+    }
 }
 
 /// Takes the rest: of the program, and for a while of children that outlive it.
@@ -319,6 +372,9 @@ struct State {
     /// The signal that came before the program did.
     early: AtomicU32,
     ended: AtomicBool,
+    /// SIGUSR2 is for us: it asks for the window.
+    windowed: bool,
+    asked: AtomicBool,
 }
 
 impl State {
@@ -347,6 +403,10 @@ fn forward_signals(state: &Arc<State>, dir: &Path) -> Result<()> {
                     "isc-record: stopped; all that was recorded is kept: isc-record --recover {dir}"
                 );
                 std::process::exit(128 + signal);
+            }
+            if signal == SIGUSR2 && state.windowed {
+                state.asked.store(true, Ordering::SeqCst);
+                continue;
             }
             match (by_kernel, state.pid.load(Ordering::SeqCst)) {
                 (true, _) => {}

@@ -8,13 +8,14 @@ use std::time::Duration;
 use clap::Parser;
 use inferscope::cli::{self, Sink};
 use inferscope::config::{self, Config};
-use inferscope::record::{self, Options};
+use inferscope::record::{self, Options, Trigger};
 
 const EXAMPLES: &str = "\
 Examples:
   isc-record app.py | isc-merge | isc-analyze
   isc-record -o run.parquet app.py --its-own-option
   isc-record --duration 30s -m uvicorn serve:app
+  isc-record -o run.parquet --last 60s --trigger 'scope:request > 500ms' serve.py
   isc-record --recover /dev/shm/inferscope-1a2b3c4d -o run.parquet
 
 Exit status: the program's; 128 + n after signal n; 126 and 127 when it cannot be run or is not
@@ -39,6 +40,12 @@ struct Args {
     /// Stop recording after this time; the program runs on
     #[arg(long, value_name = "TIME", value_parser = config::time)]
     duration: Option<Duration>,
+    /// Keep only the last of the run, such as 60s, and write it when the program ends or isc-record gets SIGUSR2
+    #[arg(long, value_name = "TIME", value_parser = config::time)]
+    last: Option<Duration>,
+    /// Write that window too when something takes long, such as 'scope:request > 500ms'; may be given more than once
+    #[arg(long, value_name = "CONDITION", requires = "last")]
+    trigger: Vec<Trigger>,
     /// Start recording when this scope is entered for the first time
     #[arg(long, value_name = "SCOPE")]
     start_on: Option<String>,
@@ -101,6 +108,8 @@ fn main() -> ExitCode {
             start_on: config.resolve(args.start_on, "start_on"),
             delay: config.get(args.delay, "delay")?,
             duration: config.resolve(args.duration, "duration"),
+            last: config.resolve(args.last, "last"),
+            triggers: args.trigger,
             ring_bytes: config.get(args.ring, "ring")?,
             spill_dir: config.resolve(args.spill_dir, "spill_dir"),
             spill_limit_bytes: config.get(args.spill_limit, "spill_limit")?,

@@ -78,6 +78,7 @@ pub const KEYS: &[Key] = &[
     key("record", "exclude", Type::List),
     key("record", "delay", Type::Time).or("0s"),
     key("record", "duration", Type::Time),
+    key("record", "last", Type::Time),
     key("record", "start_on", Type::Text),
     key("record", "python", Type::Program),
     key("record", "budget", Type::Share).or("3%"),

@@ -3,10 +3,12 @@
 //! Nothing here reads a file: bytes come in chain by chain, rows go out. What the bytes claim is checked
 //! (an id without a definition, an end without a begin, a time that runs backwards), never believed.
 
+mod snapshot; // what is known, as records again: for the head of a journal
+
 use std::collections::HashMap;
 
 use inferscope_spool::record::{RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::throttle::{Burst, Row, Throttled};
 use crate::trace::{Event, Kind, Names, Sym};
@@ -20,7 +22,7 @@ pub struct ProcessKey {
 }
 
 /// The facts a probe writes first: `Text::Process` of formats/spool-v1.md.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProcessFacts {
     pub ppid: u32,
@@ -49,7 +51,7 @@ impl Default for ProcessFacts {
 }
 
 /// What is known of one process of the run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Process {
     /// Dense number of the process, in the order of appearance.
     pub id: u32,
@@ -76,7 +78,7 @@ struct Defined {
     line: Option<u32>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Thread {
     stack: Vec<OpenFrame>,
     metadata: Option<String>,
@@ -97,7 +99,7 @@ struct OpenFrame {
     segment: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct OpenScope {
     id: u32,
     tid: u64,
@@ -108,7 +110,7 @@ struct OpenScope {
 }
 
 /// All processes of a run, and the names their rows use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Drain {
     pub names: Names,
     processes: HashMap<ProcessKey, Process>,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use inferscope_spool::Chain;
 
@@ -38,16 +38,20 @@ pub enum Frame {
     Process(ProcessKey),
     /// The producers were given back everything before this.
     Released,
+    /// What follows goes on after this many finished chunks of a window, and begins with all that is known by then.
+    Chunk(u64),
 }
 
 const RECORDS: u32 = 1;
 const ROWS: u32 = 2;
 const PROCESS: u32 = 3;
 const RELEASED: u32 = 4;
+const CHUNK: u32 = 5;
 
 /// Appends frames, up to a limit.
 #[derive(Debug)]
 pub struct Journal {
+    path: PathBuf,
     to: BufWriter<File>,
     bytes: u64,
     limit_bytes: u64,
@@ -62,10 +66,33 @@ impl Journal {
         let mut to = BufWriter::with_capacity(BUFFER, File::create(path)?);
         to.write_all(MAGIC)?;
         Ok(Journal {
+            path: path.to_owned(),
             to,
             bytes: 0,
             limit_bytes,
         })
+    }
+
+    /// Begins anew with the frames that `head` writes: everything before is in `chunks` finished chunks of a window.
+    /// The old journal is there until the new one has its place.
+    ///
+    /// # Errors
+    /// As [`Journal::records`].
+    pub fn restart(
+        &mut self,
+        chunks: u64,
+        head: impl FnOnce(&mut Journal) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let path = self.path.with_extension("new");
+        let mut next = Journal::create(&path, self.limit_bytes)?;
+        next.frame(CHUNK, NOBODY, [chunks, 0], 0, &[])?;
+        head(&mut next)?;
+        next.released()?;
+        next.flush()?;
+        std::fs::rename(&path, &self.path)?;
+        next.path.clone_from(&self.path);
+        *self = next;
+        Ok(())
     }
 
     /// Appends records and losses of a chain.
@@ -199,6 +226,7 @@ impl Iterator for Replay {
             ROWS => Frame::Rows(String::from_utf8(bytes).ok()?),
             PROCESS => Frame::Process(key),
             RELEASED => Frame::Released,
+            CHUNK => Frame::Chunk(number(16)),
             _ => return None,
         })
     }
@@ -223,7 +251,7 @@ impl Tail {
                 .entry((*key, *chain))
                 .or_default()
                 .extend_from_slice(bytes),
-            Frame::Rows(_) | Frame::Process(_) => {}
+            Frame::Rows(_) | Frame::Process(_) | Frame::Chunk(_) => {}
         }
     }
 
@@ -291,6 +319,24 @@ mod tests {
         }
         std::fs::write(&path, b"something else").unwrap();
         assert!(Replay::open(&path).is_err());
+    }
+
+    #[test]
+    fn a_journal_that_begins_anew_has_only_what_came_since() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut journal = Journal::create(&path, 1 << 20).unwrap();
+        journal.records(&chain(0), &[1; 32]).unwrap();
+        journal.restart(4, |next| next.process(KEY)).unwrap();
+        journal.records(&chain(0), &[2; 16]).unwrap();
+        journal.flush().unwrap();
+        let all: Vec<Frame> = Replay::open(&path).unwrap().collect();
+        assert_eq!(
+            all[..3],
+            [Frame::Chunk(4), Frame::Process(KEY), Frame::Released]
+        );
+        assert!(matches!(&all[3], Frame::Records { bytes, .. } if bytes == &[2; 16]));
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
     }
 
     #[test]

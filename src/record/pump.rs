@@ -3,16 +3,19 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use inferscope_spool::sys::{self, Watch};
 use inferscope_spool::{Chain, Reader};
 
 use super::drain::{Drain, ProcessKey};
+use super::flight::{self, Ended, Flight};
 use super::folder::Folder;
 use super::journal::Journal;
 use super::states::{self, Now, States};
+use super::window;
 use crate::error::{Error, Result};
-use crate::trace::{Event, Kind, Writer, text};
+use crate::trace::{Event, Writer, text};
 
 /// What has been done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,34 +49,60 @@ struct Rows {
     unsafe_since: Option<io::Error>,
     /// Processes whose number the journal has.
     numbered: usize,
-    writer: Option<Writer>,
+    to: Option<To>,
+    /// Rows are cut here: a dead recorder's window begins there.
+    edge_ns: i64,
     /// Why the trace cannot be written.
     refused: Option<Error>,
     out: Vec<Event>,
     count: Count,
 }
 
+/// The trace, or the window of which traces are made.
+#[derive(Debug)]
+enum To {
+    Trace(Box<Writer>),
+    Window(Box<Flight>),
+}
+
+/// What a run is made into.
+#[derive(Debug)]
+pub enum Goal {
+    Trace(Box<Writer>),
+    Window(flight::Plan),
+}
+
 impl Pump {
     /// Follows the run in `folder`, whose processes are children of ours.
     ///
     /// # Errors
-    /// A directory that cannot be read, a journal that cannot be made.
-    pub fn new(folder: &Folder, writer: Writer) -> Result<Pump> {
+    /// A directory that cannot be read, a journal or a window that cannot be made.
+    pub fn new(folder: &Folder, goal: Goal) -> Result<Pump> {
         let reader = Reader::open(&folder.dir, &folder.settings.spill)
             .map_err(Error::io("read", &folder.dir))?;
         let path = folder.journal();
         let journal = Journal::create(&path, folder.settings.spill_limit_bytes)
             .map_err(Error::io("create", &path))?;
+        let states = States::new(std::process::id());
+        let to = match goal {
+            Goal::Trace(writer) => To::Trace(writer),
+            Goal::Window(plan) => {
+                let spill = &folder.settings.spill;
+                let flight = Flight::create(plan, spill, now().monotonic_ns, &states)?;
+                To::Window(Box::new(flight))
+            }
+        };
         Ok(Pump {
             reader,
             seen: HashSet::new(),
             rows: Rows {
                 drain: Drain::default(),
-                states: States::new(std::process::id()),
+                states,
                 journal: Some(journal),
                 unsafe_since: None,
                 numbered: 0,
-                writer: Some(writer),
+                to: Some(to),
+                edge_ns: i64::MIN,
                 refused: None,
                 out: Vec::new(),
                 count: Count::default(),
@@ -104,6 +133,29 @@ impl Pump {
         rows.states.look(now(), &mut rows.drain, &mut rows.out);
         rows.journal_rows();
         rows.write();
+    }
+
+    /// The trigger that fired since this was last asked.
+    pub fn fired(&mut self) -> Option<String> {
+        match &mut self.rows.to {
+            Some(To::Window(flight)) => flight.fired(),
+            _ => None,
+        }
+    }
+
+    /// Writes the window as it is now; the file's name. `None` if it has no name of its own, or there is no window.
+    ///
+    /// # Errors
+    /// What keeps it from being written; the recording goes on.
+    pub fn dump(&mut self, why: &str) -> Result<Option<PathBuf>> {
+        self.rows.end_chunk();
+        let rows = &mut self.rows;
+        match &mut rows.to {
+            Some(To::Window(flight)) => {
+                flight.dump(why, now().monotonic_ns, &rows.drain, &rows.states)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Takes what was recorded since the last turn, in bytes.
@@ -159,6 +211,11 @@ impl Pump {
         if rows.flush() {
             self.reader.release();
             rows.released();
+            let due =
+                |to: &To| matches!(to, To::Window(flight) if flight.is_due(now().monotonic_ns));
+            if rows.to.as_ref().is_some_and(due) {
+                rows.end_chunk();
+            }
         }
         Ok(poll.bytes)
     }
@@ -188,7 +245,7 @@ impl Rows {
             let wrote = journal.records(chain, bytes);
             self.journaled(wrote);
         }
-        if self.writer.is_none() {
+        if self.to.is_none() {
             self.drain.process(key); // it has its number as it will have in the replay
             return;
         }
@@ -223,16 +280,68 @@ impl Rows {
     }
 
     fn write(&mut self) {
-        let mut wrote = Ok(());
-        if let Some(writer) = &mut self.writer {
-            wrote = (self.out.iter()).try_for_each(|event| writer.push(event, &self.drain.names));
+        if self.edge_ns > i64::MIN {
+            let cut = |event| window::cut(event, self.edge_ns, &mut self.drain.names);
+            self.out = self.out.drain(..).filter_map(cut).collect();
         }
+        let names = &self.drain.names;
+        let wrote = match &mut self.to {
+            Some(To::Trace(writer)) => self.out.iter().try_for_each(|e| writer.push(e, names)),
+            Some(To::Window(flight)) => self.out.iter().try_for_each(|e| flight.push(e, names)),
+            None => Ok(()),
+        };
         self.count.rows += self.out.len() as u64;
         self.out.clear();
+        self.refuse(wrote);
+    }
+
+    fn refuse(&mut self, wrote: Result<()>) {
         if let Err(error) = wrote {
-            self.writer = None;
+            self.to = None;
             self.refused = Some(error);
         }
+    }
+
+    /// Begins a chunk of the window, and a journal of what comes after. All that was taken is released.
+    fn end_chunk(&mut self) {
+        let Some(To::Window(_)) = self.to else { return };
+        self.states.cut(&mut self.drain, &mut self.out);
+        self.write();
+        let Some(To::Window(flight)) = &mut self.to else {
+            return;
+        };
+        match flight.turn(now().monotonic_ns, &self.states) {
+            Ok(chunks) => self.restart_journal(chunks),
+            Err(error) => self.refuse(Err(error)),
+        }
+    }
+
+    fn restart_journal(&mut self, chunks: u64) {
+        let Some(mut journal) = self.journal.take() else {
+            return;
+        };
+        let drain = &self.drain;
+        let wrote = journal.restart(chunks, |next| {
+            let processes = drain.processes();
+            processes
+                .iter()
+                .try_for_each(|(key, _)| next.process(*key))?;
+            for (number, known) in drain.snapshot().iter().enumerate() {
+                let chain = Chain {
+                    pid: known.key.pid,
+                    start_ticks: known.key.start_ticks,
+                    chain: number as u64,
+                    tid: known.tid,
+                    lost: 0,
+                    closed: false,
+                };
+                next.records(&chain, &known.bytes)?;
+            }
+            Ok(())
+        });
+        self.numbered = drain.processes().len();
+        self.journal = Some(journal);
+        self.journaled(wrote);
     }
 
     /// Whether what was taken is safe.
@@ -241,7 +350,7 @@ impl Rows {
             let wrote = journal.flush();
             self.journaled(wrote);
         }
-        self.journal.is_some() || self.writer.is_some()
+        self.journal.is_some() || self.to.is_some()
     }
 
     fn released(&mut self) {
@@ -256,20 +365,21 @@ impl Rows {
         status: Option<(u32, i32)>,
         uncovered: &BTreeMap<u32, String>,
     ) -> Result<()> {
-        if self.writer.is_some() {
+        self.end_chunk();
+        if let Some(To::Trace(_)) = self.to {
             let out = &mut self.out;
             self.drain.finish(out);
             self.states.finish(status, uncovered, &mut self.drain, out);
-            let own = self.drain.names.sym("recorder.cpu_ns");
-            let pid = std::process::id();
-            let at = now().monotonic_ns;
-            let mut row = Event::new(Kind::Counter, own, at, 0, pid, u64::from(pid));
-            row.value = Some(sys::cpu_ns() as f64);
-            out.push(row);
+            out.push(flight::recorder(sys::cpu_ns(), &mut self.drain));
             self.write();
         }
-        match (self.writer.take(), self.refused.take()) {
-            (Some(writer), _) => writer.finish(),
+        match (self.to.take(), self.refused.take()) {
+            (Some(To::Trace(writer)), _) => writer.finish(),
+            (Some(To::Window(flight)), _) => {
+                let ended = Ended { status, uncovered };
+                self.count.rows = flight.finish(&mut self.drain, &self.states, &ended)?;
+                Ok(())
+            }
             (None, Some(error)) => Err(error),
             (None, None) => Ok(()),
         }
@@ -315,7 +425,8 @@ pub fn recover(folder: &Folder, writer: Writer) -> Result<Count> {
         journal: None,
         unsafe_since: None,
         numbered: 0,
-        writer: Some(writer),
+        to: Some(To::Trace(Box::new(writer))),
+        edge_ns: i64::MIN,
         refused: None,
         out: Vec::new(),
         count: Count::default(),
@@ -346,7 +457,7 @@ pub fn recover(folder: &Folder, writer: Writer) -> Result<Count> {
             }
             Frame::Rows(text) => {
                 let (events, names) = text::parse(&text)?;
-                let Some(writer) = &mut rows.writer else {
+                let Some(To::Trace(writer)) = &mut rows.to else {
                     break;
                 };
                 events
@@ -358,6 +469,16 @@ pub fn recover(folder: &Folder, writer: Writer) -> Result<Count> {
                 rows.drain.process(key);
             }
             Frame::Released => {}
+            Frame::Chunk(chunks) => {
+                let Some(To::Trace(writer)) = &mut rows.to else {
+                    break;
+                };
+                let spill = &folder.settings.spill;
+                if let Some((edge_ns, written)) = window::recover(spill, chunks, writer)? {
+                    rows.count.rows += written;
+                    rows.edge_ns = edge_ns;
+                }
+            }
         }
     }
     let mut reader = Reader::open(&folder.dir, &folder.settings.spill)

@@ -29,14 +29,14 @@ pub struct Now {
 }
 
 /// Follows every process below one of ours.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct States {
     root: u32,
     host: String,
     lives: BTreeMap<ProcessKey, Life>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Life {
     ppid: u32,
     name: String,
@@ -51,7 +51,7 @@ struct Life {
     threads: BTreeMap<u64, ThreadLife>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ThreadLife {
     name: String,
     first_ns: i64,
@@ -125,6 +125,45 @@ impl States {
                 let number = drain.process(*key).id;
                 life.flush(*key, number, drain, out);
             }
+        }
+    }
+
+    /// Ends all open windows: what comes after is in rows of its own.
+    pub fn cut(&mut self, drain: &mut Drain, out: &mut Vec<Event>) {
+        for (key, life) in self.lives.iter_mut().filter(|(_, life)| life.alive) {
+            let number = drain.process(*key).id;
+            for (tid, thread) in &mut life.threads {
+                thread.write(key.pid, number, *tid, drain, out);
+            }
+        }
+    }
+
+    /// The same, less what was so at `past`: what processes and threads did since then.
+    pub fn since(&self, past: &States) -> States {
+        let mut states = self.clone();
+        for (key, life) in &mut states.lives {
+            let Some(old) = past.lives.get(key) else {
+                continue;
+            };
+            life.cpu_ns -= old.cpu_ns;
+            for (tid, thread) in &mut life.threads {
+                if let Some(old) = old.threads.get(tid) {
+                    thread.last.cpu_ns -= old.last.cpu_ns;
+                    thread.last.runnable_ns -= old.last.runnable_ns;
+                }
+            }
+        }
+        states
+    }
+
+    /// CPU time of a thread, or of the process (`tid` its pid), in ns.
+    pub fn cpu_ns(&self, key: ProcessKey, tid: u64, of_process: bool) -> i64 {
+        let life = self.lives.get(&key);
+        match of_process {
+            true => life.map_or(0, |life| life.cpu_ns),
+            false => life
+                .and_then(|life| life.threads.get(&tid))
+                .map_or(0, |thread| thread.last.cpu_ns),
         }
     }
 

@@ -17,14 +17,14 @@ const COST_ERROR: f64 = 0.25;
 const Z95: f64 = 1.96;
 
 /// The functions of one process that were shed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Throttled {
     functions: HashMap<u32, Function>,
     /// What a recorded call costs, in ns.
     call_ns: f64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Function {
     /// When it was shed, newest last.
     times_ns: VecDeque<i64>,
@@ -69,6 +69,30 @@ impl Throttled {
     /// Takes the probe's own word of what a recorded call costs it.
     pub fn set_cost(&mut self, call_ns: f64) {
         self.call_ns = call_ns;
+    }
+
+    /// What was shed and when, as [`Throttled::add`] takes it, by id; the estimates of what came before stay here.
+    pub fn shed(&self) -> Vec<(u32, Burst)> {
+        let mut all: Vec<_> = (self.functions.iter())
+            .filter_map(|(id, function)| {
+                let time_ns = *function.times_ns.back()?;
+                let burst = Burst {
+                    time_ns,
+                    calls: 0,
+                    since_ns: time_ns,
+                    cpu_ns: 0,
+                    pools_ns: [function.pool_ns; 2],
+                };
+                Some((*id, burst))
+            })
+            .collect();
+        all.sort_by_key(|(id, _)| *id);
+        all
+    }
+
+    /// What a recorded call costs, in ns; 0 if nothing was said.
+    pub fn cost_ns(&self) -> f64 {
+        self.call_ns
     }
 
     /// Takes a burst; the row that is full, if one is.

@@ -187,14 +187,30 @@ pub struct Names {
 
 impl Default for Names {
     fn default() -> Names {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         Names {
             texts: Vec::new(),
             index: HashMap::new(),
             bytes: 0,
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: new_id(),
         }
     }
+}
+
+/// A copy is another table: from here on the two may differ.
+impl Clone for Names {
+    fn clone(&self) -> Names {
+        Names {
+            texts: self.texts.clone(),
+            index: self.index.clone(),
+            bytes: self.bytes,
+            id: new_id(),
+        }
+    }
+}
+
+fn new_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Names {
