@@ -3,6 +3,7 @@
 //! analyze never changes a timeline, and equal timelines give equal analyses.
 
 pub mod device;
+mod ended; // programs that were cut short
 pub mod facts;
 pub mod measure;
 pub mod page;

@@ -1,10 +1,12 @@
 //! Follow a program from its launch to its last drained record.
 
 pub mod drain; // records to rows: begins and ends paired, ids to names, ticks to ns
+mod ended; // how each process ended
 mod flight; // the last of a run, written when it is asked for
 mod folder; // the directory of a run: made, filled, locked, found again
-mod journal; // what was taken from the segments, until the trace is whole
+pub mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
+pub mod leftover; // runs that were cut short: listed, removed
 mod pump; // segments to journal and trace
 pub mod states;
 mod throttle; // CPU time, runnable, blocked, memory and lives, from /proc
@@ -33,6 +35,7 @@ use crate::cli::{self, Sink};
 use crate::error::{Error, Result};
 use crate::trace::Writer;
 use crate::trace::provenance::{Provenance, Step};
+use ended::Status;
 use folder::{Folder, Settings};
 use launch::{Launch, Refusal, Surroundings};
 use pump::{Count, Goal, Pump};
@@ -221,12 +224,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         .wait()
         .map_err(Error::io("wait for", &launch.executable))?;
     linger(&mut pump).map_err(Error::io("read", &folder.dir))?;
-    let raw = status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let end = match (status.code(), status.signal()) {
+        (Some(code), _) => Status::Exit(code),
+        (None, signal) => Status::Signal(signal.unwrap_or(0)),
+    };
     let kept = pump.is_refused();
     let living = pump.living().len();
-    let done = pump.finish(&folder, (pid, raw));
+    let done = pump.finish(&folder, (pid, end));
     match done {
         Ok(count) => {
             say(&sink, options, &count, &folder, living);
@@ -255,7 +259,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
 }
 
-/// Makes a trace of what an interrupted run left in `dir`.
+/// Makes a trace of what an interrupted run left in `dir`, and removes that, unless a program still adds to it.
 ///
 /// # Errors
 /// A directory that is no run's, or whose recorder is still at work; what cannot be written.
@@ -269,11 +273,17 @@ pub fn recover(dir: &Path, output: Option<&Sink>) -> Result<()> {
     let step = Step::new("isc-record", vec!["--recover".into()], vec![]);
     let mut provenance = Provenance::raw(step);
     provenance.machine = machine();
-    let count = pump::recover(&folder, Writer::create(&sink, &provenance)?)?;
+    let (count, living) = pump::recover(&folder, Writer::create(&sink, &provenance)?)?;
     if let Sink::File(path) = &sink {
         eprintln!("isc-record: {}: {}", path.display(), summary(&count));
     }
-    folder.keep(false);
+    if living > 0 {
+        let dir = dir.display();
+        eprintln!(
+            "isc-record: {living} processes run on, so {dir} is kept: recover it again when they have ended, for all of it"
+        );
+    }
+    folder.keep(living > 0);
     Ok(())
 }
 

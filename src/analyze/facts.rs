@@ -377,6 +377,7 @@ fn caveats(m: &Measures, breakdown: &[Share]) -> Vec<String> {
              --exact records all"
         ));
     }
+    caveats.extend(ended::caveats(m));
     for p in m.processes.values() {
         if !p.covered {
             let reason = p.reason.as_deref().unwrap_or("the reason is not known");

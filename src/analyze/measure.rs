@@ -116,6 +116,11 @@ pub struct Process {
     pub covered: bool,
     pub reason: Option<String>,
     pub notes: Vec<String>,
+    /// How it ended; see `formats/trace-v1.md`.
+    pub ended: Option<String>,
+    pub signal: Option<i64>,
+    /// The trace is of what a dead recorder left.
+    pub recovered: bool,
 }
 
 /// One node of the call tree: a function called along one path.
@@ -631,6 +636,9 @@ impl Measures {
         process.python = text("python");
         process.covered = args["covered"].as_bool().unwrap_or(true);
         process.reason = text("reason");
+        process.ended = text("ended");
+        process.signal = args["signal"].as_i64();
+        process.recovered = args["recovered"].as_bool().unwrap_or(false);
         process.notes = args["notes"].as_array().map_or_else(Vec::new, |notes| {
             notes
                 .iter()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use inferscope::cli::{self, Sink};
 use inferscope::config::{self, Config};
-use inferscope::record::{self, Options, Trigger};
+use inferscope::record::{self, Options, Trigger, leftover};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,6 +76,12 @@ struct Args {
     /// Finish the trace of a run that was cut short, from what it left in this folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["program", "module"])]
     recover: Option<PathBuf>,
+    /// List the runs that were cut short and can be recovered
+    #[arg(long, conflicts_with_all = ["program", "module", "recover"])]
+    list: bool,
+    /// Remove what they left, unless their recorder or their program still runs
+    #[arg(long, conflicts_with_all = ["program", "module", "recover", "list"])]
+    clean: bool,
     /// Run a module, as python -m does; what follows are its arguments
     #[arg(short, value_name = "MODULE", num_args = 1.., allow_hyphen_values = true, conflicts_with = "program")]
     module: Vec<OsString>,
@@ -83,7 +89,7 @@ struct Args {
     #[arg(
         trailing_var_arg = true,
         value_name = "PROGRAM",
-        required_unless_present_any = ["module", "recover"]
+        required_unless_present_any = ["module", "recover", "list", "clean"]
     )]
     program: Vec<OsString>,
 }
@@ -92,6 +98,13 @@ fn main() -> ExitCode {
     cli::main_with_fault(record::FAULT, |args: Args| {
         if let Some(dir) = &args.recover {
             return record::recover(dir, args.output.as_ref()).map(|()| ExitCode::SUCCESS);
+        }
+        if args.list {
+            leftover::list();
+            return Ok(ExitCode::SUCCESS);
+        }
+        if args.clean {
+            return leftover::clean().map(|()| ExitCode::SUCCESS);
         }
         let config = Config::load()?;
         let module = !args.module.is_empty();

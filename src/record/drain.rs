@@ -5,13 +5,19 @@
 
 mod snapshot; // what is known, as records again: for the head of a journal
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use inferscope_spool::record::{RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text};
 use serde::{Deserialize, Serialize};
 
 use super::throttle::{Burst, Row, Throttled};
 use crate::trace::{Event, Kind, Names, Sym};
+
+/// Notes of one process that are kept: a probe has a dozen to give.
+const MOST_NOTES: usize = 256;
+
+/// Bytes of texts that are let go of when only rows long written had them.
+const MOST_TEXTS: usize = 8 << 20;
 
 /// What makes a process unique in a run: pids are used again, start times are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +69,12 @@ pub struct Process {
     pub thread_names: HashMap<u64, String>,
     /// What the probe could not do, in its words.
     pub notes: Vec<String>,
+    /// It said that it ends by itself.
+    pub exited: bool,
+    /// When it was first heard of other than by the probe, in ns of CLOCK_MONOTONIC; set by a recovery.
+    pub seen_ns: Option<i64>,
+    /// Threads whose chains were closed, oldest first.
+    closed: VecDeque<u64>,
     defined: HashMap<u32, Defined>,
     threads: HashMap<u64, Thread>,
     scopes: HashMap<u64, OpenScope>,
@@ -87,6 +99,8 @@ struct Thread {
     last_ns: i64,
     frames: u64,
     off_seen: usize,
+    /// Its chain was closed, and no record came since.
+    closed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +123,15 @@ struct OpenScope {
     metadata: Option<String>,
 }
 
+/// A thread that is forgotten; see [`Drain::retire`].
+#[derive(Debug)]
+pub struct Retired {
+    pub tid: u64,
+    pub name: Option<String>,
+    pub first_ns: i64,
+    pub last_ns: i64,
+}
+
 /// All processes of a run, and the names their rows use.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
@@ -116,6 +139,8 @@ pub struct Drain {
     processes: HashMap<ProcessKey, Process>,
     /// Records that could not be understood; the rest of their batch was skipped.
     pub damaged: u64,
+    /// Bytes of texts at which they are gone through again.
+    tidy_at: usize,
 }
 
 impl Drain {
@@ -129,6 +154,9 @@ impl Drain {
             facts: ProcessFacts::default(),
             thread_names: HashMap::new(),
             notes: Vec::new(),
+            exited: false,
+            seen_ns: None,
+            closed: VecDeque::new(),
             defined: HashMap::new(),
             threads: HashMap::new(),
             scopes: HashMap::new(),
@@ -148,6 +176,22 @@ impl Drain {
         all
     }
 
+    /// Lets go of texts that no id stands for, metadata above all, when there are many. No row may be waiting: their
+    /// symbols mean nothing afterwards.
+    pub fn tidy(&mut self) {
+        if self.names.bytes() <= self.tidy_at.max(MOST_TEXTS) {
+            return;
+        }
+        let old = std::mem::take(&mut self.names);
+        for process in self.processes.values_mut() {
+            for defined in process.defined.values_mut() {
+                defined.name = self.names.sym(old.text(defined.name));
+                defined.file = defined.file.map(|file| self.names.sym(old.text(file)));
+            }
+        }
+        self.tidy_at = 2 * self.names.bytes(); // if most are in use, looking again soon would find nothing
+    }
+
     /// Turns whole records of one chain into rows. `tid` 0 is the process's names chain.
     pub fn records(&mut self, key: ProcessKey, tid: u64, mut bytes: &[u8], out: &mut Vec<Event>) {
         self.process(key).covered = true;
@@ -161,66 +205,121 @@ impl Drain {
         }
     }
 
+    /// The thread's chain was closed.
+    pub fn closed(&mut self, key: ProcessKey, tid: u64) {
+        let process = self.process(key);
+        if let Some(thread) = process.threads.get_mut(&tid)
+            && !std::mem::replace(&mut thread.closed, true)
+        {
+            process.closed.push_back(tid);
+        }
+    }
+
+    /// Forgets a thread that ended long ago, if there are more than `most` such ones: its id, its name, time of its
+    /// first and of its last record. What was open in it ends.
+    pub fn retire(
+        &mut self,
+        key: ProcessKey,
+        most: usize,
+        out: &mut Vec<Event>,
+    ) -> Option<Retired> {
+        let process = self.processes.get_mut(&key)?;
+        while process.closed.len() > most {
+            let tid = process.closed.pop_front()?;
+            // its id may be another thread's by now
+            if !process
+                .threads
+                .get(&tid)
+                .is_some_and(|thread| thread.closed)
+            {
+                continue;
+            }
+            let mut thread = process.threads.remove(&tid)?;
+            process.end_all(&mut self.names, tid, &mut thread, out);
+            return Some(Retired {
+                tid,
+                name: process.thread_names.remove(&tid),
+                first_ns: thread.first_ns.unwrap_or(thread.last_ns),
+                last_ns: thread.last_ns,
+            });
+        }
+        None
+    }
+
     /// Writes how many records a thread has lost since the last call, where it lost them.
     pub fn lost(&mut self, key: ProcessKey, tid: u64, records: u64, out: &mut Vec<Event>) {
         let name = self.names.sym("records");
         let process = self.process(key);
-        let at = process
-            .threads
-            .get(&tid)
-            .map_or(process.facts.base_monotonic_ns, |t| t.last_ns);
+        let heard = process.threads.get(&tid).filter(|t| t.first_ns.is_some());
+        let latest = || process.threads.values().map(|t| t.last_ns).max();
+        let at = heard.map(|t| t.last_ns).or_else(latest);
+        let at = at.unwrap_or(process.facts.base_monotonic_ns);
         let mut event = Event::new(Kind::Lost, name, at, process.id, process.pid, tid);
         event.value = Some(records as f64);
         out.push(event);
     }
 
-    /// Ends what is still open: it lasts to its thread's last record, `args.open` says so.
+    /// A row of the process with this number was found elsewhere.
+    pub fn saw(&mut self, id: u32, start_ns: i64) {
+        let found = self.processes.values_mut().find(|process| process.id == id);
+        if let Some(process) = found {
+            let seen_ns = process.seen_ns.unwrap_or(start_ns);
+            process.seen_ns = Some(seen_ns.min(start_ns));
+        }
+    }
+
+    /// Tells something of every process that a probe is in.
+    pub fn note_all(&mut self, note: &str) {
+        let covered = self.processes.values_mut().filter(|p| p.covered);
+        covered.for_each(|process| process.notes.push(note.to_owned()));
+    }
+
+    /// Ends what is still open in all processes.
     pub fn finish(&mut self, out: &mut Vec<Event>) {
-        let open = self.names.sym(r#"{"open":true}"#);
         let mut keys: Vec<_> = self.processes.keys().copied().collect();
         keys.sort();
         for key in keys {
-            let Some(process) = self.processes.get_mut(&key) else {
+            self.close(key, out);
+        }
+    }
+
+    /// Ends what is still open in a process: it lasts to its thread's last record, `args.open` says so. Of what it
+    /// defined nothing is kept, so that a run may have any number of processes.
+    pub fn close(&mut self, key: ProcessKey, out: &mut Vec<Event>) {
+        let Some(process) = self.processes.get_mut(&key) else {
+            return;
+        };
+        let mut tids: Vec<_> = process.threads.keys().copied().collect();
+        tids.sort_unstable();
+        for tid in tids {
+            let Some(mut thread) = process.threads.remove(&tid) else {
                 continue;
             };
-            let mut tids: Vec<_> = process.threads.keys().copied().collect();
-            tids.sort_unstable();
-            for tid in tids {
-                let Some(mut thread) = process.threads.remove(&tid) else {
-                    continue;
-                };
-                let end_ns = thread.last_ns;
-                while let Some(frame) = thread.stack.pop() {
-                    let cut_ns = process.throttled.cut_ns(frame.id, frame.start_ns, end_ns);
-                    let end_ns = cut_ns.unwrap_or(end_ns);
-                    let mut event = process.python(&mut self.names, tid, frame, end_ns);
-                    event.args = Some(open);
-                    out.push(event);
-                }
-                process.threads.insert(tid, thread);
-            }
-            let last_ns = process.threads.values().map(|t| t.last_ns).max();
-            let base_ns = process.facts.base_monotonic_ns;
-            let rows = process
-                .throttled
-                .finish(base_ns, last_ns.unwrap_or(base_ns));
-            for (id, row) in rows {
-                out.push(process.throttled(&mut self.names, id, &row));
-            }
-            let mut handles: Vec<_> = process.scopes.keys().copied().collect();
-            handles.sort_unstable();
-            for handle in handles {
-                let Some(scope) = process.scopes.remove(&handle) else {
-                    continue;
-                };
-                let end_ns = process
-                    .threads
-                    .get(&scope.tid)
-                    .map_or(scope.start_ns, |t| t.last_ns);
-                let event = process.scope(&mut self.names, scope, end_ns, &[("open", true)]);
-                out.push(event);
-            }
+            process.end_all(&mut self.names, tid, &mut thread, out);
+            process.threads.insert(tid, thread);
         }
+        let last_ns = process.threads.values().map(|t| t.last_ns).max();
+        let base_ns = process.facts.base_monotonic_ns;
+        let rows = process
+            .throttled
+            .finish(base_ns, last_ns.unwrap_or(base_ns));
+        for (id, row) in rows {
+            out.push(process.throttled(&mut self.names, id, &row));
+        }
+        let mut handles: Vec<_> = process.scopes.keys().copied().collect();
+        handles.sort_unstable();
+        for handle in handles {
+            let Some(scope) = process.scopes.remove(&handle) else {
+                continue;
+            };
+            let end_ns = process
+                .threads
+                .get(&scope.tid)
+                .map_or(scope.start_ns, |t| t.last_ns);
+            let event = process.scope(&mut self.names, scope, end_ns, &[("open", true)]);
+            out.push(event);
+        }
+        process.defined = HashMap::new();
     }
 
     fn record(&mut self, key: ProcessKey, tid: u64, record: Record, out: &mut Vec<Event>) {
@@ -236,6 +335,7 @@ impl Drain {
             process.switch_off(names, tid, &mut thread, at, out);
             process.shed(names, tid, &mut thread, at, out);
             thread.first_ns.get_or_insert(at);
+            thread.closed = false;
             thread.last_ns = thread.last_ns.max(at);
             process.timed(names, tid, &mut thread, record, at, out);
         } else if let Record::Text(text) = record {
@@ -263,7 +363,10 @@ impl Drain {
                 Text::Thread { name, .. } => {
                     process.thread_names.insert(tid, name.to_owned());
                 }
-                Text::Note(note) => process.notes.push(note.to_owned()),
+                Text::Note(note) if process.notes.len() < MOST_NOTES => {
+                    process.notes.push(note.to_owned());
+                }
+                Text::Note(_) => {}
             }
         }
         process.threads.insert(tid, thread);
@@ -281,6 +384,11 @@ impl Process {
         all
     }
 
+    /// Whether this thread wrote records, and is not forgotten.
+    pub fn has_thread(&self, tid: u64) -> bool {
+        self.threads.contains_key(&tid)
+    }
+
     /// The record's time in ns of the process's clock; `None` for a text, which has none.
     fn time_ns(&self, record: &Record) -> Option<i64> {
         let ticks = match *record {
@@ -293,7 +401,8 @@ impl Process {
             | Record::Counter { time, .. }
             | Record::Sample { time, .. }
             | Record::Throttle { time, .. }
-            | Record::Switch { time, .. } => time,
+            | Record::Switch { time, .. }
+            | Record::Exit { time } => time,
             Record::Clock { ticks, .. } => ticks,
             Record::Text(_) => return None,
         };
@@ -350,6 +459,17 @@ impl Process {
             event.args = Some(names.sym(r#"{"open":true}"#));
             out.push(event);
             thread.stack.pop();
+        }
+    }
+
+    /// Ends all that is open in a thread.
+    fn end_all(&self, names: &mut Names, tid: u64, thread: &mut Thread, out: &mut Vec<Event>) {
+        let end_ns = thread.last_ns;
+        for frame in std::mem::take(&mut thread.stack).into_iter().rev() {
+            let cut_ns = self.throttled.cut_ns(frame.id, frame.start_ns, end_ns);
+            let mut event = self.python(names, tid, frame, cut_ns.unwrap_or(end_ns));
+            event.args = Some(names.sym(r#"{"open":true}"#));
+            out.push(event);
         }
     }
 
@@ -499,6 +619,7 @@ impl Process {
                     self.off_ns.sort_unstable();
                 }
             }
+            Record::Exit { .. } => self.exited = true,
             Record::Text(_) => {}
         }
     }
@@ -723,6 +844,54 @@ mod tests {
         let off = Record::Switch { time: 4, on: false };
         let got = rows(&[begin(1, 1), off, begin(9, 2), end(10, 2)]);
         assert_eq!(got, [r#"f 1+3 {"open":true} 0"#, "g 9+1 - 0"]);
+    }
+
+    #[test]
+    fn a_thread_that_ended_is_forgotten_and_one_that_has_its_id_again_is_not() {
+        let mut drain = Drain::default();
+        let mut out = Vec::new();
+        for tid in 1..=4 {
+            let name = Record::Text(Text::Thread { tid, name: "t" });
+            drain.records(KEY, tid, &bytes(&[name, begin(tid, 1)]), &mut out);
+            drain.closed(KEY, tid);
+        }
+        drain.records(KEY, 1, &bytes(&[begin(9, 1)]), &mut out);
+        let retired = drain.retire(KEY, 2, &mut out).unwrap();
+        assert_eq!((retired.tid, retired.name.as_deref()), (2, Some("t")));
+        assert_eq!((retired.first_ns, out.len()), (2, 1), "its frame ended");
+        assert!(drain.retire(KEY, 2, &mut out).is_none());
+        assert_eq!(drain.processes()[0].1.active().len(), 3);
+    }
+
+    #[test]
+    fn texts_of_rows_long_written_are_let_go_of_and_names_stay() {
+        let mut drain = Drain::default();
+        let mut out = Vec::new();
+        let define = Text::Define {
+            id: 1,
+            line: 3,
+            name: "f",
+            file: "a.py",
+        };
+        drain.records(KEY, 0, &bytes(&[Record::Text(define)]), &mut out);
+        let mut most = 0;
+        for n in 0..400_000 {
+            let json = format!("{{\"request\":{n}}}");
+            let mark = Record::Mark {
+                time: n,
+                id: 1,
+                flow: 0,
+            };
+            let records = [Record::Text(Text::Metadata(&json)), mark];
+            drain.records(KEY, 7, &bytes(&records), &mut out);
+            let row = out.pop().unwrap();
+            assert_eq!(drain.names.text(row.name), "f");
+            assert_eq!(drain.names.text(row.file.unwrap()), "a.py");
+            assert_eq!(drain.names.text(row.args.unwrap()), json);
+            most = most.max(drain.names.bytes());
+            drain.tidy();
+        }
+        assert!((MOST_TEXTS..MOST_TEXTS + 1000).contains(&most), "{most}");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use inferscope_spool::sys;
 use serde_json::json;
 
 use super::drain::{Drain, ProcessKey};
+use super::ended::Ends;
+use super::pump::lives;
 use super::states::States;
 use super::trigger::Trigger;
 use super::window::{Window, cut};
@@ -125,17 +127,13 @@ impl Flight {
         let mut writer = Writer::create(&sink, &described(&self.plan, why))?;
         let last_ns = i64::try_from(self.plan.last.as_nanos()).unwrap_or(i64::MAX);
         self.quiet_until_ns = now_ns.saturating_add(last_ns);
-        let ended = Ended {
-            status: None,
-            uncovered: &BTreeMap::new(),
+        let keys = drain.processes().into_iter().map(|(key, _)| key);
+        let ends = Ends {
+            running: keys.filter(|key| lives(key.pid, key.start_ticks)).collect(),
+            ..Ends::default()
         };
-        write(
-            &self.window,
-            &mut writer,
-            &mut drain.clone(),
-            states,
-            &ended,
-        )?;
+        let (mut drain, none) = (drain.clone(), BTreeMap::new());
+        write(&self.window, &mut writer, &mut drain, states, &ends, &none)?;
         writer.finish()?;
         Ok(Some(path))
     }
@@ -144,26 +142,27 @@ impl Flight {
     ///
     /// # Errors
     /// What keeps it from being written.
-    pub fn finish(mut self, drain: &mut Drain, states: &States, ended: &Ended) -> Result<u64> {
-        let rows = write(&self.window, &mut self.exit, drain, states, ended)?;
+    pub fn finish(
+        mut self,
+        drain: &mut Drain,
+        states: &States,
+        ends: &Ends,
+        uncovered: &BTreeMap<u32, String>,
+    ) -> Result<u64> {
+        let rows = write(&self.window, &mut self.exit, drain, states, ends, uncovered)?;
         self.exit.finish()?;
         Ok(rows)
     }
 }
 
-/// How the program ended, and what bootstraps said of processes that they could not cover.
-#[derive(Debug)]
-pub struct Ended<'a> {
-    pub status: Option<(u32, i32)>,
-    pub uncovered: &'a BTreeMap<u32, String>,
-}
-
+/// Writes the window, then what is so at its end: see [`States::finish`].
 fn write(
     window: &Window<Past>,
     to: &mut Writer,
     drain: &mut Drain,
     states: &States,
-    ended: &Ended,
+    ends: &Ends,
+    uncovered: &BTreeMap<u32, String>,
 ) -> Result<u64> {
     let Some((edge_ns, past)) = window.edge() else {
         return Ok(0);
@@ -188,7 +187,7 @@ fn write(
     let mut out = Vec::new();
     drain.finish(&mut out);
     let mut states = states.since(&past.states);
-    states.finish(ended.status, ended.uncovered, drain, &mut out);
+    states.finish(ends, uncovered, drain, &mut out);
     let recorder_cpu_ns = sys::cpu_ns() - past.recorder_cpu_ns;
     out.push(recorder(recorder_cpu_ns, drain));
     for event in out {

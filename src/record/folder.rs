@@ -1,8 +1,9 @@
 //! The directory of a run: made, filled with what the program loads, locked while it is recorded.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use inferscope_spool::sys;
@@ -38,6 +39,8 @@ const LEAST_FREE: u64 = 4 * (8 << 20);
 const SHARED_MEMORY: &str = "/dev/shm";
 const PREFIX: &str = "inferscope-";
 const LOCK: &str = "recorder.lock";
+/// In a spill directory: the path of its run's directory.
+const RUN: &str = "run";
 
 /// Files for the program's Python, embedded so that a command that was copied somewhere still has them.
 const PYTHON_FILES: [(&str, &str); 4] = [
@@ -105,16 +108,25 @@ impl Folder {
     /// Opens the directory of a run whose recorder is gone.
     ///
     /// # Errors
-    /// No such directory, or not a run's; a recorder that still works on it.
+    /// No such directory, not a run's, or another user's; a recorder that still works on it.
     pub fn open(dir: &Path) -> Result<Folder> {
+        let foreign = || Error::invalid(dir, "it is not a directory of this user's own");
+        if dir.exists() && !sys::is_own_dir(dir) {
+            return Err(foreign());
+        }
         let path = dir.join("settings.json");
-        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let settings: Settings = serde_json::from_str(&text)
+        let text = read_own(&path).map_err(Error::io("read", &path))?;
+        let settings: Settings = serde_json::from_slice(&text)
             .map_err(|error| Error::invalid(&path, error.to_string()))?;
-        let lock = File::options()
-            .write(true)
-            .open(dir.join(LOCK))
-            .map_err(Error::io("open", &dir.join(LOCK)))?;
+        // this directory will be removed: it must be one that we made, whoever wrote the settings
+        let is_ours = is_named(&settings.spill) && points_back(&settings.spill, dir);
+        if fs::symlink_metadata(&settings.spill).is_ok() && !is_ours {
+            let spill = settings.spill.display();
+            let what = format!("{spill} is not the spill directory of this run");
+            return Err(Error::invalid(&path, what));
+        }
+        let path = dir.join(LOCK);
+        let lock = sys::open_own(&path, true).map_err(Error::io("open", &path))?;
         if let Err(TryLockError::WouldBlock) = lock.try_lock() {
             return Err(Error::Invalid {
                 path: dir.to_owned(),
@@ -140,9 +152,9 @@ impl Folder {
         self.dir.join("python")
     }
 
-    /// Where the journal is.
-    pub fn journal(&self) -> PathBuf {
-        self.settings.spill.join("journal")
+    /// Where the journal is, and where once it could not be written any more.
+    pub fn journals(&self) -> [PathBuf; 2] {
+        ["journal", "journal.cut"].map(|name| self.settings.spill.join(name))
     }
 
     /// What bootstraps said of processes that they could not cover: pid and reason.
@@ -160,7 +172,7 @@ impl Folder {
                     .to_string_lossy()
                     .starts_with("uncovered-")
             })
-            .filter_map(|entry| fs::read(entry.path()).ok())
+            .filter_map(|entry| read_own(&entry.path()).ok())
             .filter_map(|text| serde_json::from_slice::<Uncovered>(&text).ok())
             .map(|said| (said.pid, said.reason))
             .collect();
@@ -169,22 +181,30 @@ impl Folder {
     }
 
     fn fill(&mut self, probe: &Path, module: &Path) -> io::Result<()> {
-        let mut lock = File::create(self.dir.join(LOCK))?;
+        // under its name it is locked from the first moment: whoever can lock it may recover the run, or remove it
+        let unnamed = self.dir.join("recorder.new");
+        let mut lock = create(&unnamed)?;
         lock.try_lock()?;
         write!(lock, "{}", std::process::id())?;
+        fs::rename(unnamed, self.dir.join(LOCK))?;
         self.lock = Some(lock);
+        let run = fs::canonicalize(&self.dir)?;
+        write(&self.settings.spill.join(RUN), run.as_os_str().as_bytes())?;
         for (name, text) in PYTHON_FILES {
             let path = self.python().join(name);
             if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(parent)?;
             }
-            fs::write(path, text)?;
+            write(&path, text.as_bytes())?;
         }
         // links: shared memory is often mounted without the right to execute
         symlink(probe, self.dir.join("libinferscope_probe.so"))?;
         symlink(module, self.python().join("inferscope/_inferscope.abi3.so"))?;
         let settings = serde_json::to_vec_pretty(&self.settings)?;
-        fs::write(self.dir.join("settings.json"), settings)
+        write(&self.dir.join("settings.json"), &settings)
     }
 }
 
@@ -198,35 +218,81 @@ impl Drop for Folder {
     }
 }
 
+/// A new file that only this user may read; never through a link.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    create(path)?.write_all(content)
+}
+
+/// Longest file of a run's directory that is read whole, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
+
+fn read_own(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let file = sys::open_own(path, false)?;
+    file.take(MOST_BYTES).read_to_end(&mut content)?;
+    Ok(content)
+}
+
 fn make(parent: &Path) -> io::Result<PathBuf> {
     fs::create_dir_all(parent)?;
     Ok(tempfile::Builder::new()
         .prefix(PREFIX)
         .rand_bytes(8)
+        .permissions(Permissions::from_mode(0o700))
         .tempdir_in(parent)?
         .keep())
 }
 
+/// Whether this is called as we call directories.
+fn is_named(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    path.is_absolute() && name.as_bytes().starts_with(PREFIX.as_bytes())
+}
+
+/// The run that a spill directory of this user's belongs to.
+fn run_of(spill: &Path) -> Option<PathBuf> {
+    let path = sys::is_own_dir(spill).then(|| read_own(&spill.join(RUN)));
+    Some(std::ffi::OsString::from_vec(path?.ok()?).into())
+}
+
+fn points_back(spill: &Path, dir: &Path) -> bool {
+    let run = run_of(spill).and_then(|run| fs::canonicalize(run).ok());
+    run.is_some() && run == fs::canonicalize(dir).ok()
+}
+
 /// Directories of runs of ours whose recorder is gone without having finished.
 pub fn stale() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for parent in [PathBuf::from(SHARED_MEMORY), std::env::temp_dir()] {
-        for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
-            if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
-                continue;
-            }
-            // another user's lock cannot be opened for writing, so only ours are found
-            let lock = File::options().write(true).open(entry.path().join(LOCK));
-            let Ok(lock) = lock else { continue };
-            let own = entry.metadata().ok().zip(fs::metadata("/proc/self").ok());
-            if own.is_some_and(|(entry, own)| entry.uid() == own.uid()) && lock.try_lock().is_ok() {
-                found.push(entry.path());
-            }
-        }
-    }
-    found.sort();
-    found.dedup();
-    found
+    let unlocked = |dir: &PathBuf| {
+        let lock = sys::open_own(&dir.join(LOCK), true);
+        lock.is_ok_and(|lock| lock.try_lock().is_ok())
+    };
+    candidates().into_iter().filter(unlocked).collect()
+}
+
+/// Spill directories of ours whose run's directory is gone: after a restart of the machine, shared memory is empty.
+pub fn orphans() -> Vec<PathBuf> {
+    let gone = |spill: &PathBuf| {
+        run_of(spill).is_some_and(|run| is_named(&run) && fs::symlink_metadata(run).is_err())
+    };
+    candidates().into_iter().filter(gone).collect()
+}
+
+/// Directories that are called as ours and are this user's.
+fn candidates() -> Vec<PathBuf> {
+    let parents = [PathBuf::from(SHARED_MEMORY), std::env::temp_dir()];
+    let entries = parents.iter().flat_map(fs::read_dir).flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let mut all: Vec<_> = paths
+        .filter(|path| is_named(path) && sys::is_own_dir(path))
+        .collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// The probe and the Python module: as `INFERSCOPE_PROBE` says, beside the executable, or installed.

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use inferscope_spool::sys::{self, Watch};
 use inferscope_spool::{Chain, Reader};
 
 use super::drain::{Drain, ProcessKey};
-use super::flight::{self, Ended, Flight};
+use super::ended::{Ends, Status};
+use super::flight::{self, Flight};
 use super::folder::Folder;
-use super::journal::Journal;
-use super::states::{self, Now, States};
+use super::journal::{Frame, Journal, Known, Replay};
+use super::states::{Now, States};
 use super::window;
 use crate::error::{Error, Result};
 use crate::trace::{Event, Writer, text};
@@ -27,7 +28,7 @@ pub struct Count {
     pub lost: u64,
     /// Processes with a probe.
     pub covered: u64,
-    /// Segment files that could not be read.
+    /// Segment files, records and frames of the journal that could not be read.
     pub damaged: u64,
 }
 
@@ -36,6 +37,7 @@ pub struct Count {
 pub struct Pump {
     reader: Reader,
     seen: HashSet<ProcessKey>,
+    ends: Ends,
     rows: Rows,
 }
 
@@ -45,8 +47,8 @@ struct Rows {
     drain: Drain,
     states: States,
     journal: Option<Journal>,
-    /// Why there is no journal, if it failed.
-    unsafe_since: Option<io::Error>,
+    /// Names of the journal: while it has everything, and once it has not.
+    paths: [PathBuf; 2],
     /// Processes whose number the journal has.
     numbered: usize,
     to: Option<To>,
@@ -80,9 +82,9 @@ impl Pump {
     pub fn new(folder: &Folder, goal: Goal) -> Result<Pump> {
         let reader = Reader::open(&folder.dir, &folder.settings.spill)
             .map_err(Error::io("read", &folder.dir))?;
-        let path = folder.journal();
-        let journal = Journal::create(&path, folder.settings.spill_limit_bytes)
-            .map_err(Error::io("create", &path))?;
+        let paths = folder.journals();
+        let journal = Journal::create(&paths[0], folder.settings.spill_limit_bytes)
+            .map_err(Error::io("create", &paths[0]))?;
         let states = States::new(std::process::id());
         let to = match goal {
             Goal::Trace(writer) => To::Trace(writer),
@@ -92,34 +94,19 @@ impl Pump {
                 To::Window(Box::new(flight))
             }
         };
+        let mut rows = Rows::new(states, to, paths);
+        rows.journal = Some(journal);
         Ok(Pump {
             reader,
             seen: HashSet::new(),
-            rows: Rows {
-                drain: Drain::default(),
-                states,
-                journal: Some(journal),
-                unsafe_since: None,
-                numbered: 0,
-                to: Some(to),
-                edge_ns: i64::MIN,
-                refused: None,
-                out: Vec::new(),
-                count: Count::default(),
-            },
+            ends: Ends::default(),
+            rows,
         })
     }
 
     /// What has been done so far.
     pub fn count(&self) -> Count {
-        let covered = self.rows.drain.processes();
-        Count {
-            covered: covered
-                .iter()
-                .filter(|(_, process)| process.covered)
-                .count() as u64,
-            ..self.rows.count
-        }
+        self.rows.count()
     }
 
     /// Whether the trace can no longer be written, and everything stays in the journal.
@@ -132,6 +119,7 @@ impl Pump {
         let rows = &mut self.rows;
         rows.states.look(now(), &mut rows.drain, &mut rows.out);
         rows.journal_rows();
+        rows.states.retire(&mut rows.drain, &mut rows.out); // a replay forgets no thread
         rows.write();
     }
 
@@ -163,17 +151,20 @@ impl Pump {
     /// # Errors
     /// The run's directory is gone.
     pub fn turn(&mut self) -> io::Result<u64> {
-        for key in self.dead() {
+        let dead = self.dead();
+        for key in &dead {
             self.reader.ended(key.pid, key.start_ticks);
         }
-        self.poll()
+        let bytes = self.poll()?;
+        self.rows.close(&dead);
+        Ok(bytes)
     }
 
     /// Processes with a probe that still run.
     pub fn living(&mut self) -> Vec<Watch> {
         self.reader
             .processes()
-            .filter(|&(pid, start)| lives(pid, start))
+            .filter(|&(pid, start)| life(pid, start) == Life::Runs)
             .filter_map(|(pid, _)| Watch::open(pid).ok())
             .collect()
     }
@@ -190,13 +181,17 @@ impl Pump {
         self.poll().map(|_| ())
     }
 
-    /// Ends the trace. `status`: pid and exit status of the program.
+    /// Ends the trace. `status`: pid of the program, and how it ended.
     ///
     /// # Errors
     /// Why the trace could not be written; the records are still in the journal.
-    pub fn finish(mut self, folder: &Folder, status: (u32, i32)) -> Result<Count> {
+    pub fn finish(mut self, folder: &Folder, status: (u32, Status)) -> Result<Count> {
         let uncovered: BTreeMap<u32, String> = folder.uncovered().into_iter().collect();
-        self.rows.finish(Some(status), &uncovered)?;
+        self.ends.program = Some(status);
+        let keys = self.rows.drain.processes().into_iter().map(|(key, _)| key);
+        let running = keys.filter(|key| lives(key.pid, key.start_ticks));
+        self.ends.running = running.collect();
+        self.rows.finish(&self.ends, &uncovered)?;
         Ok(self.count())
     }
 
@@ -206,11 +201,10 @@ impl Pump {
             .reader
             .poll(&mut |chain, bytes| rows.take(chain, bytes))?;
         rows.count.bytes += poll.bytes;
-        rows.count.lost += poll.lost;
+        rows.count.lost = rows.count.lost.saturating_add(poll.lost);
         rows.count.damaged = rows.count.damaged.max(poll.damaged);
         if rows.flush() {
             self.reader.release();
-            rows.released();
             let due =
                 |to: &To| matches!(to, To::Window(flight) if flight.is_due(now().monotonic_ns));
             if rows.to.as_ref().is_some_and(due) {
@@ -220,15 +214,19 @@ impl Pump {
         Ok(poll.bytes)
     }
 
-    /// Processes that ended since they were last seen alive.
+    /// Processes that have ended. One that was never seen alive may count pids in a namespace of its own.
     fn dead(&mut self) -> Vec<ProcessKey> {
         let mut dead = Vec::new();
         for (pid, start_ticks) in self.reader.processes() {
             let key = ProcessKey { pid, start_ticks };
-            if lives(pid, start_ticks) {
+            let life = life(pid, start_ticks);
+            if let Life::Zombie(Some(status)) = life {
+                self.ends.seen.insert(key, status);
+            }
+            if life == Life::Runs {
                 self.seen.insert(key);
-            } else if self.seen.remove(&key) {
-                dead.push(key); // one that was never seen may be in a pid namespace of its own
+            } else if self.seen.remove(&key) || self.reader.is_neighbour(pid, start_ticks) {
+                dead.push(key);
             }
         }
         dead
@@ -236,6 +234,31 @@ impl Pump {
 }
 
 impl Rows {
+    fn new(states: States, to: To, paths: [PathBuf; 2]) -> Rows {
+        Rows {
+            drain: Drain::default(),
+            states,
+            journal: None,
+            paths,
+            numbered: 0,
+            to: Some(to),
+            edge_ns: i64::MIN,
+            refused: None,
+            out: Vec::new(),
+            count: Count::default(),
+        }
+    }
+
+    fn count(&self) -> Count {
+        let processes = self.drain.processes();
+        let covered = processes.iter().filter(|(_, process)| process.covered);
+        Count {
+            covered: covered.count() as u64,
+            damaged: self.count.damaged + self.drain.damaged,
+            ..self.count
+        }
+    }
+
     fn take(&mut self, chain: &Chain, bytes: &[u8]) {
         let key = ProcessKey {
             pid: chain.pid,
@@ -252,6 +275,9 @@ impl Rows {
         self.drain.records(key, chain.tid, bytes, &mut self.out);
         if chain.lost > 0 {
             self.drain.lost(key, chain.tid, chain.lost, &mut self.out);
+        }
+        if chain.closed {
+            self.drain.closed(key, chain.tid);
         }
         self.write();
     }
@@ -272,10 +298,30 @@ impl Rows {
         self.journaled(wrote);
     }
 
+    /// Goes on without a journal that cannot be written: what it has stays, under the other name.
     fn journaled(&mut self, wrote: io::Result<()>) {
         if let Err(error) = wrote {
             self.journal = None;
-            self.unsafe_since = Some(error);
+            let renamed = fs::rename(&self.paths[0], &self.paths[1]);
+            let fate = match renamed {
+                Ok(()) => "what is recorded from now on is lost with it",
+                Err(_) => "what is recorded from now on is lost with it, without a sign",
+            };
+            let why = match error.kind() {
+                io::ErrorKind::FileTooLarge => "has reached --spill-limit".to_owned(),
+                _ => format!("cannot be written ({error})"),
+            };
+            eprintln!("isc-record: the journal {why}: if isc-record is killed, {fate}");
+        }
+    }
+
+    /// Nothing more comes of these processes: what was still open in them ends.
+    fn close(&mut self, ended: &[ProcessKey]) {
+        if self.to.is_some() {
+            for key in ended {
+                self.drain.close(*key, &mut self.out);
+            }
+            self.write();
         }
     }
 
@@ -292,6 +338,7 @@ impl Rows {
         };
         self.count.rows += self.out.len() as u64;
         self.out.clear();
+        self.drain.tidy();
         self.refuse(wrote);
     }
 
@@ -330,10 +377,9 @@ impl Rows {
                 let chain = Chain {
                     pid: known.key.pid,
                     start_ticks: known.key.start_ticks,
-                    chain: number as u64,
+                    chain: u64::MAX - number as u64, // nobody's: the program's own are counted from 1
                     tid: known.tid,
-                    lost: 0,
-                    closed: false,
+                    ..Chain::default()
                 };
                 next.records(&chain, &known.bytes)?;
             }
@@ -353,31 +399,20 @@ impl Rows {
         self.journal.is_some() || self.to.is_some()
     }
 
-    fn released(&mut self) {
-        if let Some(journal) = &mut self.journal {
-            let wrote = journal.released();
-            self.journaled(wrote);
-        }
-    }
-
-    fn finish(
-        &mut self,
-        status: Option<(u32, i32)>,
-        uncovered: &BTreeMap<u32, String>,
-    ) -> Result<()> {
+    fn finish(&mut self, ends: &Ends, uncovered: &BTreeMap<u32, String>) -> Result<()> {
         self.end_chunk();
         if let Some(To::Trace(_)) = self.to {
             let out = &mut self.out;
             self.drain.finish(out);
-            self.states.finish(status, uncovered, &mut self.drain, out);
+            self.states.finish(ends, uncovered, &mut self.drain, out);
             out.push(flight::recorder(sys::cpu_ns(), &mut self.drain));
             self.write();
         }
         match (self.to.take(), self.refused.take()) {
             (Some(To::Trace(writer)), _) => writer.finish(),
             (Some(To::Window(flight)), _) => {
-                let ended = Ended { status, uncovered };
-                self.count.rows = flight.finish(&mut self.drain, &self.states, &ended)?;
+                let (drain, states) = (&mut self.drain, &self.states);
+                self.count.rows = flight.finish(drain, states, ends, uncovered)?;
                 Ok(())
             }
             (None, Some(error)) => Err(error),
@@ -386,15 +421,44 @@ impl Rows {
     }
 }
 
-/// Whether the process that had this spool still runs. An exec keeps pid and start time, and the probe counts the
-/// start time up for it; a process that has ended and waits for its parent does not run.
-fn lives(pid: u32, start_ticks: u64) -> bool {
+/// What has become of a process that has a spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Runs,
+    /// It has ended, and its parent does not know yet.
+    Zombie(Option<Status>),
+    Gone,
+}
+
+/// What has become of the process that had this spool. An exec keeps pid and start time, and the probe counts the
+/// start time up for it.
+fn life(pid: u32, start_ticks: u64) -> Life {
     /// Most programs one process becomes in turn, for all we believe.
     const MOST_EXECS: u64 = 64;
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|line| !line.contains(") Z ") && !line.contains(") X "))
-        && states::start_ticks(pid)
-            .is_some_and(|real| (real..real + MOST_EXECS).contains(&start_ticks))
+    let Ok(line) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return Life::Gone;
+    };
+    // the name may hold anything, parentheses too
+    let fields: Vec<&str> = line
+        .rsplit_once(')')
+        .map_or(Vec::new(), |(_, rest)| rest.split_whitespace().collect());
+    let field = |number: usize| fields.get(number - 3).copied();
+    let real: Option<u64> = field(22).and_then(|word| word.parse().ok());
+    if !real.is_some_and(|real| (real..real.saturating_add(MOST_EXECS)).contains(&start_ticks)) {
+        return Life::Gone;
+    }
+    match field(3) {
+        Some("Z" | "X") => {
+            let word = field(52).and_then(|word| word.parse().ok());
+            Life::Zombie(word.map(Status::from_wait))
+        }
+        _ => Life::Runs,
+    }
+}
+
+/// Whether a process of this run's directory still runs.
+pub fn lives(pid: u32, start_ticks: u64) -> bool {
+    life(pid, start_ticks) == Life::Runs
 }
 
 fn now() -> Now {
@@ -406,108 +470,109 @@ fn now() -> Now {
     }
 }
 
-/// Makes a trace of what a run left behind: its journal, then what is still in its segments.
+/// Makes a trace of what a run left behind: its journal, then what is still in its segments. Changes nothing there.
+/// The second value: how many of its processes still run.
 ///
 /// # Errors
 /// What cannot be read or written.
-pub fn recover(folder: &Folder, writer: Writer) -> Result<Count> {
-    use super::journal::{Frame, Replay, Tail};
-
-    let path = folder.journal();
-    let replay = match Replay::open(&path) {
-        Ok(replay) => Some(replay),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::io("read", &path)(error)),
-    };
-    let mut rows = Rows {
-        drain: Drain::default(),
-        states: States::new(0),
-        journal: None,
-        unsafe_since: None,
-        numbered: 0,
-        to: Some(To::Trace(Box::new(writer))),
-        edge_ns: i64::MIN,
-        refused: None,
-        out: Vec::new(),
-        count: Count::default(),
-    };
-    let mut tail = Tail::default();
-    for frame in replay.into_iter().flatten() {
-        tail.see(&frame);
-        match frame {
-            Frame::Records {
-                key,
-                chain,
-                tid,
-                lost,
-                bytes,
-            } => {
-                rows.count.bytes += bytes.len() as u64;
-                rows.count.lost += lost;
-                let (pid, start_ticks) = (key.pid, key.start_ticks);
-                let chain = Chain {
-                    pid,
-                    start_ticks,
-                    chain,
-                    tid,
-                    lost,
-                    closed: false,
-                };
-                rows.take(&chain, &bytes);
+pub fn recover(folder: &Folder, writer: Writer) -> Result<(Count, usize)> {
+    let paths = folder.journals();
+    let to = To::Trace(Box::new(writer));
+    let mut rows = Rows::new(States::new(0), to, paths.clone());
+    let mut known = Known::default();
+    let mut cut = false;
+    for (path, is_cut) in paths.iter().zip([false, true]) {
+        match Replay::open(path) {
+            Ok(replay) => {
+                cut = is_cut;
+                rows.replay(replay, &mut known, &folder.settings.spill)?;
             }
-            Frame::Rows(text) => {
-                let (events, names) = text::parse(&text)?;
-                let Some(To::Trace(writer)) = &mut rows.to else {
-                    break;
-                };
-                events
-                    .iter()
-                    .try_for_each(|event| writer.push(event, &names))?;
-                rows.count.rows += events.len() as u64;
-            }
-            Frame::Process(key) => {
-                rows.drain.process(key);
-            }
-            Frame::Released => {}
-            Frame::Chunk(chunks) => {
-                let Some(To::Trace(writer)) = &mut rows.to else {
-                    break;
-                };
-                let spill = &folder.settings.spill;
-                if let Some((edge_ns, written)) = window::recover(spill, chunks, writer)? {
-                    rows.count.rows += written;
-                    rows.edge_ns = edge_ns;
-                }
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("read", path)(error)),
         }
     }
     let mut reader = Reader::open(&folder.dir, &folder.settings.spill)
         .map_err(Error::io("read", &folder.dir))?;
+    let mut ends = Ends {
+        recovered: true,
+        ..Ends::default()
+    };
+    // before the segments are read: what a process does after that may not be in the trace
+    let all: Vec<_> = reader.list().map_err(Error::io("read", &folder.dir))?;
+    let running: Vec<_> = all
+        .iter()
+        .filter(|(pid, start)| lives(*pid, *start))
+        .collect();
+    let keys = running
+        .iter()
+        .map(|&&(pid, start_ticks)| ProcessKey { pid, start_ticks });
+    ends.running = keys.collect();
     // nothing is known of segments before the first poll; the second takes what a chain still waited for
     for _ in 0..2 {
         let poll = reader.poll(&mut |chain, bytes| {
-            let key = ProcessKey {
-                pid: chain.pid,
-                start_ticks: chain.start_ticks,
-            };
-            let rest = tail.rest(key, chain.chain, bytes);
-            rows.take(chain, rest);
+            let (rest, bytes) = known.rest(chain, bytes);
+            rows.count.bytes += bytes.len() as u64;
+            rows.count.lost = rows.count.lost.saturating_add(rest.lost);
+            rows.take(&rest, bytes);
         });
-        let poll = poll.map_err(Error::io("read", &folder.dir))?;
-        rows.count.bytes += poll.bytes;
-        rows.count.lost += poll.lost;
-        rows.count.damaged = poll.damaged;
-        let all: Vec<_> = reader.processes().collect();
-        for (pid, start) in all {
+        rows.count.damaged = poll.map_err(Error::io("read", &folder.dir))?.damaged;
+        for &(pid, start) in &all {
             reader.ended(pid, start);
         }
     }
-    rows.finish(None, &folder.uncovered().into_iter().collect())?;
-    let mut count = rows.count;
-    let processes = rows.drain.processes();
-    count.covered = processes
-        .iter()
-        .filter(|(_, process)| process.covered)
-        .count() as u64;
-    Ok(count)
+    if cut {
+        rows.drain.note_all(
+            "the journal was full or could not be written: what the recorder took after that died with it, and is not here",
+        );
+    }
+    rows.finish(&ends, &folder.uncovered().into_iter().collect())?;
+    Ok((rows.count(), ends.running.len()))
+}
+
+impl Rows {
+    /// Takes everything of a journal, and the chunks of a window that it goes on after.
+    fn replay(
+        &mut self,
+        journal: impl Iterator<Item = Frame>,
+        known: &mut Known,
+        spill: &Path,
+    ) -> Result<()> {
+        for frame in journal {
+            match frame {
+                Frame::Records { chain, bytes } => {
+                    known.see(&chain, &bytes);
+                    self.count.bytes += bytes.len() as u64;
+                    self.count.lost = self.count.lost.saturating_add(chain.lost);
+                    self.take(&chain, &bytes);
+                }
+                Frame::Rows(text) => {
+                    let Ok((events, names)) = text::parse(&text) else {
+                        self.count.damaged += 1;
+                        continue;
+                    };
+                    let Some(To::Trace(writer)) = &mut self.to else {
+                        return Ok(()); // `finish` says why
+                    };
+                    for event in &events {
+                        writer.push(event, &names)?;
+                        self.drain.saw(event.process, event.start_ns);
+                    }
+                    self.count.rows += events.len() as u64;
+                }
+                Frame::Process(key) => {
+                    self.drain.process(key);
+                }
+                Frame::Chunk(chunks) => {
+                    let Some(To::Trace(writer)) = &mut self.to else {
+                        return Ok(());
+                    };
+                    if let Some((edge_ns, written)) = window::recover(spill, chunks, writer)? {
+                        self.count.rows += written;
+                        self.edge_ns = edge_ns;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use super::drain::{Drain, ProcessKey};
+use super::ended::Ends;
 use crate::trace::{Event, Kind};
 
 /// /proc's clock tick is 1/100 s on Linux, whatever the kernel's own is (`man 5 proc`, USER_HZ).
@@ -19,6 +20,9 @@ const OUR_THREAD: &str = "inferscope";
 
 /// Waits are written once they come to this much, so that a thread that hardly waits writes hardly a row.
 const LEAST_WAIT_NS: i64 = 1_000_000;
+
+/// Threads of one process that have ended and are remembered until the end of the run.
+const MOST_ENDED: usize = 4096;
 
 /// A reading of the clocks that rows of this module are placed by, in ns.
 #[derive(Clone, Copy, Debug)]
@@ -167,11 +171,66 @@ impl States {
         }
     }
 
-    /// Writes the rest, and one row for each process and thread. `status` is the exit of the program itself;
-    /// `uncovered` has what a bootstrap wrote about processes it could not cover.
+    /// Writes the rows of threads that ended long ago, where they are many, and forgets them.
+    pub fn retire(&mut self, drain: &mut Drain, out: &mut Vec<Event>) {
+        let keys: Vec<_> = drain.processes().iter().map(|(key, _)| *key).collect();
+        for key in keys {
+            let number = drain.process(key).id;
+            while let Some(thread) = drain.retire(key, MOST_ENDED, out) {
+                let life = self.lives.get_mut(&key);
+                let known = life.and_then(|life| life.threads.remove(&thread.tid));
+                let name = thread
+                    .name
+                    .or(known.as_ref().map(|known| known.name.clone()));
+                let name = name.unwrap_or_else(|| "thread".into());
+                let (mut first_ns, mut last_ns) = (thread.first_ns, thread.last_ns);
+                if let Some(known) = &known {
+                    (first_ns, last_ns) = (known.first_ns, known.last_ns.max(last_ns));
+                }
+                let place = (number, key.pid, thread.tid);
+                let sums = known.map(|known| known.last);
+                out.push(thread_row(drain, &name, place, (first_ns, last_ns), sums));
+            }
+            // threads without a probe's records
+            let Some(life) = self.lives.get_mut(&key) else {
+                continue;
+            };
+            let last_look_ns = life.last_ns;
+            let process = drain.process(key);
+            let gone = |tid: &u64, thread: &ThreadLife| {
+                thread.last_ns < last_look_ns && !process.has_thread(*tid)
+            };
+            let gone: Vec<u64> = life
+                .threads
+                .iter()
+                .filter(|(tid, thread)| gone(tid, thread))
+                .map(|(tid, _)| *tid)
+                .collect();
+            if gone.len() <= MOST_ENDED {
+                continue;
+            }
+            for tid in gone {
+                if let Some(mut thread) = life.threads.remove(&tid) {
+                    thread.write(key.pid, number, tid, drain, out);
+                    let place = (number, key.pid, tid);
+                    let times = (thread.first_ns, thread.last_ns);
+                    out.push(thread_row(
+                        drain,
+                        &thread.name,
+                        place,
+                        times,
+                        Some(thread.last),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Writes the rest, and one row for each process and thread. `uncovered` has what a bootstrap wrote about
+    /// processes it could not cover.
     pub fn finish(
         &mut self,
-        status: Option<(u32, i32)>,
+        ends: &Ends,
         uncovered: &BTreeMap<u32, String>,
         drain: &mut Drain,
         out: &mut Vec<Event>,
@@ -196,10 +255,11 @@ impl States {
                     process.thread_names.clone(),
                     process.notes.clone(),
                     process.active(),
+                    (ends.of(key, process.exited), process.seen_ns),
                 )
             })
             .collect();
-        for (key, number, covered, facts, thread_names, notes, active) in rows {
+        for (key, number, covered, facts, thread_names, notes, active, (end, seen_ns)) in rows {
             // after an exec the probe counts the start time up, and the kernel does not
             let execs = lives.range(..=key).next_back();
             let life = execs
@@ -210,7 +270,12 @@ impl States {
             } else {
                 life.map_or_else(|| format!("pid {}", key.pid), |life| life.name.clone())
             };
-            let start_ns = life.map_or(facts.base_monotonic_ns, |life| life.start_ns);
+            let start_ns = match (life, covered, seen_ns) {
+                (Some(life), ..) => life.start_ns,
+                (None, true, _) => facts.base_monotonic_ns,
+                (None, false, Some(seen_ns)) => seen_ns,
+                (None, false, None) => continue, // nothing is known of it, not even when it was
+            };
             let sym = drain.names.sym(&name);
             let mut row = Event::new(
                 Kind::Process,
@@ -225,6 +290,9 @@ impl States {
                 (true, ..) => None,
                 (false, Some(said), _) => Some(said.clone()),
                 (false, None, Some(life)) => Some(life.reason.clone()),
+                (false, None, None) if ends.recovered => {
+                    Some("the recorder that looked at it died".to_owned())
+                }
                 (false, None, None) => Some("it ended before it could be looked at".to_owned()),
             };
             let args = serde_json::json!({
@@ -237,7 +305,10 @@ impl States {
                 "clock": covered.then_some(&facts.clock),
                 "reason": reason,
                 "notes": notes,
-                "exit": status.filter(|(pid, _)| *pid == key.pid).map(|(_, status)| status),
+                "exit": end.exit,
+                "signal": end.signal,
+                "ended": end.ended,
+                "recovered": ends.recovered.then_some(true),
                 "cpu_ns": life.map(|life| life.cpu_ns),
             });
             row.args = Some(drain.names.sym(&without_nulls(args).to_string()));
@@ -245,24 +316,37 @@ impl States {
             let own = lives.get(&key);
             for (tid, thread) in own.map(|life| &life.threads).into_iter().flatten() {
                 let name = thread_names.get(tid).unwrap_or(&thread.name);
-                let sym = drain.names.sym(name);
-                let mut row = Event::new(Kind::Thread, sym, thread.first_ns, number, key.pid, *tid);
-                row.dur_ns = Some(thread.last_ns - thread.first_ns);
-                let args = serde_json::json!({"cpu_ns": thread.last.cpu_ns, "runnable_ns": thread.last.runnable_ns});
-                row.args = Some(drain.names.sym(&args.to_string()));
-                out.push(row);
+                let place = (number, key.pid, *tid);
+                let times = (thread.first_ns, thread.last_ns);
+                out.push(thread_row(drain, name, place, times, Some(thread.last)));
             }
             // threads that came and went between two looks
             let unseen = |tid: &u64| own.is_none_or(|life| !life.threads.contains_key(tid));
             for (tid, first_ns, last_ns) in active.into_iter().filter(|(tid, ..)| unseen(tid)) {
                 let name = thread_names.get(&tid).map_or("thread", String::as_str);
-                let sym = drain.names.sym(name);
-                let mut row = Event::new(Kind::Thread, sym, first_ns, number, key.pid, tid);
-                row.dur_ns = Some(last_ns - first_ns);
-                out.push(row);
+                let place = (number, key.pid, tid);
+                out.push(thread_row(drain, name, place, (first_ns, last_ns), None));
             }
         }
     }
+}
+
+/// `place`: number of the process, pid, tid. `times`: first and last.
+fn thread_row(
+    drain: &mut Drain,
+    name: &str,
+    (number, pid, tid): (u32, u32, u64),
+    (first_ns, last_ns): (i64, i64),
+    sums: Option<Scheduled>,
+) -> Event {
+    let sym = drain.names.sym(name);
+    let mut row = Event::new(Kind::Thread, sym, first_ns, number, pid, tid);
+    row.dur_ns = Some((last_ns - first_ns).max(0));
+    row.args = sums.map(|sums| {
+        let args = serde_json::json!({"cpu_ns": sums.cpu_ns, "runnable_ns": sums.runnable_ns});
+        drain.names.sym(&args.to_string())
+    });
+    row
 }
 
 impl Life {
@@ -543,6 +627,7 @@ fn without_nulls(mut value: serde_json::Value) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::ended::Status;
     use std::process::{Command, Stdio};
 
     fn now(ns: i64) -> Now {
@@ -610,7 +695,11 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         states.look(now(base + 3_000_000_000), &mut drain, &mut out);
-        states.finish(Some((key.pid, 0)), &BTreeMap::new(), &mut drain, &mut out);
+        let ends = Ends {
+            program: Some((key.pid, Status::Exit(0))),
+            ..Ends::default()
+        };
+        states.finish(&ends, &BTreeMap::new(), &mut drain, &mut out);
         let number = drain.process(key).id;
         let mine = |kind| {
             out.iter()

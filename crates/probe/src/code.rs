@@ -146,7 +146,10 @@ pub fn reserve() {
 unsafe extern "C" fn free(extra: *mut c_void) {
     if !extra.is_null() {
         // SAFETY: only `set` puts pointers there, from a Box, and the code that held it is gone.
-        drop(unsafe { Box::from_raw(extra.cast::<Code>()) });
+        let known = unsafe { Box::from_raw(extra.cast::<Code>()) };
+        if known.id != 0 {
+            hot::undefine(known.id);
+        }
     }
 }
 

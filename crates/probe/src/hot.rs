@@ -12,12 +12,13 @@ use inferscope_spool::record::{Record, SpanKind, Text};
 use inferscope_spool::{Pool, Producer};
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release,
 };
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -46,20 +47,58 @@ struct Process {
 /// A name as it was defined, to be told again by a forked child.
 struct Definition {
     id: u32,
-    name: String,
-    file: String,
+    name: Box<str>,
+    /// Shared with its neighbours: most of a file's functions are defined in a row.
+    file: Arc<str>,
     line: u32,
 }
 
 #[derive(Default)]
 struct Names {
+    /// By id, ascending.
     all: Vec<Definition>,
+    /// Ids of functions whose code is gone, by the hash of what they stand for: code that a program makes again and
+    /// again, `eval`'s for one, gets the same id.
+    free: HashMap<u64, Vec<u32>>,
     /// Ids of scopes and marks by name.
     texts: HashMap<String, u32>,
 }
 
+impl Names {
+    fn hash(name: &str, file: &str, line: u32) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (name, file, line).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn of(&self, id: u32) -> Option<&Definition> {
+        let at = self.all.binary_search_by_key(&id, |known| known.id);
+        self.all.get(at.ok()?)
+    }
+
+    /// Takes an id that stands for this, and for nothing that lives.
+    fn again(&mut self, name: &str, file: &str, line: u32) -> Option<u32> {
+        let hash = Names::hash(name, file, line);
+        let id = *self.free.get(&hash)?.last()?;
+        let known = self.of(id)?;
+        if &*known.name != name || &*known.file != file || known.line != line {
+            return None;
+        }
+        let ids = self.free.get_mut(&hash)?;
+        ids.pop();
+        if ids.is_empty() {
+            self.free.remove(&hash);
+        }
+        Some(id)
+    }
+}
+
 /// Distinct names of scopes and marks that get an id; further ones share one, so that memory stays flat.
 const MOST_TEXTS: usize = 16_384;
+
+/// Definitions that are kept; further functions share an id. About 8 MiB.
+const MOST_DEFINED: usize = 65_536;
+const TOO_MANY: &str = "(one of too many functions)";
 
 /// The helper's period while records come, and the longest it backs off to when none do.
 const TICK: Duration = Duration::from_millis(1);
@@ -265,9 +304,29 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// An id for a name, never used before; `line` 0 and an empty `file` mean none.
+/// An id for a name, used by nothing else that lives; `line` 0 and an empty `file` mean none.
 pub fn define(name: &str, file: &str, line: u32) -> u32 {
-    define_in(locked(&NAMES).get_or_insert_default(), name, file, line)
+    let mut guard = locked(&NAMES);
+    let names = guard.get_or_insert_default();
+    if let Some(id) = names.again(name, file, line) {
+        return id;
+    }
+    if names.all.len() < MOST_DEFINED {
+        return define_in(names, name, file, line);
+    }
+    static SHARED: OnceLock<u32> = OnceLock::new();
+    *SHARED.get_or_init(|| define_in(names, TOO_MANY, "", 0))
+}
+
+/// What had this id from [`define`] is gone: the next one of the same name and place may have it.
+pub fn undefine(id: u32) {
+    let mut guard = locked(&NAMES);
+    let Some(names) = guard.as_mut() else { return };
+    let Some(known) = names.of(id).filter(|known| &*known.name != TOO_MANY) else {
+        return;
+    };
+    let hash = Names::hash(&known.name, &known.file, known.line);
+    names.free.entry(hash).or_default().push(id);
 }
 
 fn define_in(names: &mut Names, name: &str, file: &str, line: u32) -> u32 {
@@ -283,10 +342,15 @@ fn define_in(names: &mut Names, name: &str, file: &str, line: u32) -> u32 {
             .encode(),
         );
     }
+    let last = names.all.last().map(|last| &last.file);
+    let file = last
+        .filter(|last| &***last == file)
+        .cloned()
+        .unwrap_or_else(|| file.into());
     names.all.push(Definition {
         id,
-        name: name.to_owned(),
-        file: file.to_owned(),
+        name: name.into(),
+        file,
         line,
     });
     id
@@ -714,5 +778,27 @@ extern "C" fn at_exit() {
     if let Some(process) = current() {
         governor::finish();
         write_clock(process);
+        write_process(&Record::Exit { time: now() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_again_has_its_id_again_and_what_lives_keeps_its_own() {
+        let first = define("f", "again.py", 1);
+        let second = define("f", "again.py", 1);
+        assert_ne!(first, second);
+        undefine(first);
+        assert_eq!(define("f", "again.py", 1), first);
+        assert_ne!(define("g", "again.py", 1), first);
+        let known = locked(&NAMES).as_ref().unwrap().all.len();
+        for _ in 0..1000 {
+            let id = define("<module>", "<string>", 1);
+            undefine(id);
+        }
+        assert_eq!(locked(&NAMES).as_ref().unwrap().all.len(), known + 1);
     }
 }

@@ -11,8 +11,12 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"ISCSPOOL");
 pub const VERSION: u64 = 1;
 /// Bytes before the first record.
 pub const HEADER: usize = 256;
-/// Bytes of a ring segment's file.
-pub const RING_SEGMENT: usize = 128 << 10;
+/// Bytes of a ring segment's file: of 8 MiB, 64 threads have one each, and as many are ready.
+pub const RING_SEGMENT: usize = 64 << 10;
+/// Bytes of the process's own file: a header, and places for threads that have no segment. One page.
+pub const CONTROL: usize = 4096;
+/// Such places.
+pub const PLACES: usize = (CONTROL - HEADER) / size_of::<Place>();
 /// Bytes of a spill segment's file.
 pub const SPILL_SEGMENT: usize = 1 << 20;
 /// Longest file that is believed to be a segment, in bytes.
@@ -41,11 +45,13 @@ pub struct Header {
 pub struct Fixed {
     pub magic: AtomicU64,
     pub version: AtomicU64,
-    /// Bytes for records, a multiple of 16; 0 in the process's own file.
+    /// Bytes for records, a multiple of 16.
     pub capacity: AtomicU64,
     pub pid: AtomicU64,
     /// Start time of the process, in clock ticks since boot, as in `/proc/PID/stat`.
     pub start_ticks: AtomicU64,
+    /// The namespace that `pid` is of: inode of `/proc/self/ns/pid`; 0: not known.
+    pub pid_namespace: AtomicU64,
 }
 
 /// Whose segment it is.
@@ -66,7 +72,7 @@ pub struct Owner {
 pub struct ProducerLine {
     /// Bytes of whole records. In the process's own file: segment files made so far.
     pub written: AtomicU64,
-    /// Records dropped after the last one here.
+    /// Records dropped after the last one here. In the process's own file: of no thread that has a place there.
     pub lost: AtomicU64,
 }
 
@@ -79,6 +85,17 @@ pub struct ConsumerLine {
     pub lost_read: AtomicU64,
     /// The `take` that was read to its end.
     pub released: AtomicU64,
+}
+
+/// Losses of a thread that never had a segment. In the process's own file, after the header.
+#[repr(C)]
+pub struct Place {
+    /// The thread; stored before `lost`.
+    pub tid: AtomicU64,
+    pub lost: AtomicU64,
+    /// Stored by the consumer: losses whose rows are safe.
+    pub lost_read: AtomicU64,
+    unused: AtomicU64,
 }
 
 #[cfg(not(loom))]

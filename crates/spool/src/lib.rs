@@ -8,6 +8,8 @@ pub mod record;
 mod segment;
 
 #[cfg(not(loom))]
+mod guard;
+#[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
 mod pool;

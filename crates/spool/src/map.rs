@@ -1,12 +1,15 @@
 //! Files as mappings: made whole before they have their name, checked before they are believed.
 
-use crate::layout::{AtomicU64, HEADER, Header, MAGIC, MOST_SEGMENT, Ordering::Relaxed, VERSION};
+use crate::layout::{
+    AtomicU64, HEADER, Header, MAGIC, MOST_SEGMENT, Ordering::Relaxed, PLACES, Place, VERSION,
+};
 use crate::record::SLOT;
+use crate::sys;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A segment file in memory. The header was checked, and the capacity is our own copy of it.
@@ -16,7 +19,6 @@ pub struct Map {
     capacity: usize,
 }
 
-/// An offset in bytes and the memory there, for the producer.
 impl Map {
     /// Makes a file of `bytes`, allocated on its file system (a store to a hole in a full one would be SIGBUS) and
     /// in memory, at `path`. It has no owner.
@@ -28,8 +30,7 @@ impl Map {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true) // and so never through a link
             .mode(0o600)
             .open(&unnamed)?;
         let made = Map::fill(&file, bytes, pid, start_ticks)
@@ -57,6 +58,7 @@ impl Map {
         fixed.capacity.store(map.capacity as u64, Relaxed);
         fixed.pid.store(pid.into(), Relaxed);
         fixed.start_ticks.store(start_ticks, Relaxed);
+        fixed.pid_namespace.store(sys::pid_namespace(), Relaxed);
         fixed.magic.store(MAGIC, Relaxed);
         Ok(map)
     }
@@ -64,7 +66,8 @@ impl Map {
     /// Maps a file that someone else made.
     ///
     /// # Errors
-    /// `InvalidData` for what is not a segment of this version, of this process; else the file system's.
+    /// `InvalidData` for what is not a segment of this version, of this process and of this user; else the file
+    /// system's.
     pub fn open(path: &Path, pid: u32, start_ticks: u64) -> io::Result<Map> {
         let no = |why| io::Error::new(io::ErrorKind::InvalidData, why);
         let file = OpenOptions::new()
@@ -73,6 +76,9 @@ impl Map {
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)?;
         let facts = file.metadata()?;
+        if facts.uid() != sys::user() {
+            return Err(no("another user's"));
+        }
         if !facts.is_file() || facts.len() < HEADER as u64 || facts.len() > MOST_SEGMENT {
             return Err(no("not the size of a segment"));
         }
@@ -115,6 +121,13 @@ impl Map {
     /// Bytes for records.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// The places of the process's own file; as many as there are.
+    pub fn places(&self) -> &[Place] {
+        let count = (self.capacity / size_of::<Place>()).min(PLACES);
+        // SAFETY: so many are inside the mapping, 8-aligned, and they are only atomic integers.
+        unsafe { std::slice::from_raw_parts(self.records().cast::<Place>(), count) }
     }
 
     /// Where the records begin; `capacity` bytes from there are mapped.

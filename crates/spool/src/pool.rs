@@ -1,7 +1,8 @@
 //! The producer's side: a process's segments, and a chain of them per thread.
 
-use crate::layout::{CLOSED, FULL, HEADER, Ordering, RING_SEGMENT, SPILL_SEGMENT};
+use crate::layout::{ACTIVE, CLOSED, CONTROL, FULL, HEADER, Ordering, RING_SEGMENT, SPILL_SEGMENT};
 use crate::map::Map;
+use crate::sys;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -27,12 +28,14 @@ pub struct Settings {
 /// Most segments that wait to be taken.
 const SLOTS: usize = 64;
 /// Segments kept ready when none is taken: 2 MiB, what a busy thread writes in about 8 ms.
-const LEAST_READY: usize = 16;
+const LEAST_READY: usize = 32;
 /// How long a thread that finds none ready waits for the helper, which is making some right now. On a machine with
 /// more work than processors the helper may stand still for a few ms, and a record lost is worse than a wait.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Ticks between two tries to make a spill file after one failed (a full disk).
 const PAUSE: u32 = 64;
+/// Ticks between two times that the memory of spill segments is given back.
+const FORGET: u32 = 64;
 
 /// One segment as its own process sees it.
 struct Segment {
@@ -50,10 +53,14 @@ struct Segment {
 /// What producers share with the pool.
 struct Shared {
     ready: [AtomicPtr<Segment>; SLOTS],
+    /// How many of these are spill segments.
+    ready_spill: AtomicU32,
     /// Segments taken since the last tick.
     taken: AtomicU32,
     takes: AtomicU64,
     chains: AtomicU64,
+    /// Places of the process's own file that are taken.
+    places: AtomicU32,
     /// There is no segment to be had, as the last try showed.
     dry: AtomicBool,
     helper: Mutex<Helper>,
@@ -72,7 +79,11 @@ impl Shared {
             if !at.is_null() {
                 self.taken.fetch_add(1, Ordering::Relaxed);
                 // SAFETY: `put` stored it from `Arc::into_raw`, and the swap gave it to us alone.
-                return Some(unsafe { Arc::from_raw(at) });
+                let segment = unsafe { Arc::from_raw(at) };
+                if segment.spill {
+                    self.ready_spill.fetch_sub(1, Ordering::Relaxed);
+                }
+                return Some(segment);
             }
         }
         None
@@ -87,6 +98,9 @@ impl Shared {
         else {
             return false;
         };
+        if segment.spill {
+            self.ready_spill.fetch_add(1, Ordering::Relaxed); // before a thread can take it
+        }
         slot.store(
             Arc::into_raw(segment.clone()).cast_mut(),
             Ordering::Release, // pairs with `pop`
@@ -126,6 +140,12 @@ impl Shared {
         let here = |slot: &&AtomicPtr<Segment>| !slot.load(Ordering::Relaxed).is_null();
         self.ready.iter().filter(here).count()
     }
+
+    /// The same in ring segments: what is ready is counted by its bytes.
+    fn ready_size(&self) -> usize {
+        let spill = self.ready_spill.load(Ordering::Relaxed) as usize;
+        self.ready() + spill * (SPILL_SEGMENT / RING_SEGMENT - 1)
+    }
 }
 
 impl Drop for Shared {
@@ -154,6 +174,8 @@ struct Helper {
     spill_bytes: u64,
     /// Ticks until a spill file is tried again.
     pause: u32,
+    /// Ticks so far.
+    ticks: u32,
     /// Next file's number.
     number: u64,
     /// In use or ready.
@@ -169,11 +191,23 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// Makes a directory in one that is there: a run that is over is not begun again.
 fn make_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+/// The directory of a run is believed if it is this user's own, and no link.
+fn check_dir(path: &Path) -> io::Result<()> {
+    match sys::is_own_dir(path) {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it is not a directory of this user's",
+        )),
+    }
 }
 
 impl Pool {
@@ -183,14 +217,21 @@ impl Pool {
     /// Neither the ring's nor the spill's directory takes a segment.
     pub fn create(settings: &Settings, pid: u32, start_ticks: u64) -> io::Result<Pool> {
         let name = format!("{pid}-{start_ticks}");
-        let ring_dir = settings.dir.join(&name);
+        let (ring_dir, spill_dir) = (settings.dir.join(&name), settings.spill.join(&name));
+        check_dir(&settings.dir)?;
         make_dir(&ring_dir)?;
-        let control = Map::create(&ring_dir.join("process"), HEADER, pid, start_ticks)?;
+        let control = Map::create(&ring_dir.join("process"), CONTROL, pid, start_ticks);
+        let control = control.or_else(|_| {
+            // not even a page is left in shared memory
+            check_dir(&settings.spill)?;
+            make_dir(&spill_dir)?;
+            Map::create(&spill_dir.join("process"), CONTROL, pid, start_ticks)
+        })?;
         let helper = Helper {
             pid,
             start_ticks,
             ring_dir,
-            spill_dir: settings.spill.join(&name),
+            spill_dir,
             most_ring: usize::try_from(settings.ring_bytes / RING_SEGMENT as u64)
                 .unwrap_or(usize::MAX)
                 .max(2),
@@ -198,15 +239,18 @@ impl Pool {
             spill_limit_bytes: settings.spill_limit_bytes,
             spill_bytes: 0,
             pause: 0,
+            ticks: 0,
             number: 0,
             live: Vec::new(),
             idle: Vec::new(),
         };
         let shared = Arc::new(Shared {
             ready: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
+            ready_spill: AtomicU32::new(0),
             taken: AtomicU32::new(0),
             takes: AtomicU64::new(1),
             chains: AtomicU64::new(1),
+            places: AtomicU32::new(0),
             dry: AtomicBool::new(false),
             helper: Mutex::new(helper),
             control,
@@ -243,13 +287,16 @@ impl Pool {
 }
 
 impl Helper {
-    /// Takes back what was drained, and has `target` segments ready if they can be had.
+    /// Takes back what was drained, and has `target` ring segments, or the bytes of so many, ready if they can be had.
     fn tick(&mut self, shared: &Shared, target: usize) -> io::Result<()> {
         self.recycle();
-        let mut ready = shared.ready();
         self.pause = self.pause.saturating_sub(1);
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(FORGET) {
+            self.forget();
+        }
         let mut result = Ok(());
-        while ready < target {
+        while shared.ready_size() < target {
             match self.segment(shared) {
                 Ok(Some(segment)) => {
                     if !shared.put(&segment) {
@@ -257,19 +304,18 @@ impl Helper {
                         break;
                     }
                     self.live.push(segment);
-                    ready += 1;
                 }
                 Ok(None) => break,
                 Err(error) => {
                     self.pause = PAUSE;
-                    if ready == 0 {
+                    if shared.ready() == 0 {
                         result = Err(error);
                     }
                     break;
                 }
             }
         }
-        shared.dry.store(ready == 0, Ordering::Relaxed);
+        shared.dry.store(shared.ready() == 0, Ordering::Relaxed);
         self.retire();
         result
     }
@@ -326,6 +372,7 @@ impl Helper {
 
     fn make(&mut self, shared: &Shared, spill: bool) -> io::Result<Arc<Segment>> {
         let (dir, bytes) = if spill {
+            self.spill_dir.parent().map_or(Ok(()), check_dir)?;
             make_dir(&self.spill_dir)?;
             (&self.spill_dir, SPILL_SEGMENT)
         } else {
@@ -343,6 +390,16 @@ impl Helper {
             used: AtomicBool::new(false),
             cold: AtomicBool::new(false),
         }))
+    }
+
+    /// Gives back the memory of spill segments that are written to: a thread needs the page that it is at, and takes it
+    /// again. Without this, each thread that ever got one holds 1 MiB for as long as it fills it.
+    fn forget(&self) {
+        let spills = self.live.iter().filter(|segment| segment.spill);
+        let active = |segment: &&Arc<Segment>| segment.map.head().state().1 == ACTIVE;
+        spills
+            .filter(active)
+            .for_each(|segment| segment.map.forget_pages());
     }
 
     /// Removes drained spill files: the ring is enough again.
@@ -370,6 +427,8 @@ pub struct Producer {
     tid: u64,
     chain: u64,
     index: u64,
+    /// Its place in the process's own file, if it has lost records before it had a segment.
+    place: Option<usize>,
 }
 
 // SAFETY: the pointers are into the mapping that `segment` keeps, and only this producer writes there.
@@ -386,6 +445,7 @@ impl Producer {
             tid,
             chain: shared.chains.fetch_add(1, Ordering::Relaxed),
             index: 0,
+            place: None,
         }
     }
 
@@ -454,10 +514,7 @@ impl Producer {
             self.end = self.at; // no record goes where an earlier one was lost
             match &self.segment {
                 Some(segment) => segment.map.head().lose(),
-                None => {
-                    let lost = &self.shared.control.head().producer.lost;
-                    lost.fetch_add(1, Ordering::Relaxed);
-                }
+                None => self.lose_without_segment(),
             }
             return false;
         };
@@ -473,6 +530,25 @@ impl Producer {
             finish(last, FULL);
         }
         true
+    }
+}
+
+impl Producer {
+    /// Counts a loss in the process's own file: in a place of this thread's, while there are any.
+    fn lose_without_segment(&mut self) {
+        let places = self.shared.control.places();
+        let at = *self.place.get_or_insert_with(|| {
+            let at = self.shared.places.fetch_add(1, Ordering::Relaxed) as usize;
+            if let Some(place) = places.get(at) {
+                place.tid.store(self.tid, Ordering::Relaxed);
+            }
+            at
+        });
+        let lost = match places.get(at) {
+            Some(place) => &place.lost,
+            None => &self.shared.control.head().producer.lost,
+        };
+        lost.fetch_add(1, Ordering::Release); // after `tid`
     }
 }
 

@@ -2,24 +2,32 @@
 //!
 //! The files are input: torn, of another version or made to mislead, they cost rows, never the recorder.
 
+use crate::guard::Guard;
 use crate::layout::{ACTIVE, CLOSED, FREE, Ordering};
 use crate::map::Map;
 use crate::record::SLOT;
-use std::collections::BTreeMap;
+use crate::sys;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Whose records these are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
     pub pid: u32,
     /// Start time of the process, as in `/proc/PID/stat`: tells processes with one pid apart.
     pub start_ticks: u64,
-    /// Unique in the process, from 1; 0 = the process itself, for losses of threads that never got a segment.
+    /// Unique in the process, from 1; 0 = the process itself, for losses of nobody in particular; from the top
+    /// downwards, threads that lost records before they had a segment.
     pub chain: u64,
     /// The thread; 0 for the names of the process.
     pub tid: u64,
+    /// Which segment of the chain these bytes are from, and where they begin in it.
+    pub index: u64,
+    pub at: u64,
+    /// Records lost in that segment before.
+    pub lost_at: u64,
     /// Records lost right after these bytes.
     pub lost: u64,
     /// Nothing more comes on this chain.
@@ -52,6 +60,8 @@ pub struct Reader {
 const PATIENCE: u32 = 3;
 /// Most segment files of one process that are looked at.
 const MOST_FILES: usize = 1 << 16;
+/// Chains whose place is remembered while they have no segment: a thread has one but for a moment.
+const MOST_CHAINS: usize = 1 << 16;
 
 #[derive(Debug, Default)]
 struct Process {
@@ -60,6 +70,8 @@ struct Process {
     /// Files made when the directories were last listed.
     made: u64,
     lost: u64,
+    /// Losses visited, by the places of the process's own file.
+    places: Vec<u64>,
     files: BTreeMap<(bool, u64), File>,
     chains: BTreeMap<u64, Next>,
     damaged: u64,
@@ -126,36 +138,18 @@ impl Reader {
     /// # Errors
     /// The run's directory cannot be listed.
     pub fn poll(&mut self, visit: &mut dyn FnMut(&Chain, &[u8])) -> io::Result<Poll> {
+        let _guard = Guard::new();
         self.find()?;
         let mut poll = Poll {
             processes: self.processes.len(),
             ..Poll::default()
         };
         for (&(pid, start_ticks), process) in &mut self.processes {
-            let whole = |chain, tid| Chain {
-                pid,
-                start_ticks,
-                chain,
-                tid,
-                lost: 0,
-                closed: false,
-            };
-            process.poll(
-                pid,
-                start_ticks,
-                &mut self.buffer,
-                &mut |file, bytes, lost| {
-                    poll.bytes += bytes.len() as u64;
-                    poll.lost += lost;
-                    let (chain, tid, closed) = file;
-                    let chain = Chain {
-                        lost,
-                        closed,
-                        ..whole(chain, tid)
-                    };
-                    visit(&chain, bytes);
-                },
-            );
+            process.poll((pid, start_ticks), &mut self.buffer, &mut |chain, bytes| {
+                poll.bytes += bytes.len() as u64;
+                poll.lost = poll.lost.saturating_add(chain.lost);
+                visit(chain, bytes);
+            });
             poll.damaged += process.damaged;
         }
         Ok(poll)
@@ -163,6 +157,7 @@ impl Reader {
 
     /// The rows of everything visited are safe: the producers may have the segments again.
     pub fn release(&mut self) {
+        let _guard = Guard::new();
         for process in self.processes.values_mut() {
             process.release();
         }
@@ -187,14 +182,37 @@ impl Reader {
         }
     }
 
-    /// The processes that have files here: pid and start time.
+    /// Looks which processes have files here: pid and start time.
+    ///
+    /// # Errors
+    /// The run's directory cannot be listed.
+    pub fn list(&mut self) -> io::Result<Vec<(u32, u64)>> {
+        self.find()?;
+        Ok(self.processes().collect())
+    }
+
+    /// The processes that had files here at the last poll: pid and start time.
     pub fn processes(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
         self.processes.keys().copied()
+    }
+
+    /// Whether the process counts pids as we do, so that its own can be asked after. Known once it was polled.
+    pub fn is_neighbour(&self, pid: u32, start_ticks: u64) -> bool {
+        let _guard = Guard::new();
+        let process = self.processes.get(&(pid, start_ticks));
+        let control = process.and_then(|process| process.control.as_ref());
+        control.is_some_and(|control| {
+            let theirs = control.head().fixed.pid_namespace.load(Ordering::Relaxed);
+            theirs != 0 && theirs == sys::pid_namespace()
+        })
     }
 
     /// Looks for new processes.
     fn find(&mut self) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)?.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue; // a link may lead anywhere
+            }
             let name = entry.file_name();
             let Some((pid, start)) = name.to_str().and_then(|name| name.split_once('-')) else {
                 continue;
@@ -214,10 +232,10 @@ impl Reader {
     }
 }
 
-type Visit<'a> = dyn FnMut((u64, u64, bool), &[u8], u64) + 'a;
+type Visit<'a> = dyn FnMut(&Chain, &[u8]) + 'a;
 
 impl Process {
-    fn poll(&mut self, pid: u32, start: u64, buffer: &mut Vec<u8>, visit: &mut Visit) {
+    fn poll(&mut self, (pid, start): (u32, u64), buffer: &mut Vec<u8>, visit: &mut Visit) {
         let last = self.end != End::Runs;
         self.list(pid, start, last);
         self.owners();
@@ -262,17 +280,53 @@ impl Process {
                 next.index = next.index.max(index.saturating_add(1));
             }
             file.fresh = false;
-            let lost = file.lost_to.saturating_sub(file.lost);
-            if file.to > file.at || lost > 0 || file.closed {
+            let chain = Chain {
+                pid,
+                start_ticks: start,
+                chain: file.chain,
+                tid: file.tid,
+                index,
+                at: file.at,
+                lost_at: file.lost,
+                lost: file.lost_to.saturating_sub(file.lost),
+                closed: file.closed,
+            };
+            if file.to > file.at || chain.lost > 0 || file.closed {
                 file.map.copy(file.at, file.to, buffer);
                 file.at = file.to;
-                file.lost += lost;
-                visit((file.chain, file.tid, file.closed), buffer, lost);
+                file.lost = file.lost.max(file.lost_to);
+                visit(&chain, buffer);
             }
         }
+        let of_nobody = Chain {
+            pid,
+            start_ticks: start,
+            tid: pid.into(),
+            ..Chain::default()
+        };
         if lost > self.lost {
-            visit((0, pid.into(), false), &[], lost - self.lost);
+            let chain = Chain {
+                lost_at: self.lost,
+                lost: lost - self.lost,
+                ..of_nobody
+            };
+            visit(&chain, &[]);
             self.lost = lost;
+        }
+        let places = self.control.as_ref().map_or(&[][..], |c| c.places());
+        for (at, (place, seen)) in places.iter().zip(&mut self.places).enumerate() {
+            let lost = place.lost.load(Ordering::Acquire);
+            if lost > *seen {
+                let chain = Chain {
+                    chain: u64::MAX - at as u64, // none of the process's own
+                    tid: place.tid.load(Ordering::Relaxed),
+                    lost_at: *seen,
+                    lost: lost - *seen,
+                    ..of_nobody
+                };
+                visit(&chain, &[]);
+                *seen = lost;
+            }
         }
         if self.end == End::Ended {
             self.end = End::Read;
@@ -282,9 +336,14 @@ impl Process {
     /// Lists the directories if a file was made since they were.
     fn list(&mut self, pid: u32, start: u64, force: bool) {
         if self.control.is_none() {
-            self.control = Map::open(&self.dirs[0].join("process"), pid, start).ok();
+            let mut places = self.dirs.iter().map(|dir| dir.join("process"));
+            self.control = places.find_map(|path| Map::open(&path, pid, start).ok());
             if let Some(control) = &self.control {
                 self.lost = control.head().consumer.lost_read.load(Ordering::Relaxed);
+                let places = control.places().iter();
+                self.places = places
+                    .map(|place| place.lost_read.load(Ordering::Relaxed))
+                    .collect();
             }
         }
         let made = self
@@ -297,7 +356,8 @@ impl Process {
         self.made = made;
         self.damaged = 0;
         for (spill, dir) in [(false, &self.dirs[0]), (true, &self.dirs[1])] {
-            let Ok(entries) = fs::read_dir(dir) else {
+            let is_dir = fs::symlink_metadata(dir).is_ok_and(|facts| facts.is_dir());
+            let Some(entries) = is_dir.then(|| fs::read_dir(dir).ok()).flatten() else {
                 continue; // no spill yet
             };
             for entry in entries.flatten() {
@@ -358,7 +418,8 @@ impl Process {
             file.take != 0
                 && next.is_some_and(|next| file.index > next.index)
                 && !self.files.values().any(|other| {
-                    other.take != 0 && other.chain == file.chain && other.index + 1 == file.index
+                    let before = other.index.checked_add(1) == Some(file.index);
+                    before && other.take != 0 && other.chain == file.chain
                 })
         })
     }
@@ -391,11 +452,22 @@ impl Process {
             if over {
                 file.done = file.take;
                 file.take = 0;
+                if file.closed {
+                    self.chains.remove(&file.chain);
+                }
             }
+        }
+        if self.chains.len() > MOST_CHAINS {
+            // made up: no process has so many threads
+            let here: BTreeSet<u64> = self.files.values().map(|file| file.chain).collect();
+            self.chains.retain(|chain, _| here.contains(chain));
         }
         if let Some(control) = &self.control {
             let read = &control.head().consumer.lost_read;
             read.store(self.lost, Ordering::Relaxed);
+            for (place, seen) in control.places().iter().zip(&self.places) {
+                place.lost_read.store(*seen, Ordering::Relaxed);
+            }
         }
         // a drained spill file that its process removed
         self.files.retain(|&(spill, _), file| {

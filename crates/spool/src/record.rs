@@ -97,6 +97,8 @@ pub enum Record<'a> {
     },
     /// Recording was paused (`on` false) or goes on in the whole process.
     Switch { time: u64, on: bool },
+    /// The process ends by itself: it came to its end or called `exit`. On the names chain.
+    Exit { time: u64 },
     /// A text.
     Text(Text<'a>),
 }
@@ -133,6 +135,7 @@ const CLOCK: u64 = 9;
 const SWITCH: u64 = 10;
 const SAMPLE: u64 = 11;
 const THROTTLE: u64 = 12;
+const EXIT: u64 = 20;
 const METADATA: u64 = 64;
 const DEFINE: u64 = 65;
 const PROCESS: u64 = 66;
@@ -263,6 +266,7 @@ impl Record<'_> {
                 len: 6,
             },
             Record::Switch { time, on } => two(head(SWITCH, time), u64::from(on)),
+            Record::Exit { time } => two(head(EXIT, time), 0),
             Record::Text(_) => return None,
         })
     }
@@ -407,6 +411,7 @@ impl Record<'_> {
                 },
                 16,
             ),
+            EXIT => (Record::Exit { time }, 16),
             METADATA | DEFINE | PROCESS | THREAD | NOTE => {
                 let len = usize::try_from(time).ok().filter(|&len| len <= MAX_TEXT)?;
                 let body = std::str::from_utf8(bytes.get(16..16 + len)?).ok()?;
@@ -548,6 +553,7 @@ mod tests {
                 error_ns: 4,
             },
             Record::Switch { time, on: true },
+            Record::Exit { time },
         ] {
             let bytes = bytes(record.words().unwrap().as_slice());
             assert_eq!(Record::decode(&bytes), Some((record, bytes.len())));

@@ -108,6 +108,7 @@ mod tests {
                 capacity: zero(),
                 pid: zero(),
                 start_ticks: zero(),
+                pid_namespace: zero(),
             },
             owner: Owner {
                 state: zero(),

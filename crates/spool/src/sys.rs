@@ -1,9 +1,11 @@
 //! What isc-record needs of the system, as safe functions.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,6 +24,42 @@ pub fn clocks() -> Clocks {
         realtime_ns: clock(libc::CLOCK_REALTIME),
         boottime_ns: clock(libc::CLOCK_BOOTTIME),
     }
+}
+
+/// The user that this process acts as.
+pub fn user() -> u32 {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Opens a file that is this user's own and no link, to read it or to write in it.
+///
+/// # Errors
+/// `PermissionDenied` for another user's, `InvalidData` for a directory or the like; else the system's.
+pub fn open_own(path: &Path, write: bool) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(!write).write(write);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    let facts = file.metadata()?;
+    if facts.uid() != user() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    if !facts.is_file() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(file)
+}
+
+/// Whether this is a directory of this user's own, and no link to one.
+pub fn is_own_dir(path: &Path) -> bool {
+    let facts = std::fs::symlink_metadata(path);
+    facts.is_ok_and(|facts| facts.is_dir() && facts.uid() == user())
+}
+
+/// Tells this process's pid namespace from others: an inode; 0 without /proc.
+pub fn pid_namespace() -> u64 {
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |facts| facts.ino())
 }
 
 /// CPU time of this process so far, in ns.
@@ -152,5 +190,18 @@ mod tests {
         assert!(second.monotonic_ns >= first.monotonic_ns && first.boottime_ns > 0 && cpu > 0);
         assert!(free_bytes(Path::new("/")).is_ok());
         assert!(free_bytes(Path::new("/no/such/place")).is_err());
+    }
+
+    #[test]
+    fn links_and_directories_are_no_file_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::fs::write(&file, "x").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(open_own(&file, false).is_ok() && open_own(&file, true).is_ok());
+        assert!(open_own(&link, false).is_err() && open_own(dir.path(), false).is_err());
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("folder")).unwrap();
+        assert!(is_own_dir(dir.path()));
+        assert!(!is_own_dir(&dir.path().join("folder")) && !is_own_dir(&file));
     }
 }

@@ -2,18 +2,22 @@
 #![cfg(not(loom))]
 
 use inferscope_spool::record::{Record, Text};
-use inferscope_spool::{Pool, Producer, Reader, Settings};
+use inferscope_spool::{Pool, Producer, Reader, Settings, layout};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::path::Path;
 
 fn settings(dir: &Path, ring: u64, spill: u64) -> Settings {
-    Settings {
+    let settings = Settings {
         dir: dir.join("run"),
         spill: dir.join("spill"),
         ring_bytes: ring,
         spill_limit_bytes: spill,
+    };
+    for dir in [&settings.dir, &settings.spill] {
+        std::fs::create_dir(dir).unwrap();
     }
+    settings
 }
 
 fn mark(time: u64) -> Vec<u64> {
@@ -207,11 +211,28 @@ fn a_full_ring_and_no_spill_is_a_loss_where_it_was() {
         .count() as u64;
     let mut late = pool.producer(6);
     assert!(!late.push(&mark(1)), "no segment left for a new thread");
-    assert_eq!(kept, 2 * ((128 << 10) - 256) / 32);
+    assert_eq!(
+        kept,
+        2 * (layout::RING_SEGMENT - layout::HEADER) as u64 / 32
+    );
     let mut reader = Reader::open(&settings.dir, &settings.spill).unwrap();
     let mut sink = Sink::default();
+    let mut lost = HashMap::new();
+    let poll = reader
+        .poll(&mut |chain, _| *lost.entry(chain.tid).or_default() += chain.lost)
+        .unwrap();
+    assert_eq!(poll.lost, 20_001 - kept);
+    assert_eq!(lost, HashMap::from([(5, 20_000 - kept), (6, 1)]));
+    drop(reader); // without a release: the next one finds the same
+    let mut reader = Reader::open(&settings.dir, &settings.spill).unwrap();
     sink.drain(&mut reader);
     assert_eq!((sink.kept(), sink.lost), (kept, 20_001 - kept));
+    sink.drain(&mut Reader::open(&settings.dir, &settings.spill).unwrap());
+    assert_eq!(
+        sink.lost,
+        20_001 - kept,
+        "what was released is not found again"
+    );
     pool.tick();
     assert!(
         producer.push(&mark(30_000)),
@@ -273,4 +294,56 @@ fn hostile_files_cost_rows_and_nothing_else() {
         reader.release();
     }
     assert_eq!(most, count + 2);
+}
+
+#[test]
+fn a_run_that_is_gone_or_a_link_is_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = settings(dir.path(), 4 << 17, 8 << 20);
+    let gone = Settings {
+        dir: dir.path().join("gone"),
+        ..good.clone()
+    };
+    assert!(Pool::create(&gone, 1, 2).is_err());
+    assert!(!gone.dir.exists(), "a run that is over is not begun again");
+    let link = Settings {
+        dir: dir.path().join("link"),
+        ..good.clone()
+    };
+    std::os::unix::fs::symlink(&good.dir, &link.dir).unwrap();
+    assert!(Pool::create(&link, 1, 2).is_err());
+    // where a file of ours is to be, a link leads elsewhere
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::write(&elsewhere, "kept").unwrap();
+    std::fs::create_dir(good.dir.join("1-2")).unwrap();
+    for n in 0..64 {
+        let name = good.dir.join(format!("1-2/{n}.new"));
+        std::os::unix::fs::symlink(&elsewhere, name).unwrap();
+    }
+    let pool = Pool::create(&good, 1, 2);
+    drop(pool);
+    assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "kept");
+}
+
+#[test]
+fn what_is_made_is_this_user_s_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), 2 << 17, 8 << 20);
+    let pool = Pool::create(&settings, 1, 2).unwrap();
+    let mut producer = pool.producer(5);
+    for time in 1..100_000 {
+        producer.push(&mark(time));
+    }
+    let mut files = 0;
+    for dir in [&settings.dir, &settings.spill] {
+        let home = dir.join("1-2");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&home), 0o700);
+        for entry in std::fs::read_dir(home).unwrap() {
+            assert_eq!(mode(&entry.unwrap().path()), 0o600);
+            files += 1;
+        }
+    }
+    assert!(files > 4, "{files}");
 }
