@@ -40,7 +40,7 @@ const PREFIX: &str = "inferscope-";
 const LOCK: &str = "recorder.lock";
 
 /// Files for the program's Python, embedded so that a command that was copied somewhere still has them.
-const PYTHON_FILES: [(&str, &str); 4] = [
+const PYTHON_FILES: [(&str, &str); 5] = [
     (
         "sitecustomize.py",
         include_str!("../../python/bootstrap/sitecustomize.py"),
@@ -48,6 +48,10 @@ const PYTHON_FILES: [(&str, &str); 4] = [
     (
         "inferscope/__init__.py",
         include_str!("../../python/inferscope/__init__.py"),
+    ),
+    (
+        "inferscope/_plain.py",
+        include_str!("../../python/inferscope/_plain.py"),
     ),
     (
         "inferscope/_bootstrap.py",

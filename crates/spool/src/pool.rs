@@ -29,6 +29,8 @@ const SLOTS: usize = 64;
 /// Segments kept ready when none is taken: 1 MiB, what a busy thread writes in about 4 ms. One that then finds none makes
 /// its own, in about 50 µs.
 const LEAST_READY: usize = 8;
+/// Spill segments kept ready at most: they are eight times as large, and resident until they are full.
+const SPILL_READY: usize = 2;
 /// How long a thread that finds none ready waits for the helper, which is making some right now. On a machine with
 /// more work than processors the helper may stand still for a few ms, and a record lost is worse than a wait.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -253,7 +255,7 @@ impl Helper {
         self.pause = self.pause.saturating_sub(1);
         let mut result = Ok(());
         while ready < target {
-            match self.segment(shared) {
+            match self.segment(shared, ready) {
                 Ok(Some(segment)) => {
                     if !shared.put(&segment) {
                         self.idle.push(segment);
@@ -301,8 +303,9 @@ impl Helper {
         }
     }
 
-    /// A free segment: a drained one, else a new one in the ring, else a new one on disk. `None` at the limit.
-    fn segment(&mut self, shared: &Shared) -> io::Result<Option<Arc<Segment>>> {
+    /// A free segment: a drained one, else a new one in the ring, else a new one on disk. `None` at the limit, or when
+    /// what is `ready` will do.
+    fn segment(&mut self, shared: &Shared, ready: usize) -> io::Result<Option<Arc<Segment>>> {
         if let Some(at) = self.idle.iter().position(|segment| !segment.spill) {
             return Ok(Some(self.idle.swap_remove(at)));
         }
@@ -314,6 +317,9 @@ impl Helper {
                 }
                 Err(_) => self.most_ring = self.ring, // shared memory is full: go on with what there is
             }
+        }
+        if ready >= SPILL_READY {
+            return Ok(None);
         }
         if let Some(segment) = self.idle.pop() {
             return Ok(Some(segment));
