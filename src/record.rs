@@ -4,9 +4,13 @@ pub mod drain; // records to rows: begins and ends paired, ids to names, ticks t
 mod folder; // the directory of a run: made, filled, locked, found again
 mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
+mod looks; // when threads are looked at, and what a look reads
+mod proc; // what /proc says
 mod pump; // segments to journal and trace
-pub mod states;
-mod throttle; // CPU time, runnable, blocked, memory and lives, from /proc
+pub mod states; // CPU time, waits, memory and lives, as rows
+mod syscall; // a system call to what it waits for
+mod throttle; // what functions did that the budget recorded in bursts
+mod waits; // looks at a thread to its time in each state
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};

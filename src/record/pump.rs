@@ -10,7 +10,8 @@ use inferscope_spool::{Chain, Reader};
 use super::drain::{Drain, ProcessKey};
 use super::folder::Folder;
 use super::journal::Journal;
-use super::states::{self, Now, States};
+use super::proc;
+use super::states::{Now, States};
 use crate::error::{Error, Result};
 use crate::trace::{Event, Kind, Writer, text};
 
@@ -283,7 +284,7 @@ fn lives(pid: u32, start_ticks: u64) -> bool {
     const MOST_EXECS: u64 = 64;
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|line| !line.contains(") Z ") && !line.contains(") X "))
-        && states::start_ticks(pid)
+        && proc::start_ticks(pid)
             .is_some_and(|real| (real..real + MOST_EXECS).contains(&start_ticks))
 }
 

@@ -1,0 +1,127 @@
+//! What threads wait for: programs that know it themselves, in every Python that is here.
+//!
+//! Prints how far off the trace is. `scripts/bench-states` runs the same for longer, where the claim is 10 %; here the
+//! bound is loose, since a busy machine measures itself badly.
+
+mod common;
+
+use common::{libraries, pythons, repository};
+use inferscope::cli::Source;
+use inferscope::trace::io::Reader;
+use inferscope::trace::{Event, Kind, Names};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Beside a tenth of the time, what a share may be off: states of less than that are not compared.
+const LEAST_SHARE: f64 = 0.1;
+
+/// Time in each state, in ns, by thread.
+type Times = BTreeMap<u64, BTreeMap<String, f64>>;
+
+/// Records one of the programs; what it says itself, and the trace's rows.
+fn record(python: &Path, program: &str, seconds: &str) -> (Times, Vec<Event>, Names) {
+    libraries();
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_isc-record"))
+        .args(["-o", "raw.parquet", "--python"])
+        .arg(python)
+        .arg(repository("tests/python/states.py"))
+        .args([program, seconds])
+        .current_dir(folder.path())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let truth: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let states = |thread: &Value| -> BTreeMap<String, f64> {
+        let all = thread.as_object().unwrap().iter();
+        all.filter(|(name, _)| *name != "tid")
+            .map(|(name, ns)| (name.clone(), ns.as_f64().unwrap()))
+            .collect()
+    };
+    let threads = truth.as_array().unwrap().iter();
+    let truth = threads
+        .map(|thread| (thread["tid"].as_u64().unwrap(), states(thread)))
+        .collect();
+    let path = folder.path().join("raw.parquet");
+    let mut reader = Reader::open(&Source::from(path.as_path())).unwrap();
+    let (mut names, mut events) = (Names::default(), Vec::new());
+    while reader.next_batch(&mut names, &mut events).unwrap() {}
+    (truth, events, names)
+}
+
+/// The `wait` rows' sums.
+fn seen(events: &[Event], names: &Names) -> Times {
+    let mut times = Times::new();
+    for event in events.iter().filter(|event| event.kind == Kind::Wait) {
+        let states = times.entry(event.tid).or_default();
+        *states.entry(names.text(event.name).to_owned()).or_default() += event.value.unwrap();
+    }
+    times
+}
+
+/// The worst error of a state that takes a tenth of its thread's time or more; prints all of them.
+fn compare(label: &str, truth: &Times, events: &[Event], names: &Names) -> f64 {
+    let seen = seen(events, names);
+    let mut worst: f64 = 0.0;
+    for (tid, states) in truth {
+        let all: f64 = states.values().sum();
+        for (state, &ns) in states.iter().filter(|(_, ns)| **ns > LEAST_SHARE * all) {
+            let found = seen.get(tid).and_then(|states| states.get(state));
+            let ratio = found.copied().unwrap_or(0.0) / ns;
+            println!(
+                "{label:<12} {tid:>7} {state:<9} {:>9.1} ms {ratio:.3}",
+                ns / 1e6
+            );
+            worst = worst.max((ratio - 1.0).abs());
+        }
+    }
+    worst
+}
+
+fn seconds() -> String {
+    std::env::var("STATES_SECONDS").unwrap_or_else(|_| "1.5".into())
+}
+
+fn holds(program: &str) {
+    for (python, version) in pythons() {
+        let (truth, events, names) = record(python, program, &seconds());
+        let label = format!("{program} 3.{}", version.1);
+        let worst = compare(&label, &truth, &events, &names);
+        println!("{label:<12} worst {:.1} %", 100.0 * worst);
+        let most: f64 = std::env::var("STATES_ERROR").map_or(0.25, |most| most.parse().unwrap());
+        assert!(worst < most, "{label}: {worst}");
+    }
+}
+
+#[test]
+fn threads_that_wait_for_the_gil() {
+    holds("gil");
+}
+
+#[test]
+fn threads_that_queue_up_for_a_lock() {
+    holds("lock");
+}
+
+#[test]
+fn a_loop_that_reads_as_if_it_were_alone() {
+    holds("loop");
+}
+
+#[test]
+fn a_thread_that_waits_for_this_and_that() {
+    holds("mixed");
+}
+
+#[test]
+fn more_threads_than_processors() {
+    holds("crowd");
+}
+
+#[test]
+fn a_thread_that_sleeps() {
+    holds("sleep");
+}
