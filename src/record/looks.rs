@@ -1,7 +1,6 @@
 //! Looks at what threads wait for, from a thread of our own, at moments that are random and as dense as may be.
 //!
-//! Costs the program nothing. The recorder's own cost is bounded: a share of the CPU time that the program uses, and a
-//! little of the time that passes, so that a program which waits is looked at too.
+//! Costs the program nothing. The recorder's own cost is bounded, see [`Cost`].
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,12 +17,8 @@ use super::proc::{OUR_THREAD, Stat, TICK_NS, numbers};
 use super::syscall::{self, Seen, Waiting};
 use super::waits::{Blocked, Row, Sums, Waits};
 
-/// What looks may cost: of the CPU time that the program uses, and of the time that passes.
-const SHARE: (f64, f64) = (0.004, 0.002);
 /// Time between two looks at least and at most, in ns, before chance makes it up to half shorter or longer.
 const PAUSE_NS: (f64, f64) = (1e6, 50e6);
-/// How much a new cost or use of CPU counts beside the older ones.
-const NEW: f64 = 0.05;
 /// Files that are kept open; those of further threads are opened anew for each look.
 const MOST_FILES: usize = 400;
 /// A thread that is new may take its name a moment later: how long that is looked for, in ns.
@@ -45,14 +40,15 @@ struct All {
     processes: BTreeMap<ProcessKey, Process>,
     rows: Vec<ThreadRow>,
     files: usize,
-    /// CPU time of the threads, and how much they used since the last look.
-    cpu_ns: i64,
+    /// Since the last look.
+    used: Used,
 }
 
 #[derive(Debug)]
 struct Process {
     tasks: String,
-    /// Links of that folder, one for each thread.
+    /// The same, open, and its links, one for each thread.
+    folder: Option<File>,
     links: u64,
     threads: BTreeMap<u64, Thread>,
     gil: Option<Gil>,
@@ -130,6 +126,7 @@ impl Looks {
         for (key, gil) in processes {
             let process = all.processes.entry(*key).or_insert_with(|| Process {
                 tasks: format!("/proc/{}/task", key.pid),
+                folder: File::open(format!("/proc/{}/task", key.pid)).ok(),
                 links: 0,
                 threads: BTreeMap::new(),
                 gil: None,
@@ -169,43 +166,96 @@ fn locked(all: &Mutex<All>) -> MutexGuard<'_, All> {
 /// Looks until there is nobody left who could say stop.
 fn look_on(all: &Mutex<All>, stopped: &mpsc::Receiver<()>) {
     let mut random = 0x9E37_79B9_7F4A_7C15_u64; // 2^64 over the golden ratio: any odd number would do
-    let (mut cost_ns, mut cores) = (50e3, 1.0);
+    let mut cost = Cost::default();
     let (mut before_ns, mut before_cpu_ns) = (sys::monotonic_ns(), sys::thread_cpu_ns());
     let mut pause_ns = PAUSE_NS.0;
     while let Err(mpsc::RecvTimeoutError::Timeout) =
         stopped.recv_timeout(Duration::from_nanos(pause_ns as u64))
     {
-        let used_ns = locked(all).look();
+        let used = locked(all).look();
         let (now_ns, cpu_ns) = (sys::monotonic_ns(), sys::thread_cpu_ns());
-        let passed_ns = (now_ns - before_ns).max(1) as f64;
-        cost_ns += NEW * ((cpu_ns - before_cpu_ns) as f64 - cost_ns);
-        cores += NEW * (used_ns as f64 / passed_ns - cores);
+        cost.add(now_ns - before_ns, cpu_ns - before_cpu_ns, used);
         (before_ns, before_cpu_ns) = (now_ns, cpu_ns);
         // xorshift64 of Marsaglia (2003)
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
         let chance = 0.5 + (random >> 11) as f64 / (1u64 << 53) as f64;
-        let mean_ns = cost_ns / (SHARE.0 * cores.max(0.0) + SHARE.1);
-        pause_ns = mean_ns.clamp(PAUSE_NS.0, PAUSE_NS.1) * chance;
+        pause_ns = cost.pause_ns().clamp(PAUSE_NS.0, PAUSE_NS.1) * chance;
+    }
+}
+
+/// What the program did between two looks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    cpu_ns: i64,
+    /// How often one of its threads got a processor.
+    slices: u64,
+}
+
+/// What looks cost, and what they may: a share of the CPU time that the program uses; a little of the time that passes,
+/// so that a program which waits is looked at too; and a little for each time that one of its threads gets a processor,
+/// so that one whose threads wait often and shortly is looked at more often. Means that forget.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    look_ns: f64,
+    /// Processors that the program uses.
+    cores: f64,
+    /// Per second.
+    slices: f64,
+}
+
+impl Default for Cost {
+    fn default() -> Cost {
+        Cost {
+            look_ns: 30e3,
+            cores: 1.0,
+            slices: 100.0,
+        }
+    }
+}
+
+impl Cost {
+    /// Of one processor: for each that the program uses, and of the time that passes.
+    const SHARE: (f64, f64) = (0.004, 0.002);
+    /// For each time that a thread gets a processor, in s; that is itself several µs of work.
+    const SLICE_S: f64 = 10e-6;
+    /// At most, of one processor, and for each that the program uses.
+    const MOST: (f64, f64) = (0.01, 0.008);
+    /// How much of these means is forgotten in a second.
+    const FORGETS: f64 = 2.0;
+
+    fn add(&mut self, passed_ns: i64, look_ns: i64, used: Used) {
+        let passed_s = passed_ns.max(1) as f64 / 1e9;
+        let new = 1.0 - (-Cost::FORGETS * passed_s).exp();
+        self.look_ns += 0.05 * (look_ns as f64 - self.look_ns);
+        self.cores += new * (used.cpu_ns as f64 / 1e9 / passed_s - self.cores);
+        self.slices += new * (used.slices as f64 / passed_s - self.slices);
+    }
+
+    fn pause_ns(&self) -> f64 {
+        let may = Cost::SHARE.0 * self.cores + Cost::SHARE.1 + Cost::SLICE_S * self.slices;
+        self.look_ns / may.min(Cost::MOST.0.max(Cost::MOST.1 * self.cores))
     }
 }
 
 impl All {
-    /// Looks once at every thread. Returns the CPU time that they have used since the last look.
-    fn look(&mut self) -> i64 {
+    /// Looks once at every thread.
+    fn look(&mut self) -> Used {
         let keys: Vec<ProcessKey> = self.processes.keys().copied().collect();
         for key in keys {
             self.look_at(key);
         }
-        std::mem::take(&mut self.cpu_ns)
+        std::mem::take(&mut self.used)
     }
 
     fn look_at(&mut self, key: ProcessKey) {
         let Some(process) = self.processes.get_mut(&key) else {
             return;
         };
-        let links = fs::metadata(&process.tasks).map_or(0, |folder| folder.nlink());
+        let links = (process.folder.as_ref())
+            .and_then(|folder| Some(folder.metadata().ok()?.nlink()))
+            .unwrap_or(0);
         if links != process.links {
             process.links = links;
             process.find_threads(key, &mut self.files, &mut self.rows);
@@ -219,9 +269,13 @@ impl All {
             holder: None,
         };
         for (&tid, thread) in &mut process.threads {
-            let before_ns = thread.waits.cpu_ns();
+            let before = thread.waits.last();
             match thread.look(&mut look, &mut rows) {
-                Some(()) => self.cpu_ns += thread.waits.cpu_ns() - before_ns,
+                Some(()) => {
+                    let now = thread.waits.last();
+                    self.used.cpu_ns += now.cpu_ns - before.cpu_ns;
+                    self.used.slices += now.slices.saturating_sub(before.slices);
+                }
                 None => gone.push(tid),
             }
             self.rows.extend(rows.drain(..).map(|row| (key, tid, row)));

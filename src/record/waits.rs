@@ -106,9 +106,9 @@ impl Waits {
         self.sums == Some(sums) && self.last.1 == sums
     }
 
-    /// CPU time at the last look.
-    pub fn cpu_ns(&self) -> i64 {
-        self.last.1.cpu_ns
+    /// The sums at the last look.
+    pub fn last(&self) -> Sums {
+        self.last.1
     }
 
     /// Whether a look that sees this begins a row of its own.
@@ -184,11 +184,10 @@ impl Waits {
         now_ns - self.first_ns - sums.cpu_ns - sums.runnable_ns
     }
 
-    /// What was added to the blocked time, which is now `total_ns`.
+    /// What was added to the blocked time, which is now `total_ns`. Less than nothing if the thread, when it was last
+    /// looked at, had been woken and had no processor yet: the kernel counts that when it gets one.
     fn waited(&mut self, total_ns: i64) -> i64 {
-        let waited_ns = (total_ns - self.blocked_ns).max(0);
-        self.blocked_ns = self.blocked_ns.max(total_ns);
-        waited_ns
+        total_ns - std::mem::replace(&mut self.blocked_ns, total_ns)
     }
 
     fn close(&mut self, now_ns: i64, rows: &mut Vec<Row>) {
@@ -320,6 +319,24 @@ mod tests {
                 ("lock", 10, 30, 14, 4),
                 ("io", 30, 70, 40, 0),
                 ("runnable", 0, 70, 3, 0)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_thread_that_was_woken_and_had_no_processor_did_not_wait_meanwhile() {
+        let (mut waits, mut rows) = (Waits::new(0), Vec::new());
+        waits.waits(10 * MS, sums(10, 0, 1), blocked(State::Sleep), &mut rows);
+        waits.stays(30 * MS, &mut rows); // woken at 20 ms
+        waits.waits(35 * MS, sums(10, 14, 2), blocked(State::Lock), &mut rows); // ran at 34 ms
+        waits.stays(50 * MS, &mut rows);
+        waits.finish(&mut rows);
+        assert_eq!(
+            told(&rows),
+            [
+                ("sleep", 10, 35, 11, 9),
+                ("lock", 35, 50, 15, 0),
+                ("runnable", 0, 50, 14, 0)
             ]
         );
     }

@@ -2,11 +2,12 @@
 
     states.py NAME SECONDS
 
-Each measures its own waits: CLOCK_MONOTONIC around them, the thread's CPU clock, and the kernel's word on how long the
-thread was ready to run and had no processor.
+Each measures its own waits: CLOCK_MONOTONIC around them, less the time in which the thread was ready to run and had no
+processor, as the kernel says.
 """
 
 import asyncio
+import ctypes
 import hashlib
 import json
 import os
@@ -19,9 +20,47 @@ clock, cpu = time.perf_counter_ns, time.thread_time_ns
 truth = []
 
 
+here = threading.local()
+# unlike os.pread it keeps the GIL
+pread = ctypes.PyDLL(None).pread
+
+
 def runnable():
-    with open(f"/proc/self/task/{threading.get_native_id()}/schedstat") as file:
-        return int(file.read().split()[1])
+    if not hasattr(here, "file"):
+        here.file = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY)
+        here.text = ctypes.create_string_buffer(100)
+    here.text[pread(here.file, here.text, 99, 0)] = b"\0"
+    return int(here.text.value.split()[1])
+
+
+def elsewhere():
+    """The clock, less the time in which the thread was ready to run: both of one moment."""
+    while True:
+        before, now, after = runnable(), clock(), runnable()
+        if before == after:
+            return now - after
+
+
+class Timer:
+    """Adds the time of a wait to those of one state. Of a sleep we know how long it was; what came after it, before the
+    thread went on, was the wait for the GIL."""
+
+    def __init__(self, times, state, slept=None):
+        self.times, self.state, self.slept = times, state, slept
+
+    def add(self, state, ns):
+        self.times[state] = self.times.get(state, 0) + ns
+
+    def __enter__(self):
+        self.start = elsewhere()
+
+    def __exit__(self, *_):
+        ns = elsewhere() - self.start
+        if self.slept is not None:
+            asleep = min(int(self.slept * 1e9), ns)
+            self.add("gil", ns - asleep)
+            ns = asleep
+        self.add(self.state, ns)
 
 
 def thread(body, *arguments):
@@ -47,10 +86,12 @@ def count(turns):
 
 def compute(end):
     """Bytecode until `end`: what it did not run, it waited for the GIL or for a processor."""
-    start, used, ready = clock(), cpu(), runnable()
-    while clock() < end:
-        count(1000)
-    return {"gil": clock() - start - (cpu() - used) - (runnable() - ready)}
+    times, used = {}, cpu()
+    with Timer(times, "gil"):
+        while clock() < end:
+            count(1000)
+    times["gil"] -= cpu() - used
+    return times
 
 
 def gil(seconds):
@@ -58,27 +99,29 @@ def gil(seconds):
     return [thread(compute, end) for _ in range(4)]
 
 
+def doze(times, seconds):
+    with Timer(times, "sleep", seconds):
+        time.sleep(seconds)
+
+
 def hold(lock, end):
-    held = asleep = 0
+    times = {}
     while clock() < end:
         with lock:
-            start = clock()
-            time.sleep(0.015)
-            asleep += clock() - start
-        start = clock()
-        time.sleep(0.005)
-        asleep += clock() - start
-    return {"sleep": asleep}
+            doze(times, 0.015)
+        doze(times, 0.005)
+    return times
 
 
 def queue_up(lock, end):
-    waited = 0
+    times = {}
     while clock() < end:
-        start = clock()
+        waits = Timer(times, "lock")
+        waits.__enter__()
         with lock:
-            waited += clock() - start
+            waits.__exit__()
             count(2000)
-    return {"lock": waited}
+    return times
 
 
 def lock(seconds):
@@ -111,30 +154,26 @@ def loop(seconds):
 
     async def task(end, times):
         while clock() < end:
-            start = clock()
-            ours.sendall(b"\x0c")
-            ours.recv(1)
-            times["read"] += clock() - start
+            with Timer(times, "io"):
+                ours.sendall(b"\x0c")
+                ours.recv(1)
             await asyncio.sleep(0.008)
             count(20_000)
 
     def body():
-        times = {"read": 0, "poll": 0}
-        here = asyncio.new_event_loop()
-        select = here._selector.select
+        times = {}
+        loop = asyncio.new_event_loop()
+        select = loop._selector.select
 
         def timed(timeout=None):
-            start = clock()
-            try:
+            with Timer(times, "io"):
                 return select(timeout)
-            finally:
-                times["poll"] += clock() - start
 
-        here._selector.select = timed
-        here.run_until_complete(task(clock() + int(seconds * 1e9), times))
-        here.close()
+        loop._selector.select = timed
+        loop.run_until_complete(task(clock() + int(seconds * 1e9), times))
+        loop.close()
         ours.close()
-        return {"io": times["read"] + times["poll"]}
+        return times
 
     return [thread(body)]
 
@@ -144,18 +183,16 @@ def mixed(seconds):
     ours, one, end = peer(), threading.Lock(), clock() + int(seconds * 1e9)
 
     def body():
-        times = {"sleep": 0, "io": 0, "lock": 0}
+        times = {}
         while clock() < end:
-            start = clock()
-            time.sleep(0.004)
-            times["sleep"] += clock() - start
-            start = clock()
-            ours.sendall(b"\x07")
-            ours.recv(1)
-            times["io"] += clock() - start
-            start = clock()
+            doze(times, 0.004)
+            with Timer(times, "io"):
+                ours.sendall(b"\x07")
+                ours.recv(1)
+            waits = Timer(times, "lock")
+            waits.__enter__()
             with one:
-                times["lock"] += clock() - start
+                waits.__exit__()
             count(20_000)
         ours.close()
         return times
@@ -177,9 +214,9 @@ def crowd(seconds):
 
 def sleep(seconds):
     def body():
-        start = clock()
-        time.sleep(seconds)
-        return {"sleep": clock() - start}
+        times = {}
+        doze(times, seconds)
+        return times
 
     return [thread(body)]
 
