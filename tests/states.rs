@@ -145,3 +145,87 @@ fn more_threads_than_processors() {
 fn a_thread_that_sleeps() {
     holds("sleep");
 }
+
+/// A program recorded and analysed.
+fn analysis(python: &Path, program: &Path, arguments: &[&str]) -> Value {
+    libraries();
+    let folder = tempfile::tempdir().unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program)
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program}: {said}");
+        output.stdout
+    };
+    let (python, program) = (python.to_str().unwrap(), program.to_str().unwrap());
+    let record = [
+        &["-o", "raw.parquet", "--python", python, program],
+        arguments,
+    ]
+    .concat();
+    run(env!("CARGO_BIN_EXE_isc-record"), &record);
+    let merge = ["raw.parquet", "-o", "timeline.parquet"];
+    run(env!("CARGO_BIN_EXE_isc-merge"), &merge);
+    let json = run(
+        env!("CARGO_BIN_EXE_isc-analyze"),
+        &["timeline.parquet", "--json"],
+    );
+    serde_json::from_slice(&json).unwrap()
+}
+
+fn findings(analysis: &Value) -> Vec<&str> {
+    let all = analysis["findings"].as_array().unwrap().iter();
+    all.map(|finding| finding["id"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_loop_that_waits_in_a_callback_is_told_from_one_that_waits_for_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("app.py");
+    let text = "import asyncio, sys, time\nasync def serve():\n    for _ in range(60):\n        \
+                if sys.argv[1] == 'blocks':\n            time.sleep(0.01)\n        else:\n            \
+                await asyncio.sleep(0.01)\nasyncio.run(serve())\n";
+    std::fs::write(&program, text).unwrap();
+    for (python, version) in pythons() {
+        let blocks = analysis(python, &program, &["blocks"]);
+        let found = findings(&blocks);
+        assert!(found.contains(&"blocked-loop"), "{version:?}: {found:?}");
+        let all = blocks["findings"].as_array().unwrap();
+        let place = all.iter().find(|f| f["id"] == "blocked-loop").unwrap()["where"].clone();
+        assert!(
+            place.as_str().unwrap().starts_with("serve ("),
+            "{version:?}: {place}"
+        );
+        let idle = analysis(python, &program, &["idles"]);
+        let found = findings(&idle);
+        let waits = ["waiting", "blocked-loop", "blocking-io"];
+        assert!(
+            !found.iter().any(|id| waits.contains(id)),
+            "{version:?}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn threads_that_hold_up_each_other_say_whose_turn_it_is() {
+    let program = repository("tests/python/states.py");
+    for (python, version) in pythons() {
+        let analysis = analysis(python, &program, &["gil", "1"]);
+        let waited = analysis["facts"]["wait.gil_ns"].as_f64().unwrap();
+        assert!(waited > 0.0, "{version:?}");
+        let all = analysis["findings"].as_array().unwrap();
+        // on a machine that is busy enough they wait for a processor more than for each other
+        if let Some(found) = all.iter().find(|f| f["id"] == "gil-contention") {
+            let place = found["where"].as_str().unwrap();
+            println!("{version:?}: {place}");
+            assert!(place.contains(" in Thread-"), "{version:?}: {place}");
+        }
+        let sum: i64 = (analysis["breakdown"].as_array().unwrap().iter())
+            .map(|share| share["time_ns"].as_i64().unwrap())
+            .sum();
+        assert_eq!(sum, analysis["span_ns"].as_i64().unwrap(), "{version:?}");
+    }
+}

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::device::Devices;
 use super::sampled::{self, Sampled};
 use super::throttled::{self, Unseen};
+use super::waited::{self, In, Loops, Place, Waited, Waits};
 use crate::cli::Progress;
 use crate::error::Result;
 use crate::trace::io::Reader;
@@ -42,6 +43,8 @@ pub struct FunctionSums {
     pub self_ns: i64,
     /// The native part of `self_ns`.
     pub native_ns: i64,
+    /// The part of `self_ns` in which it waited.
+    pub wait_ns: i64,
     /// Time suspended between two segments of one task.
     pub await_ns: i64,
     pub awaits: u64,
@@ -62,6 +65,9 @@ pub struct Own {
     pub calls: u64,
     pub self_ns: i64,
     pub native_ns: i64,
+    /// Waited, and what of that was for work.
+    pub wait_ns: i64,
+    pub idle_ns: i64,
 }
 
 /// Categories of a thread's time. Each instant is in one.
@@ -72,6 +78,10 @@ pub struct Times {
     pub gc_ns: i64,
     /// In native calls that are known to wait (sleep, poll, locks).
     pub wait_ns: i64,
+    /// All waits within spans, by what for.
+    pub waits: BTreeMap<Waits, i64>,
+    /// For a lock that another thread holds while it is in a section.
+    pub contended_ns: i64,
     pub native_ns: BTreeMap<String, i64>,
     /// CPU time by samples outside of any span: threads that a native library made.
     pub outside_ns: BTreeMap<String, i64>,
@@ -96,6 +106,8 @@ pub struct Thread {
     pub cpu_ns: Option<i64>,
     pub runnable_ns: i64,
     pub blocked_ns: i64,
+    /// The parts of `blocked_ns`, as the kernel saw them.
+    pub seen: BTreeMap<Waits, i64>,
     pub first_ns: Option<i64>,
     pub last_ns: i64,
     /// Length of the union of its outermost spans.
@@ -148,7 +160,19 @@ pub struct Measures {
     pub lost: u64,
     pub throttled: u64,
     pub devices: Devices,
+    pub loops: Loops,
+    /// Who had the GIL while others waited for it: waiting thread, thread that had it, its function.
+    pub holders: BTreeMap<(Track, Track, Option<usize>), i64>,
+    /// Waits for locks that another thread held while in a section, by thread and function.
+    pub contended: BTreeMap<(Track, usize), i64>,
+    /// Sum of the squares of the errors of `wait` rows.
+    pub wait_error2: f64,
+    /// Processors of the machine it was recorded on.
+    pub cpus: Option<u64>,
 }
+
+/// A thread: process and number.
+pub type Track = (u32, u64);
 
 impl Measures {
     /// Length of the timeline, in ns.
@@ -194,7 +218,12 @@ struct Frame {
     child_ns: i64,
     flow: Option<u64>,
     importing: bool,
-    waits: bool,
+    waits: Option<Waits>,
+    /// It is what an event loop does between two polls: a callback, a task's segment.
+    step: bool,
+    /// It is a turn of an event loop, or a poll in one.
+    turn: bool,
+    polls: bool,
     new_call: bool,
 }
 
@@ -215,6 +244,7 @@ struct Pass {
     suspended: HashMap<(u64, usize, usize), i64>,
     flags: HashMap<Sym, Flags>,
     sampled: Sampled,
+    waited: Waited,
     unseen: Unseen,
 }
 
@@ -249,6 +279,7 @@ pub fn measure(mut reader: Reader) -> Result<Measures> {
         pass.pop_until(track, i64::MAX, &names);
     }
     throttled::settle(&mut pass.measures, &pass.unseen);
+    waited::settle(&mut pass.measures, pass.waited, &names);
     sampled::settle(&mut pass.measures, pass.sampled, &names);
     pass.measures.names = names;
     pass.measures.devices.finish();
@@ -279,14 +310,7 @@ impl Pass {
                 let args = json(event.args, names);
                 thread.cpu_ns = args["cpu_ns"].as_i64().or(thread.cpu_ns);
             }
-            Kind::Wait => {
-                let waited = event.value.map_or(event.dur_ns.unwrap_or(0), |v| v as i64);
-                let thread = m.thread(track, event.pid);
-                match names.text(event.name) {
-                    "runnable" => thread.runnable_ns += waited,
-                    _ => thread.blocked_ns += waited,
-                }
-            }
+            Kind::Wait => self.wait(event, names),
             Kind::Counter => {
                 let value = event.value.unwrap_or(0.0) as i64;
                 match names.text(event.name) {
@@ -358,7 +382,10 @@ impl Pass {
             child_ns: 0,
             flow: event.flow,
             importing,
-            waits: false,
+            waits: None,
+            step: false,
+            turn: false,
+            polls: false,
             new_call: !flags.resumed,
         };
         if event.kind != Kind::Scope {
@@ -382,8 +409,32 @@ impl Pass {
                 sums.import_ns += dur_ns;
             }
             frame.importing = importing;
-            frame.waits = event.kind == Kind::Native && waits(names.text(event.name));
             frame.function = Some(function);
+            let name = names.text(event.name);
+            let stack = self.stacks.get(&track).map_or(&[][..], |stack| stack);
+            if event.kind == Kind::Native && waits(name) {
+                let stack = places(&self.measures, stack, names);
+                let waits = Waits::of_call(name);
+                frame.waits = Some(match waited::is_idle(waits, name, "", stack) {
+                    true => Waits::Idle,
+                    false => waits,
+                });
+            }
+            let begins = event.flow.is_some() && caller_flow != event.flow;
+            if (begins || waited::is_callback(event.kind, name))
+                && !stack.iter().any(|frame| frame.step)
+            {
+                frame.step = true;
+                self.measures.loops.begin(track);
+            }
+            if begins && let Some(turn) = stack.iter().rev().find(|frame| frame.turn) {
+                self.measures
+                    .loops
+                    .ready(track, turn.start_ns, event.start_ns);
+            }
+            frame.turn = waited::is_turn(name);
+            frame.polls = frame.waits == Some(Waits::Idle) || waited::is_poll(name);
+            let sums = &mut self.measures.functions[function].1;
             let open = self.depths.entry((track.0, track.1, function)).or_default();
             *open += 1;
             if *open == 1 {
@@ -467,6 +518,70 @@ impl Pass {
         }
     }
 
+    /// A thread waited, in what it was in when it was first seen to.
+    fn wait(&mut self, event: &Event, names: &Names) {
+        let track = (event.process, event.tid);
+        let ns = event.value.map_or(event.dur_ns.unwrap_or(0), |v| v as i64);
+        let thread = self.measures.thread(track, event.pid);
+        if names.text(event.name) == "runnable" {
+            thread.runnable_ns += ns;
+            return;
+        }
+        let mut waits = Waits::of_row(names.text(event.name));
+        thread.blocked_ns += ns;
+        *thread.seen.entry(waits).or_default() += ns;
+        let args = json(event.args, names);
+        self.measures.wait_error2 += args["error_ns"].as_f64().unwrap_or(0.0).powi(2);
+        self.pop_until(track, event.start_ns, names);
+        if let Some(holder) = args["holder"].as_u64().filter(|_| waits == Waits::Gil) {
+            let holder = (event.process, holder);
+            self.pop_until(holder, event.start_ns, names);
+            let stack = self.stacks.get(&holder).into_iter().flatten().rev();
+            let mut python = stack.filter(|frame| frame.kind == Kind::Python);
+            let function = python.next().and_then(|frame| frame.function);
+            let key = (track, holder, function);
+            *self.measures.holders.entry(key).or_default() += ns;
+        }
+        let Some(stack) = self.stacks.get(&track) else {
+            return;
+        };
+        let Some(top) = stack.last().filter(|top| !top.importing) else {
+            return;
+        };
+        let call = args["call"].as_str().unwrap_or("");
+        let mut python = stack.iter().rev().filter(|f| f.kind == Kind::Python);
+        let function = python.next().and_then(|frame| frame.function);
+        let place = match (top.kind, top.waits, top.function) {
+            (Kind::Native | Kind::Op, Some(known), _) if waits == Waits::Gil => In::Waiting(known),
+            (Kind::Native | Kind::Op, Some(_), _) => return, // it says so itself
+            (Kind::Native | Kind::Op, None, Some(native)) => {
+                // What a library waits for within itself, for its own threads say, is its own time.
+                if matches!(waits, Waits::Lock | Waits::Blocked) {
+                    return;
+                }
+                let file = self.measures.functions[native].0.file;
+                let file = file.map_or("", |file| names.text(file));
+                let places = places(&self.measures, stack, names);
+                if waited::is_idle(waits, call, file, places) {
+                    waits = Waits::Idle;
+                }
+                In::Native(native)
+            }
+            (Kind::Python | Kind::Scope, ..) => {
+                let Some(function) = function else { return };
+                let places = places(&self.measures, stack, names);
+                if waited::is_idle(waits, call, "", places) {
+                    waits = Waits::Idle;
+                }
+                In::Python(function)
+            }
+            _ => return,
+        };
+        self.measures
+            .waited(track, waits, ns, function, stack, names);
+        self.waited.add(track, place, waits, ns);
+    }
+
     /// The outermost span of a task starts, goes on or ends: a finished task is one request's worth.
     fn task(&mut self, flow: u64, function: usize, event: &Event, flags: Flags) {
         let first_ns = match self.tasks.get(&flow) {
@@ -520,7 +635,11 @@ impl Pass {
                 _ if frame.importing && frame.kind != Kind::Gc => times.import_ns += own_ns,
                 Kind::Python => times.python_ns += own_ns,
                 Kind::Gc => times.gc_ns += own_ns,
-                Kind::Native if frame.waits => times.wait_ns += own_ns,
+                Kind::Native if frame.waits.is_some() => {
+                    times.wait_ns += own_ns;
+                    let waits = frame.waits.unwrap_or(Waits::Blocked);
+                    *times.waits.entry(waits).or_default() += own_ns;
+                }
                 Kind::Native | Kind::Op => {
                     let file = frame.function.and_then(|f| m.functions[f].0.file);
                     frame.natives.add(file, own_ns);
@@ -549,7 +668,19 @@ impl Pass {
                 m.gc_count += 1;
                 m.gc_ns += own_ns;
             }
+            if let Some(waits) = frame.waits.filter(|_| !frame.importing) {
+                m.waited(track, waits, own_ns, caller, stack, names);
+            }
+            if frame.polls {
+                m.loops.polled(track, frame.end_ns);
+            }
             if let Some(function) = frame.function {
+                if frame.step || stack.iter().any(|frame| frame.step) {
+                    m.loops.spent(track, function, own_ns);
+                }
+                if frame.step {
+                    m.loops.end(track, frame.end_ns - frame.start_ns);
+                }
                 let sums = &mut m.functions[function].1;
                 sums.self_ns += own_ns;
                 if let Some(open) = self.depths.get_mut(&(track.0, track.1, function)) {
@@ -564,8 +695,15 @@ impl Pass {
                     _ => 0,
                 };
                 sums.native_ns += native_ns;
+                if frame.waits.is_some() {
+                    sums.wait_ns += own_ns;
+                }
                 if !frame.importing {
                     let own = m.own.entry((track, function)).or_default();
+                    if let Some(waits) = frame.waits {
+                        own.wait_ns += own_ns;
+                        own.idle_ns += if waits == Waits::Idle { own_ns } else { 0 };
+                    }
                     own.calls += u64::from(frame.new_call);
                     own.self_ns += own_ns;
                     own.native_ns += native_ns;
@@ -584,7 +722,58 @@ impl Pass {
     }
 }
 
+/// The Python frames of a stack, innermost first.
+fn places<'a>(
+    m: &'a Measures,
+    stack: &'a [Frame],
+    names: &'a Names,
+) -> impl Iterator<Item = Place<'a>> {
+    let python = stack.iter().rev().filter(|f| f.kind == Kind::Python);
+    python.filter_map(|frame| frame.function).map(|function| {
+        let key = &m.functions[function].0;
+        Place {
+            name: names.text(key.name),
+            file: key.file.map_or("", |file| names.text(file)),
+        }
+    })
+}
+
 impl Measures {
+    /// Notes a wait of `function` where it holds others up: in an event loop, at a lock.
+    fn waited(
+        &mut self,
+        track: Track,
+        waits: Waits,
+        ns: i64,
+        function: Option<usize>,
+        stack: &[Frame],
+        names: &Names,
+    ) {
+        let Some(function) = function else { return };
+        let blocks = !matches!(waits, Waits::Idle | Waits::Gil);
+        if blocks && stack.iter().any(|frame| frame.step) {
+            *self.loops.waiting.entry(function).or_default() += ns;
+        }
+        let top = places(self, stack, names).next();
+        if waits == Waits::Lock && waited::is_contended(top) {
+            *self.contended.entry((track, function)).or_default() += ns;
+            self.threads.entry(track).or_default().times.contended_ns += ns;
+        }
+    }
+
+    /// Adds time that a function waited within what is known of it, up to what there is.
+    pub(super) fn book_wait(&mut self, track: Track, function: usize, ns: i64, idle_ns: i64) {
+        let Some(own) = self.own.get_mut(&(track, function)) else {
+            return;
+        };
+        let native = self.functions[function].0.kind == Kind::Native;
+        let rest = if native { 0 } else { own.native_ns };
+        let taken = ns.min(own.self_ns - rest - own.wait_ns).max(0);
+        own.wait_ns += taken;
+        own.idle_ns += idle_ns.min(taken);
+        self.functions[function].1.wait_ns += taken;
+    }
+
     /// Adds time that a function spent in something it called itself.
     pub(super) fn book(
         &mut self,
