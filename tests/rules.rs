@@ -93,19 +93,19 @@ fn together(waits: &str, ms: i64, file: &str) -> String {
     text
 }
 
-/// An event loop's turn of 100 ms that polls for `poll` ms and then runs a task that sleeps for `sleep` ms.
+/// An event loop's turn of 100 ms that polls for `poll` ms, and 1 ms later runs a task that sleeps for `sleep` ms.
 fn turn(poll: i64, sleep: i64) -> String {
-    let (begin, end) = (1 + poll, 3 + poll + sleep);
+    let (turn, task) = (poll + 1, poll + 2);
+    let (slept, end) = (task + 1 + sleep, task + 2 + sleep);
     format!(
-        "track    kind    start  end     name                      file                    line  flow
-         py:main  python  0ms    100ms   BaseEventLoop._run_once   asyncio/base_events.py  1     -
-         py:main  python  0ms    {begin}ms  EpollSelector.select   selectors.py            2     -
-         py:main  native  0ms    {poll}ms   select.epoll.poll      select.so               -     -
-         py:main  python  {begin}ms {end}ms  Handle._run           asyncio/events.py       3     -
-         py:main  python  {begin}ms {end}ms  serve                 app.py                  4     7
-         py:main  native  {}ms  {}ms  time.sleep  python  -  7",
-        begin + 1,
-        begin + 1 + sleep
+        "track    kind    start     end      name                     file                    line  flow
+         py:main  python  0ms       100ms    BaseEventLoop._run_once  asyncio/base_events.py  1     -
+         py:main  python  0ms       {turn}ms EpollSelector.select     selectors.py            2     -
+         py:main  native  0ms       {poll}ms select.epoll.poll        select.so               -     -
+         py:main  python  {turn}ms  {end}ms  Handle._run              asyncio/events.py       3     -
+         py:main  python  {task}ms  {end}ms  serve                    app.py                  4     7
+         py:main  native  {}ms      {slept}ms  time.sleep             python                  -     7",
+        task + 1
     )
 }
 
@@ -152,7 +152,7 @@ fn waits_have_rules_by_what_for() {
         idle.verdict.summary
     );
     let loops = analysis(&turn(20, 60), &Rules::built_in().unwrap());
-    assert_eq!(loops.facts["loop.ready_ns_p50"], 1_000_000);
+    assert_eq!(loops.facts["eventloop.ready_ns_p50"], 1_000_000);
     assert_eq!(loops.findings[0].place, "serve (app.py:4)");
 }
 

@@ -68,7 +68,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
             .iter()
             .filter(|s| wanted(&s.category))
             .map(|s| s.share)
-            .sum()
+            .fold(0.0, |sum, share| sum + share)
     };
     let native = share_of(&|c| c.starts_with("native: "));
     let shares = [
@@ -308,7 +308,7 @@ fn verdict(
             "gpu-bound",
             format!("the GPU is busy {} of the time", percent(gpu_busy)),
         )
-    } else if wait >= MOSTLY {
+    } else if wait >= MOSTLY || wait > doing.max(startup) {
         (
             "balanced",
             format!(
@@ -493,17 +493,27 @@ fn waits(
     let loops = &m.loops;
     let waiting: i64 = loops.waiting.values().sum();
     let top = loops.waiting.iter().rev().max_by_key(|(_, ns)| **ns);
-    place("loop.wait", top.map(|(function, _)| *function), waiting, "");
+    place(
+        "eventloop.wait",
+        top.map(|(function, _)| *function),
+        waiting,
+        "",
+    );
     let slow: i64 = loops.slow.values().map(|(_, ns)| ns).sum();
     let top = loops.slow.iter().rev().max_by_key(|(_, (_, ns))| *ns);
-    place("loop.slow", top.map(|(function, _)| *function), slow, "");
+    place(
+        "eventloop.slow",
+        top.map(|(function, _)| *function),
+        slow,
+        "",
+    );
     let count: u64 = loops.slow.values().map(|(count, _)| count).sum();
-    fact("loop.slow.count", json!(count));
+    fact("eventloop.slow.count", json!(count));
     if !loops.ready_ns.is_empty() {
         let mut ready = loops.ready_ns.clone();
         ready.sort_unstable();
-        fact("loop.ready_ns_p50", json!(percentile(&ready, 50)));
-        fact("loop.ready_ns_p99", json!(percentile(&ready, 99)));
+        fact("eventloop.ready_ns_p50", json!(percentile(&ready, 50)));
+        fact("eventloop.ready_ns_p99", json!(percentile(&ready, 99)));
     }
     texts
 }

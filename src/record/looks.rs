@@ -42,6 +42,8 @@ struct All {
     files: usize,
     /// Since the last look.
     used: Used,
+    /// CPU time of all looks.
+    cost_ns: i64,
 }
 
 #[derive(Debug)]
@@ -143,6 +145,11 @@ impl Looks {
         (locked(&self.all).processes.get(&key)).is_some_and(|process| process.denied)
     }
 
+    /// CPU time that they have cost so far.
+    pub fn cost_ns(&self) -> i64 {
+        locked(&self.all).cost_ns
+    }
+
     /// The rest.
     pub fn finish(&mut self) -> Vec<ThreadRow> {
         self.stop = None;
@@ -175,6 +182,7 @@ fn look_on(all: &Mutex<All>, stopped: &mpsc::Receiver<()>) {
         let used = locked(all).look();
         let (now_ns, cpu_ns) = (sys::monotonic_ns(), sys::thread_cpu_ns());
         cost.add(now_ns - before_ns, cpu_ns - before_cpu_ns, used);
+        locked(all).cost_ns = cpu_ns;
         (before_ns, before_cpu_ns) = (now_ns, cpu_ns);
         // xorshift64 of Marsaglia (2003)
         random ^= random << 13;

@@ -136,6 +136,12 @@ impl States {
     ) {
         let rows = self.looks.finish();
         self.write(rows, drain, out);
+        let pid = std::process::id();
+        let sym = drain.names.sym("recorder.looks_cpu_ns");
+        let at_ns = inferscope_spool::sys::monotonic_ns();
+        let mut row = Event::new(Kind::Counter, sym, at_ns, 0, pid, u64::from(pid));
+        row.value = Some(self.looks.cost_ns() as f64);
+        out.push(row);
         let mut lives = std::mem::take(&mut self.lives);
         for (key, life) in &mut lives {
             let number = drain.process(*key).id;
