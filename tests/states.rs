@@ -276,6 +276,31 @@ fn a_loop_that_waits_in_a_callback_is_told_from_one_that_waits_for_work() {
 }
 
 #[test]
+fn who_has_the_gil_is_another_thread() {
+    for (python, version) in pythons() {
+        let (truth, events, names) = record(python, "gil", "0.7");
+        let mut holders = 0;
+        for event in events
+            .iter()
+            .filter(|event| names.text(event.name) == "gil")
+        {
+            let args: Value = serde_json::from_str(names.text(event.args.unwrap())).unwrap();
+            if let Some(holder) = args["holder"].as_u64() {
+                holders += 1;
+                // the main thread takes it now and then
+                let main = u64::from(event.pid);
+                assert!(
+                    truth.contains_key(&holder) || holder == main,
+                    "{version:?}: {holder}"
+                );
+                assert_ne!(holder, event.tid, "{version:?}");
+            }
+        }
+        assert!(holders > 0, "{version:?}");
+    }
+}
+
+#[test]
 fn threads_that_hold_up_each_other_say_whose_turn_it_is() {
     let program = repository("tests/python/states.py");
     for (python, version) in pythons() {
