@@ -216,7 +216,8 @@ impl Waits {
         let (now_ns, sums) = self.last;
         let (from_ns, before_ns) = self.runnable_from;
         let waited_ns = (sums.runnable_ns - before_ns).clamp(0, now_ns - from_ns);
-        self.runnable_from = (now_ns, sums.runnable_ns);
+        // The kernel counts such a time when it ends: it may have begun in the window before.
+        self.runnable_from = (now_ns, before_ns + waited_ns);
         if waited_ns > 0 {
             rows.push(Row {
                 what: What::Runnable,
@@ -337,6 +338,23 @@ mod tests {
                 ("sleep", 10, 35, 11, 9),
                 ("lock", 35, 50, 15, 0),
                 ("runnable", 0, 50, 14, 0)
+            ]
+        );
+    }
+
+    #[test]
+    fn time_without_a_processor_is_counted_even_if_it_ends_in_another_window() {
+        let (mut waits, mut rows) = (Waits::new(0), Vec::new());
+        waits.runs(100 * MS, sums(40, 10, 2), &mut rows); // without one since 50 ms
+        waits.runs(200 * MS, sums(60, 130, 3), &mut rows);
+        waits.runs(310 * MS, sums(160, 140, 4), &mut rows);
+        waits.finish(&mut rows);
+        assert_eq!(
+            told(&rows),
+            [
+                ("runnable", 0, 100, 10, 0),
+                ("runnable", 100, 200, 100, 0),
+                ("runnable", 200, 310, 30, 0)
             ]
         );
     }
