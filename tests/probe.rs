@@ -223,7 +223,10 @@ fn take(process: &mut Process, chain: u64, tid: u64, record: Record, metadata: &
             process.switches.push(on);
             Row::Other
         }
-        Record::Counter { .. } | Record::Sample { .. } | Record::Throttle { .. } => Row::Other,
+        Record::Counter { .. }
+        | Record::Sample { .. }
+        | Record::Throttle { .. }
+        | Record::Slices { .. } => Row::Other,
         Record::Text(Text::Metadata(text)) => {
             text.clone_into(metadata);
             return;

@@ -125,9 +125,14 @@ impl Default for Phase {
 /// Counts windows, to tell one from the next.
 static WINDOWS: AtomicU64 = AtomicU64::new(0);
 
-/// Sets the budget: a share of CPU time, 0 for none.
+/// Sets the budget, a share of CPU time, 0 for none; `toggle` switches single functions, from 3.12 on.
 pub fn start(budget: f64, toggle: Toggle) {
     let _ = TOGGLE.set(toggle);
+    start_pool(budget);
+}
+
+/// Sets the budget alone.
+pub fn start_pool(budget: f64) {
     let share = (budget.clamp(0.0, 1.0) * TARGET as f64 / 100.0 * 4_294_967_296.0) as u64;
     SHARE.store(share, Relaxed);
     PAIR.store((PAIR_NS[2] * hot::micro() / 1000) as i64, Relaxed);
@@ -155,8 +160,24 @@ fn earned(cpu: u64) -> i64 {
     ((u128::from(cpu) * u128::from(SHARE.load(Relaxed))) >> 32) as i64
 }
 
+/// Tokens that are left, in ticks.
+#[inline(always)]
+pub fn tokens() -> i64 {
+    TOKENS.load(Relaxed)
+}
+
+/// The share of CPU time that may be spent.
+pub fn share() -> f64 {
+    SHARE.load(Relaxed) as f64 / 4_294_967_296.0
+}
+
+/// Between two readings of a thread's CPU clock, in ticks.
+pub fn window() -> u64 {
+    WINDOW_US * hot::micro()
+}
+
 /// Whether there is a budget.
-fn governs() -> bool {
+pub fn governs() -> bool {
     SHARE.load(Relaxed) != 0
 }
 
@@ -260,7 +281,10 @@ unsafe fn check(
 }
 
 /// Adds what the thread has used since it was last asked, and its tokens.
-unsafe fn read_cpu(thread: *mut hot::Thread) {
+///
+/// # Safety
+/// `thread` is this thread's own state and the GIL is held.
+pub unsafe fn read_cpu(thread: *mut hot::Thread) {
     let cpu_ns = crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
     let cpu = cpu_ns * hot::micro() / 1000;
     // SAFETY: as `spend`'s caller promises.
@@ -275,8 +299,8 @@ unsafe fn read_cpu(thread: *mut hot::Thread) {
     GIVEN.fetch_add(given, Relaxed);
 }
 
-/// CPU time that the program used for itself: without what recording cost.
-fn work() -> u64 {
+/// CPU time that the program used for itself, in ticks: without what recording cost.
+pub fn work() -> u64 {
     let spent = GIVEN.load(Relaxed).saturating_sub(TOKENS.load(Relaxed));
     POOL.load(Relaxed).saturating_sub(spent.max(0) as u64)
 }
