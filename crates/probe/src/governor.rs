@@ -252,7 +252,7 @@ unsafe fn check(
             read_cpu(thread);
             (*thread).window_end = time + WINDOW_US * hot::micro();
             WINDOWS.fetch_add(1, Relaxed);
-            rearm(toggle);
+            rearm(thread, toggle);
         }
         let left = TOKENS.load(Relaxed);
         let phase = &mut (*known).phase;
@@ -306,7 +306,7 @@ pub fn work() -> u64 {
 }
 
 /// Gives bursts to shed functions, those that wait longest first, as far as tokens reach.
-unsafe fn rearm(toggle: Toggle) {
+unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle) {
     let mut spare = TOKENS.load(Relaxed) * FOR_BURSTS / 100;
     // SAFETY: as `spend`'s caller promises; the list is not used over the call of `toggle`, which may record.
     unsafe {
@@ -341,8 +341,8 @@ unsafe fn rearm(toggle: Toggle) {
                 .saturating_sub(from)
                 .min(MOST_TOGGLE_US * hot::micro()) as i64;
             charge(took);
-            // The clock was read when this window began.
-            (*known).phase.pool = work() + phase.since.saturating_sub(RAN.load(Relaxed));
+            read_cpu(thread);
+            (*known).phase.pool = work();
             spare -= took + ((burst as f64 * rate) as i64).saturating_mul(PAIR.load(Relaxed));
         }
     }
@@ -390,6 +390,20 @@ unsafe fn shed_now(code: *mut PyObject, known: *mut Code, toggle: Toggle) -> boo
     true
 }
 
+/// CPU time in the first `part` of a `whole` stretch of time in which `used` was used, and which ended with the first
+/// call after that part and `calls` in it; all in ticks.
+///
+/// As long as the thread ran all the time, that is the part. If not, nobody knows when it did: but after the part not
+/// for longer than from one call to the next, half of that on average.
+pub fn ran(used: u64, part: u64, whole: u64, calls: u64) -> u64 {
+    if used >= whole - whole / 16 || part >= whole {
+        return (u128::from(used) * u128::from(part) / u128::from(whole.max(1))) as u64;
+    }
+    let calls = u128::from(calls);
+    let shortened = (u128::from(used) * (2 * calls + 1) / (2 * calls + 2)) as u64;
+    shortened.min(part)
+}
+
 /// What the phase that ends `now` has shown.
 unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
     let pool = work();
@@ -409,18 +423,19 @@ unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
             pools: [pool, pool],
         };
     }
-    // It was found to be over at the next call: CPU time until then, and the part of it that is the burst's.
+    // It was found to be over at the next call.
     let whole = phase.over_at.saturating_sub(phase.since).max(1);
     let part = phase.until.min(phase.over_at).saturating_sub(phase.since);
     let used = phase.over.saturating_sub(phase.pool);
-    let rate = phase.calls as f32 / part.max(1) as f32;
+    let on = ran(used, part, whole, u64::from(phase.calls));
+    let rate = phase.calls as f32 / part.max(1) as f32; // in wall time: that is what a burst's length is
     phase.peak = rate.max(phase.peak * CALMS as f32);
     Record::Throttle {
         time: now,
         id,
         calls: phase.calls,
         since: phase.since,
-        burst: (u128::from(used) * u128::from(part) / u128::from(whole)) as u64,
+        burst: on,
         pools: [phase.pool, pool],
     }
 }
@@ -435,7 +450,7 @@ pub fn wake(version: (u32, u32)) {
             // SAFETY: a pending call runs with the GIL held.
             unsafe {
                 read_cpu(thread);
-                rearm(*toggle);
+                rearm(thread, *toggle);
             }
         }
         0
@@ -517,4 +532,18 @@ pub fn finish() {
 pub fn forked(thread: &mut hot::Thread) {
     (thread.cpu, thread.window_end) = (0, 0);
     ASKED.store(false, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_in_which_the_thread_did_not_run_all_the_time_is_as_long_as_it_did() {
+        assert_eq!(ran(1000, 900, 1000, 9), 900);
+        // Two of five in the part, then away until the first call after it.
+        assert_eq!(ran(2000, 5000, 10_000, 99), 1990);
+        assert_eq!(ran(3000, 50, 10_000, 0), 50);
+        assert_eq!(ran(40, 50, 50, 3), 40);
+    }
 }

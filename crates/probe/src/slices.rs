@@ -578,7 +578,7 @@ unsafe fn end(at: *mut Thread, time: u64) {
         (0.0, 0.0)
     };
     let rest = calls * REST.load(Relaxed) as f64;
-    let ran = part as f64 * (used as f64 / whole as f64).min(1.0);
+    let ran = governor::ran(used.min(whole), part, whole, calls as u64) as f64;
     let on = ran - own;
     let trials = NUMBER.fetch_add(1, Relaxed) % TRIALS_EVERY == 0;
     // SAFETY: as in `records`; no reference is held over what may record.
