@@ -357,7 +357,7 @@ impl Process {
         let mut event = self.row(names, Kind::Throttled, id, row.start_ns, 0);
         event.dur_ns = Some(row.end_ns - row.start_ns);
         event.value = Some(row.calls.round());
-        let args = serde_json::json!({"error": row.error().ceil(), "off_ns": row.off_ns, "on_ns": row.on_ns,
+        let args = serde_json::json!({"error": row.error().ceil(), "bias": row.bias.ceil(), "off_ns": row.off_ns, "on_ns": row.on_ns,
             "seen": row.seen, "bursts": row.bursts});
         event.args = Some(names.sym(&args.to_string()));
         event

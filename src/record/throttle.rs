@@ -45,7 +45,7 @@ pub struct Row {
     pub calls: f64,
     /// Of `calls`, by chance.
     pub variance: f64,
-    /// And by what is not known of the probe's own cost.
+    /// And, on either side, by what is not known of the probe's own cost.
     pub bias: f64,
     /// CPU time of the process between the bursts.
     pub off_ns: i64,

@@ -34,6 +34,8 @@ const START_US: u64 = 2000;
 const RARE: u32 = 10;
 /// The shortest and longest burst.
 const BURST_US: (u64, u64) = (200, WINDOW_US);
+/// Calls are counted so long after a function was switched on: its instructions are specialised anew, and caches fill.
+const WARM_US: u64 = 60;
 /// Switching one function takes 0.2 to 18 µs by its length; what took longer was another thread's or program's time.
 const MOST_TOGGLE_US: u64 = 20;
 /// How much of a function's highest rate is left after each burst: bursts of equal length stand for all phases of
@@ -89,11 +91,16 @@ pub struct Phase {
     /// Calls in this window, and the window.
     recent: u32,
     window: u32,
-    /// When the burst ends; `u64::MAX` if it was never shed.
+    /// When the burst ends; `u64::MAX` if it was never shed. While it is warming, when it begins.
     until: u64,
-    /// When the burst began, and [`work`] then. 0 before the first.
-    since: u64,
+    /// How long the burst is to be, until it begins; 0 then.
+    warming: u64,
+    /// When it was last switched on, and [`work`] then. 0 before the first time.
+    on_since: u64,
     pool: u64,
+    /// When the burst began, and [`work`] then.
+    since: u64,
+    begun: u64,
     /// [`work`] when it was found to be over, and when that was.
     over: u64,
     over_at: u64,
@@ -112,8 +119,11 @@ impl Default for Phase {
             recent: 0,
             window: 0,
             until: u64::MAX,
-            since: 0,
+            warming: 0,
+            on_since: 0,
             pool: 0,
+            since: 0,
+            begun: 0,
             over: 0,
             over_at: 0,
             peak: 0.0,
@@ -264,18 +274,41 @@ unsafe fn check(
         if (*known).coroutine {
             return; // its frames say which task a thread runs
         }
-        if time >= phase.until {
+        if time >= phase.until && phase.warming > 0 {
+            begin_burst(known, thread, time, new_call);
+        } else if time >= phase.until {
             if !phase.due {
                 phase.calls -= u32::from(new_call); // after the burst
                 phase.due = true;
                 read_cpu(thread);
                 ((*known).phase.over, (*known).phase.over_at) = (work(), time);
             }
-        } else if left < 0 && phase.recent > RARE && !phase.due {
+        } else if left < 0 && phase.recent > RARE && !phase.due && phase.warming == 0 {
             phase.until = time;
             phase.due = true;
             read_cpu(thread);
             ((*known).phase.over, (*known).phase.over_at) = (work(), time);
+        }
+    }
+}
+
+/// A function that was switched on a while ago is called: its burst has begun meanwhile.
+unsafe fn begin_burst(known: *mut Code, thread: *mut hot::Thread, time: u64, new_call: bool) {
+    // SAFETY: as in `check`.
+    unsafe {
+        read_cpu(thread);
+        let phase = &mut (*known).phase;
+        // What it ran since then is the burst's; before the call that tells, nothing is known of when it ran.
+        let ran = work().saturating_sub(phase.pool);
+        phase.since = phase.until;
+        phase.begun = work() - time.saturating_sub(phase.since).min(ran);
+        phase.until = phase.since + std::mem::take(&mut phase.warming);
+        phase.calls = u32::from(new_call);
+        if time >= phase.until {
+            // It slept through its burst.
+            phase.calls = 0;
+            phase.due = true;
+            (phase.over, phase.over_at) = (work(), time);
         }
     }
 }
@@ -332,12 +365,13 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle) {
             (phase.off, phase.due, phase.calls, phase.recent) = (false, false, 0, 0);
             toggle(code, known, true);
             let phase = &mut (*known).phase;
-            phase.since = hot::now();
-            phase.until = phase.since + burst;
+            phase.on_since = hot::now();
+            phase.until = phase.on_since + WARM_US * hot::micro();
+            phase.warming = burst;
             OFF.fetch_sub(1, Relaxed);
             waiting -= 1;
             let took = phase
-                .since
+                .on_since
                 .saturating_sub(from)
                 .min(MOST_TOGGLE_US * hot::micro()) as i64;
             charge(took);
@@ -409,7 +443,7 @@ unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
     let pool = work();
     // SAFETY: as `spend`'s caller promises.
     let (id, phase) = unsafe { ((*known).id, &mut (*known).phase) };
-    if phase.since == 0 {
+    if phase.on_since == 0 {
         // Before it was shed for the first time it was recorded whole. That is no measure of a rate: the phase ended
         // because the function was busy.
         let window = (WINDOW_US * hot::micro()) as f32;
@@ -426,7 +460,7 @@ unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
     // It was found to be over at the next call.
     let whole = phase.over_at.saturating_sub(phase.since).max(1);
     let part = phase.until.min(phase.over_at).saturating_sub(phase.since);
-    let used = phase.over.saturating_sub(phase.pool);
+    let used = phase.over.saturating_sub(phase.begun);
     let on = ran(used, part, whole, u64::from(phase.calls));
     let rate = phase.calls as f32 / part.max(1) as f32; // in wall time: that is what a burst's length is
     phase.peak = rate.max(phase.peak * CALMS as f32);
@@ -434,7 +468,7 @@ unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
         time: now,
         id,
         calls: phase.calls,
-        since: phase.since,
+        since: phase.on_since,
         burst: on,
         pools: [phase.pool, pool],
     }
@@ -510,6 +544,10 @@ pub fn finish() {
             let record = match (*known).phase.off {
                 false => {
                     let phase = &mut (*known).phase;
+                    if phase.warming > 0 {
+                        phase.calls = 0; // its burst has not begun
+                        (phase.since, phase.begun) = (now, work());
+                    }
                     (phase.until, phase.over, phase.over_at) = (now, work(), now);
                     burst(known, now)
                 }
