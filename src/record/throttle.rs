@@ -1,8 +1,9 @@
 //! Functions that the budget recorded in bursts: what they did in between, estimated.
 //!
 //! Between two bursts a function is taken to have run at the mean of their rates, in calls per CPU time of the program.
-//! How wrong that may be: a rate that changed somewhere in between, at an unknown moment (a uniform one, so the
-//! difference over √12), and that each burst saw a finite number of calls.
+//! How wrong that may be: half the square of the difference is the variance of one burst's rate, however it comes about,
+//! and it is at least that of a finite number of calls. Each burst stands for as much time as lies between two, so
+//! the variances of all gaps add up to that of their sum.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -167,11 +168,11 @@ fn estimate(before: Option<(f64, f64)>, after: Option<(f64, f64)>, off: f64) -> 
     };
     let rate = |(calls, cpu): (f64, f64)| calls / cpu;
     let (r1, r2) = (rate(first), rate(second));
-    let change = (r2 - r1) * off / 12f64.sqrt();
+    let change = (r2 - r1).powi(2) / 2.0;
     // With no call in a burst there may have been one.
     let counting = |(calls, cpu): (f64, f64)| calls.max(1.0) / (cpu * cpu);
-    let counted = off * off * (counting(first) + counting(second)) / 4.0;
-    ((r1 + r2) / 2.0 * off, change * change + counted)
+    let counted = (counting(first) + counting(second)) / 2.0;
+    ((r1 + r2) / 2.0 * off, change.max(counted) * off * off)
 }
 
 impl Burst {

@@ -86,8 +86,8 @@ pub struct Phase {
     pub off: bool,
     /// To be shed at its next call.
     due: bool,
-    /// Calls since the phase began.
-    calls: u32,
+    /// Calls since the phase began; in the upper half, calls and resumptions.
+    count: u64,
     /// Calls in this window, and the window.
     recent: u32,
     window: u32,
@@ -104,10 +104,23 @@ pub struct Phase {
     /// [`work`] when it was found to be over, and when that was.
     over: u64,
     over_at: u64,
-    /// Most calls per tick of late.
+    /// Most calls and resumptions per tick of late.
     peak: f32,
     /// It is in the list.
     listed: bool,
+}
+
+/// One event in [`Phase::count`].
+const EVENT: u64 = 1 << 32;
+
+impl Phase {
+    fn calls(&self) -> u32 {
+        self.count as u32
+    }
+
+    fn events(&self) -> u64 {
+        self.count >> 32
+    }
 }
 
 impl Default for Phase {
@@ -115,7 +128,7 @@ impl Default for Phase {
         Phase {
             off: false,
             due: false,
-            calls: 0,
+            count: 0,
             recent: 0,
             window: 0,
             until: u64::MAX,
@@ -231,7 +244,7 @@ pub unsafe fn spend(known: *mut Code, time: u64, new_call: bool, toggle: Toggle)
     TOKENS.store(left, Relaxed);
     // SAFETY: this thread's own state, and `known` as the caller promises; the references end here.
     let (phase, window_end) = unsafe { (&mut (*known).phase, (*thread).window_end) };
-    phase.calls = phase.calls.saturating_add(u32::from(new_call));
+    phase.count += EVENT | u64::from(new_call);
     if left < 0 || time >= phase.until || time >= window_end {
         // SAFETY: as the caller promises.
         unsafe { check(known, thread, time, new_call, toggle) };
@@ -278,7 +291,7 @@ unsafe fn check(
             begin_burst(known, thread, time, new_call);
         } else if time >= phase.until {
             if !phase.due {
-                phase.calls -= u32::from(new_call); // after the burst
+                phase.count -= EVENT | u64::from(new_call); // after the burst
                 phase.due = true;
                 read_cpu(thread);
                 ((*known).phase.over, (*known).phase.over_at) = (work(), time);
@@ -303,10 +316,10 @@ unsafe fn begin_burst(known: *mut Code, thread: *mut hot::Thread, time: u64, new
         phase.since = phase.until;
         phase.begun = work() - time.saturating_sub(phase.since).min(ran);
         phase.until = phase.since + std::mem::take(&mut phase.warming);
-        phase.calls = u32::from(new_call);
+        phase.count = EVENT | u64::from(new_call);
         if time >= phase.until {
             // It slept through its burst.
-            phase.calls = 0;
+            phase.count = 0;
             phase.due = true;
             (phase.over, phase.over_at) = (work(), time);
         }
@@ -362,7 +375,7 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle) {
             let ticks = (spare as f64 / (rate * PAIR.load(Relaxed) as f64)) as u64;
             let burst = ticks.clamp(BURST_US.0 * hot::micro(), BURST_US.1 * hot::micro());
             let from = hot::now();
-            (phase.off, phase.due, phase.calls, phase.recent) = (false, false, 0, 0);
+            (phase.off, phase.due, phase.count, phase.recent) = (false, false, 0, 0);
             toggle(code, known, true);
             let phase = &mut (*known).phase;
             phase.on_since = hot::now();
@@ -461,13 +474,13 @@ unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
     let whole = phase.over_at.saturating_sub(phase.since).max(1);
     let part = phase.until.min(phase.over_at).saturating_sub(phase.since);
     let used = phase.over.saturating_sub(phase.begun);
-    let on = ran(used, part, whole, u64::from(phase.calls));
-    let rate = phase.calls as f32 / part.max(1) as f32; // in wall time: that is what a burst's length is
+    let on = ran(used, part, whole, phase.events());
+    let rate = phase.events() as f32 / part.max(1) as f32; // in wall time: that is what a burst's length is
     phase.peak = rate.max(phase.peak * CALMS as f32);
     Record::Throttle {
         time: now,
         id,
-        calls: phase.calls,
+        calls: phase.calls(),
         since: phase.on_since,
         burst: on,
         pools: [phase.pool, pool],
@@ -545,7 +558,7 @@ pub fn finish() {
                 false => {
                     let phase = &mut (*known).phase;
                     if phase.warming > 0 {
-                        phase.calls = 0; // its burst has not begun
+                        phase.count = 0; // its burst has not begun
                         (phase.since, phase.begun) = (now, work());
                     }
                     (phase.until, phase.over, phase.over_at) = (now, work(), now);
