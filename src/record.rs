@@ -1,10 +1,12 @@
 //! Follow a program from its launch to its last drained record.
 
+mod attach; // a program that runs already
 pub mod drain; // records to rows: begins and ends paired, ids to names, ticks to ns
 mod folder; // the directory of a run: made, filled, locked, found again
 mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
 mod pump; // segments to journal and trace
+mod sampling; // Python stacks, looked at from outside
 pub mod states;
 mod throttle; // CPU time, runnable, blocked, memory and lives, from /proc
 
@@ -32,6 +34,11 @@ use crate::trace::provenance::{Provenance, Step};
 use folder::{Folder, Settings};
 use launch::{Launch, Refusal, Surroundings};
 use pump::{Count, Pump};
+use sampling::{Plan, Source};
+use states::States;
+
+pub use attach::attach;
+pub use sampling::WAITING_NAME;
 
 /// Exit status for our own faults.
 pub const FAULT: u8 = 125;
@@ -57,7 +64,12 @@ pub struct Options {
     /// Share of the program's CPU time that recording may cost; 0: no limit, all is recorded.
     pub budget: f64,
     pub wrap: bool,
-    pub sample: bool,
+    /// Whether the probe samples native code.
+    pub native_samples: bool,
+    /// Sample Python stacks at this rate from outside, and load no probe.
+    pub sample_hz: Option<f64>,
+    /// Modules, paths and functions whose lines are measured.
+    pub lines: Vec<String>,
     pub start_on: Option<String>,
     pub delay: Duration,
     pub duration: Option<Duration>,
@@ -79,12 +91,24 @@ impl Options {
             exclude: self.exclude.clone(),
             budget: self.budget,
             wrap: self.wrap,
-            sample: self.sample,
+            sample: self.native_samples,
             native: true,
+            attached: false,
+            lines: self.lines.clone(),
             start_on: self.start_on.clone(),
             delay_ms: ms(self.delay),
             duration_ms: self.duration.map(ms),
             name: name.to_owned(),
+        }
+    }
+
+    fn plan(&self, root: u32, rate_hz: f64, folder: &Folder) -> Plan {
+        Plan {
+            root,
+            rate_hz,
+            delay: self.delay,
+            duration: self.duration,
+            own: folder.dir.clone(),
         }
     }
 
@@ -102,10 +126,18 @@ impl Options {
             "exclude",
             (!self.exclude.is_empty()).then(|| self.exclude.join(",")),
         );
-        let budget = (self.budget > 0.0).then(|| format!("{}%", 100.0 * self.budget));
-        flag("budget", Some(budget.unwrap_or_else(|| "none".into())));
-        flag("no-wrap", (!self.wrap).then(|| "true".into()));
-        flag("no-sample", (!self.sample).then(|| "true".into()));
+        flag("sample", self.sample_hz.map(|rate| format!("{rate}")));
+        if self.sample_hz.is_none() {
+            let budget = (self.budget > 0.0).then(|| format!("{}%", 100.0 * self.budget));
+            flag("budget", Some(budget.unwrap_or_else(|| "none".into())));
+            flag("no-wrap", (!self.wrap).then(|| "true".into()));
+            let without = (!self.native_samples).then(|| "true".into());
+            flag("no-native-samples", without);
+            flag(
+                "lines",
+                (!self.lines.is_empty()).then(|| self.lines.join(",")),
+            );
+        }
         flag("start-on", self.start_on.clone());
         flag(
             "delay",
@@ -167,16 +199,19 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let spill = options.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut folder = Folder::create(options.settings(&launch.name), &spill)?;
     let writer = Writer::create(&sink, &options.provenance())?;
-    let mut pump = Pump::new(&folder, writer)?;
+    let mut pump = Pump::new(&folder, writer, States::new(std::process::id()))?;
 
     let state = Arc::new(State::default());
     forward_signals(&state, &folder.dir)?;
-    let mut child = match command(&launch, &folder, &sink)?.spawn() {
+    let mut child = match command(&launch, &folder, &sink, options)?.spawn() {
         Ok(child) => child,
         Err(error) => return Ok(refused(not_started(&launch, &error))),
     };
     let pid = child.id();
     state.begin(pid);
+    if let Some(rate_hz) = options.sample_hz {
+        pump.sample(Source::start(options.plan(pid, rate_hz, &folder)));
+    }
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || {
         let _ = sys::wait_child(pid); // it is our child, so it can be waited for
@@ -287,10 +322,14 @@ fn linger(pump: &mut Pump) -> io::Result<()> {
     pump.last_turn()
 }
 
-fn command(launch: &Launch, folder: &Folder, sink: &Sink) -> Result<Command> {
+fn command(launch: &Launch, folder: &Folder, sink: &Sink, options: &Options) -> Result<Command> {
     let mut command = Command::new(&launch.executable);
     command.args(&launch.args);
-    command.env("INFERSCOPE_SPOOL", &folder.dir);
+    match options.sample_hz {
+        None => command.env("INFERSCOPE_SPOOL", &folder.dir),
+        // no probe; `import inferscope` works as it does under one, and does nothing
+        Some(_) => command.env_remove("INFERSCOPE_SPOOL"),
+    };
     let mut path = vec![folder.python()];
     if let Some(own) = std::env::var_os("PYTHONPATH") {
         path.extend(std::env::split_paths(&own));

@@ -10,6 +10,7 @@ use inferscope_spool::{Chain, Reader};
 use super::drain::{Drain, ProcessKey};
 use super::folder::Folder;
 use super::journal::Journal;
+use super::sampling::Source;
 use super::states::{self, Now, States};
 use crate::error::{Error, Result};
 use crate::trace::{Event, Kind, Writer, text};
@@ -33,6 +34,7 @@ pub struct Count {
 pub struct Pump {
     reader: Reader,
     seen: HashSet<ProcessKey>,
+    samples: Option<Source>,
     rows: Rows,
 }
 
@@ -54,11 +56,11 @@ struct Rows {
 }
 
 impl Pump {
-    /// Follows the run in `folder`, whose processes are children of ours.
+    /// Follows the run in `folder`, whose processes `states` finds.
     ///
     /// # Errors
     /// A directory that cannot be read, a journal that cannot be made.
-    pub fn new(folder: &Folder, writer: Writer) -> Result<Pump> {
+    pub fn new(folder: &Folder, writer: Writer, states: States) -> Result<Pump> {
         let reader = Reader::open(&folder.dir, &folder.settings.spill)
             .map_err(Error::io("read", &folder.dir))?;
         let path = folder.journal();
@@ -67,9 +69,10 @@ impl Pump {
         Ok(Pump {
             reader,
             seen: HashSet::new(),
+            samples: None,
             rows: Rows {
                 drain: Drain::default(),
-                states: States::new(std::process::id()),
+                states,
                 journal: Some(journal),
                 unsafe_since: None,
                 numbered: 0,
@@ -79,6 +82,11 @@ impl Pump {
                 count: Count::default(),
             },
         })
+    }
+
+    /// Takes sampled stacks too.
+    pub fn sample(&mut self, source: Source) {
+        self.samples = Some(source);
     }
 
     /// What has been done so far.
@@ -102,6 +110,9 @@ impl Pump {
     pub fn look(&mut self) {
         let rows = &mut self.rows;
         rows.states.look(now(), &mut rows.drain, &mut rows.out);
+        if let Some(samples) = &self.samples {
+            samples.take(&mut rows.drain, &mut rows.out);
+        }
         rows.journal_rows();
         rows.write();
     }
@@ -144,6 +155,11 @@ impl Pump {
     /// Why the trace could not be written; the records are still in the journal.
     pub fn finish(mut self, folder: &Folder, status: (u32, i32)) -> Result<Count> {
         let uncovered: BTreeMap<u32, String> = folder.uncovered().into_iter().collect();
+        if let Some(samples) = self.samples.take() {
+            samples.end(&mut self.rows.drain, &mut self.rows.out);
+            self.rows.journal_rows();
+            self.rows.write();
+        }
         self.rows.finish(Some(status), &uncovered)?;
         Ok(self.count())
     }
@@ -346,6 +362,7 @@ pub fn recover(folder: &Folder, writer: Writer) -> Result<Count> {
             }
             Frame::Rows(text) => {
                 let (events, names) = text::parse(&text)?;
+                rows.drain.sampled(&events);
                 let Some(writer) = &mut rows.writer else {
                     break;
                 };

@@ -368,6 +368,7 @@ fn functions(values: &Value) -> Table {
         let native = number(&function["native_ns"]).clamp(0.0, own.max(0.0));
         let calls = units::value("calls", &function["calls"]);
         let calls = match number(&function["calls_error"]) {
+            _ if function["calls_error"].is_null() => format!("≥ {calls}"),
             error if error > 0.0 => format!("{calls} ± {}", units::count(error)),
             _ => calls,
         };
