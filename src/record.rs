@@ -66,6 +66,8 @@ pub struct Options {
     pub wrap: bool,
     /// Whether the probe samples native code.
     pub native_samples: bool,
+    /// The program runs already.
+    pub attach: bool,
     /// Sample Python stacks at this rate from outside, and load no probe.
     pub sample_hz: Option<f64>,
     /// Modules, paths and functions whose lines are measured.
@@ -93,7 +95,7 @@ impl Options {
             wrap: self.wrap,
             sample: self.native_samples,
             native: true,
-            attached: false,
+            attached: self.attach,
             lines: self.lines.clone(),
             start_on: self.start_on.clone(),
             delay_ms: ms(self.delay),
@@ -126,6 +128,7 @@ impl Options {
             "exclude",
             (!self.exclude.is_empty()).then(|| self.exclude.join(",")),
         );
+        flag("attach", self.attach.then(|| "true".into()));
         flag("sample", self.sample_hz.map(|rate| format!("{rate}")));
         if self.sample_hz.is_none() {
             let budget = (self.budget > 0.0).then(|| format!("{}%", 100.0 * self.budget));

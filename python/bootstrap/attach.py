@@ -23,7 +23,7 @@ def _attach(run, name):
             reason = "it is a free-threaded build"
         elif not module.start(run, name):
             reason = "the probe could not start"
-        elif not any(entry.startswith("%d-" % os.getpid()) for entry in os.listdir(run)):
+        elif not [entry for entry in os.listdir(run) if entry.startswith("%d-" % os.getpid())]:
             reason = "it has been recorded before, and one process can be traced once"
         else:
             package = sys.modules.get("inferscope")
@@ -31,8 +31,9 @@ def _attach(run, name):
                 package._probe = module
     except Exception as error:
         reason = str(error)
-    with open(run + "/attach.tmp", "w") as out:
-        out.write(reason or "")
+    said = os.open(run + "/attach.tmp", os.O_WRONLY | os.O_CREAT, 0o600)
+    os.write(said, (reason or "").encode("utf-8", "replace"))
+    os.close(said)
     os.rename(run + "/attach.tmp", run + "/attach.done")
 
 

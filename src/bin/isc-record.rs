@@ -113,6 +113,7 @@ fn main() -> ExitCode {
             wrap: config.get(args.no_wrap.then_some(false), "wrap")?,
             native_samples: config
                 .get(args.no_native_samples.then_some(false), "native_samples")?,
+            attach: args.attach.is_some(),
             sample_hz: config.resolve(args.sample, "sample"),
             lines: config.resolve(args.lines, "lines"),
             start_on: config.resolve(args.start_on, "start_on"),

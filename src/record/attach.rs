@@ -54,9 +54,7 @@ pub fn attach(options: &Options, pid: u32) -> Result<ExitCode> {
         None => Sink::Stdout,
     };
     let spill = options.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let mut settings = options.settings(&name);
-    settings.attached = true;
-    let mut folder = Folder::create(settings, &spill)?;
+    let mut folder = Folder::create(options.settings(&name), &spill)?;
     let (end, ended) = mpsc::channel();
     let ending = end_on_signals(&end, &folder.dir)?;
 

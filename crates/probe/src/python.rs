@@ -36,7 +36,7 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
             numpy_is_here();
         }
         if hot::run().is_some_and(|run| run.settings.attached) {
-            tell_open_frames(py);
+            tell_open_frames(py, true);
         }
     }
     Ok(())
@@ -370,11 +370,12 @@ unsafe fn watch_forks(py: &Py) {
     }
 }
 
-/// Writes the beginnings of the frames that are open on this thread now: for a recording that begins late.
+/// Writes the beginnings of the frames that are open on this thread now: for a recording that begins late. Called `from_script`, those
+/// of the script that had us start are left out: up to its module's.
 ///
 /// # Safety
 /// The GIL is held.
-pub unsafe fn tell_open_frames(py: &Py) {
+pub unsafe fn tell_open_frames(py: &Py, from_script: bool) {
     // SAFETY: as the caller promises.
     let ids = unsafe {
         let get = py.attr(py.module(c"sys"), c"_getframe");
@@ -385,11 +386,14 @@ pub unsafe fn tell_open_frames(py: &Py) {
             )
         });
         let mut ids = Vec::new();
+        let mut ours = from_script;
         while let Some(this) = frame {
             if let Some(found) = Owned::new(py, (py.PyFrame_GetCode)(this.get())) {
-                if hot::run().is_some_and(|run| run.settings.attached) {
+                if !ours && hot::run().is_some_and(|run| run.settings.attached) {
                     monitor::adopt(this.get(), found.get());
                 }
+                let name = py.attr_text(found.get(), c"co_name");
+                ours &= name.is_some_and(|name| name != "<module>");
                 let known = code::get(found.get());
                 if !known.is_null() && (*known).wanted {
                     ids.push((*known).id);
@@ -417,7 +421,7 @@ pub fn ask_for_open_frames() {
     unsafe extern "C" fn tell(_: *mut c_void) -> c_int {
         if let Some(py) = py::get() {
             // SAFETY: a pending call runs with the GIL held.
-            unsafe { tell_open_frames(py) };
+            unsafe { tell_open_frames(py, false) };
         }
         0
     }
