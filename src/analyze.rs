@@ -104,12 +104,13 @@ pub struct Line {
     pub file: String,
     pub line: u32,
     pub function: String,
+    /// As far as they were seen.
     pub hits: u64,
     /// Time in it, what it called included.
     pub time_ns: i64,
     /// Of the function's time.
     pub share: f64,
-    /// The budget left some of it out: scaled to the function's time.
+    /// The budget left some of it out: `time_ns` is scaled to the function's time, `hits` is the least there were.
     pub estimated: bool,
 }
 

@@ -199,6 +199,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         None if io::stdout().is_terminal() => Sink::File(free_name(&launch.name)),
         None => Sink::Stdout,
     };
+    let chosen = options.include.len() + options.exclude.len() + options.lines.len();
+    if options.sample_hz.is_some() && chosen > 0 {
+        eprintln!("isc-record: samples see all functions: include, exclude and lines are not used");
+    }
     let spill = options.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut folder = Folder::create(options.settings(&launch.name), &spill)?;
     let writer = Writer::create(&sink, &options.provenance())?;

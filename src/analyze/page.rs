@@ -277,13 +277,16 @@ fn lines(out: &mut String, lines: &[Line], style: Style) {
     for l in lines.iter().take(MOST_LINES) {
         let file = l.file.rsplit('/').next().unwrap_or(&l.file);
         let place = format!("{}:{} {}", line(file), l.line, line(&l.function));
-        let about = if l.estimated { "≈" } else { "" };
+        let (least, about) = match l.estimated {
+            true => ("≥", "≈"),
+            false => ("", ""),
+        };
         let _ = writeln!(
             out,
             "  {:width$} {:>9} {:>9} {:>9}",
             cut(&place, name - 2),
-            format!("{about}{}", count(l.hits as f64)),
-            time(l.time_ns as f64),
+            format!("{least}{}", count(l.hits as f64)),
+            format!("{about}{}", time(l.time_ns as f64)),
             share(l.share),
             width = name - 2,
         );

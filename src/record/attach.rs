@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long the probe may take to start once the program is at it.
 const STARTS: Duration = Duration::from_secs(30);
 
+/// How long one wait for the program's end lasts at most; poll(2) takes no more than 24 days.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// What the target's own executable runs to ask it; `-I -S`: nothing of the user's is loaded.
 const ASK: &str = "import sys; sys.remote_exec(int(sys.argv[1]), sys.argv[2])";
 
@@ -81,7 +84,13 @@ pub fn attach(options: &Options, pid: u32) -> Result<ExitCode> {
     std::thread::spawn(move || {
         let since = Instant::now();
         let left = |until: Duration| until.saturating_sub(since.elapsed());
-        sys::wait_any(&[watch], until.map_or(Duration::MAX, left));
+        loop {
+            let begun = Instant::now();
+            sys::wait_any(std::slice::from_ref(&watch), until.map_or(LONGEST, left));
+            if until.is_some() || begun.elapsed() < LONGEST {
+                break;
+            }
+        }
         let _ = end.send(());
     });
     if let Some(plan) = plan {

@@ -391,7 +391,14 @@ pub fn program_name(pid: u32) -> Option<String> {
     while let Some(word) = words.next() {
         match word.as_str() {
             "-W" | "-X" | "--check-hash-based-pycs" => drop(words.next()),
-            "-c" => return Some("python -c".into()),
+            "-c" => {
+                // what multiprocessing starts its children with
+                let own = words
+                    .next()
+                    .filter(|code| code.starts_with("from multiprocessing."));
+                let module = own.and_then(|code| code.split(' ').nth(1));
+                return Some(module.unwrap_or("python -c").to_owned());
+            }
             "-m" => return words.next().cloned(),
             flag if flag.starts_with('-') && flag.len() > 1 => {}
             script => return Some(base(script)),

@@ -178,14 +178,14 @@ pub fn charge_native() -> bool {
 /// Takes the tokens of a line's event, which costs about as much as a call's two, and does the window's work when it is
 /// time; whether there were some left.
 #[inline(always)]
-pub fn charge_line() -> bool {
+pub fn charge_line(time: u64) -> bool {
     charge(PAIR.load(Relaxed));
     let thread = hot::thread();
     // SAFETY: null, or this thread's own state; the read ends here.
-    let due = !thread.is_null() && hot::now() >= unsafe { (*thread).window_end };
+    let due = !thread.is_null() && time >= unsafe { (*thread).window_end };
     if due && governs() {
         // SAFETY: a line's event comes with the GIL held.
-        unsafe { window(thread, hot::now(), TOGGLE.get().copied()) };
+        unsafe { window(thread, time, TOGGLE.get().copied()) };
     }
     !is_empty()
 }
