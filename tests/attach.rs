@@ -159,10 +159,10 @@ fn attach(folder: &Path, server: &Server, args: &[&str]) -> (Child, String) {
 fn samples_see_who_takes_the_time_in_every_python() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("busy.py");
-    std::fs::write(&path, format!("{BUSY}turns(75)\n")).unwrap();
+    std::fs::write(&path, format!("{BUSY}turns(120)\n")).unwrap();
     for (python, version) in pythons() {
         let output = record(folder.path())
-            .args(["--sample", "100", "-o", "t.parquet", "--python"])
+            .args(["--sample", "200", "-o", "t.parquet", "--python"])
             .args([python, &path])
             .output()
             .unwrap();
@@ -173,7 +173,7 @@ fn samples_see_who_takes_the_time_in_every_python() {
         let hot = function(&a, "hot");
         assert!(hot["calls_error"].is_null() && hot["error_ns"].as_i64() > Some(0));
         assert!(
-            caveats(&a).contains("sampled at 100 Hz"),
+            caveats(&a).contains("sampled at 200 Hz"),
             "{version:?}: {}",
             caveats(&a)
         );
@@ -201,7 +201,7 @@ fn a_running_program_is_recorded_until_a_signal_and_goes_on() {
             &server,
             &["--sample", "200", "-o", "t.parquet"],
         );
-        server.work(75);
+        server.work(120);
         inferscope_spool::sys::kill(recorder.id(), 2).unwrap();
         assert!(recorder.wait().unwrap().success(), "{version:?}: {said}");
         server.work(1);
@@ -302,7 +302,8 @@ fn a_program_that_imports_inferscope_runs_while_it_is_sampled() {
     std::fs::write(&path, text).unwrap();
     let (python, _) = &pythons()[0];
     let output = record(folder.path())
-        .args(["--sample", "100", "-o", "t.parquet", "--python"])
+        .args(["-o", "t.parquet", "--python"])
+        .env("INFERSCOPE_SAMPLE", "99.5 Hz")
         .args([python, &path])
         .output()
         .unwrap();
