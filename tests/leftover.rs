@@ -11,7 +11,6 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard};
 
 const PROGRAM: &str = r#"
 import os, sys
@@ -27,14 +26,6 @@ mark_event("done", {"by": "größe"})
 print(os.environ["INFERSCOPE_SPOOL"], os.getpid(), flush=True)
 sys.stdin.readline()
 "#;
-
-/// One run at a time: `--clean` removes what all of this user's cut-short runs left in shared memory.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 /// A folder in which a recorder and its program were killed: what `TMPDIR` is, and the run's directory.
 fn cut_short() -> (tempfile::TempDir, PathBuf) {
@@ -98,7 +89,6 @@ fn everything_in(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn what_is_left_is_this_user_s_alone_is_listed_and_cleaned() {
-    let _alone = alone();
     let (home, dir) = cut_short();
     let spill = spill_of(&dir);
     for path in [everything_in(&dir), everything_in(&spill)].concat() {
@@ -114,24 +104,56 @@ fn what_is_left_is_this_user_s_alone_is_listed_and_cleaned() {
         .lines()
         .find(|line| line.starts_with(dir.to_str().unwrap()));
     assert!(line.unwrap().contains("app"), "{listed}");
-    // a restart empties shared memory: what is on disk is nobody's then
-    let orphan = home.path().join("inferscope-orphan");
-    fs::create_dir(&orphan).unwrap();
-    fs::write(orphan.join("run"), "/dev/shm/inferscope-no-such-run").unwrap();
-    let cleaned = run(home.path(), &["--clean"]);
+    let clean = |dir: &Path| run(home.path(), &[&format!("--clean={}", dir.display())]);
+    assert_eq!(clean(home.path()).status.code(), Some(125), "not a run's");
+    let cleaned = clean(&dir);
     assert!(cleaned.status.success(), "{}", text(&cleaned.stderr));
     let said = text(&cleaned.stdout);
-    for path in [&dir, &orphan] {
-        assert!(said.contains(path.to_str().unwrap()), "{said}");
-        assert!(!path.exists());
-    }
-    assert!(!spill.exists() && said.contains("MiB"), "{said}");
+    assert!(
+        said.contains(dir.to_str().unwrap()) && said.contains("1 removed"),
+        "{said}"
+    );
+    assert!(!dir.exists() && !spill.exists());
     assert!(!text(&run(home.path(), &["--list"]).stdout).contains(dir.to_str().unwrap()));
 }
 
 #[test]
+fn all_that_is_stale_is_cleaned_and_nothing_else() {
+    let (home, dir) = cut_short();
+    let mount = "mount -t tmpfs tmpfs /dev/shm";
+    let tried = Command::new("unshare")
+        .args(["-rm", "sh", "-c", mount])
+        .output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no mount namespaces here, and shared memory has runs of others");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let stale = copy(&dir, place.path());
+    // a restart empties shared memory: what is on disk is nobody's then
+    let orphan = place.path().join("inferscope-orphan");
+    let other = place.path().join("inferscope-other");
+    for dir in [&orphan, &other] {
+        fs::create_dir(dir).unwrap();
+        fs::write(dir.join("file"), "content").unwrap();
+    }
+    fs::write(orphan.join("run"), "/dev/shm/inferscope-no-such-run").unwrap();
+    let script = format!("{mount} && exec \"$@\"");
+    let output = Command::new("unshare")
+        .args(["-rm", "sh", "-c", &script, "sh"])
+        .args([env!("CARGO_BIN_EXE_isc-record"), "--clean"])
+        .env("TMPDIR", place.path())
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(said.contains("2 removed"), "{said}");
+    assert!(!stale.exists() && !orphan.exists() && other.exists());
+    run(home.path(), &[&format!("--clean={}", dir.display())]);
+}
+
+#[test]
 fn a_run_that_is_not_what_it_says_is_refused_and_nothing_is_removed() {
-    let _alone = alone();
     let (home, dir) = cut_short();
     let link = home.path().join("inferscope-link");
     symlink(&dir, &link).unwrap();
@@ -155,7 +177,7 @@ fn a_run_that_is_not_what_it_says_is_refused_and_nothing_is_removed() {
     for content in [&misled[..], "{}", "[", "\u{0}"] {
         fs::write(dir.join("settings.json"), content).unwrap();
         refused(&dir);
-        run(home.path(), &["--clean"]);
+        run(home.path(), &[&format!("--clean={}", dir.display())]);
         assert!(dir.exists() && precious.join("file").exists());
     }
     fs::write(dir.join("settings.json"), settings).unwrap();
@@ -187,7 +209,6 @@ fn copy(dir: &Path, to: &Path) -> PathBuf {
 
 #[test]
 fn a_damaged_run_costs_rows_and_no_recovery() {
-    let _alone = alone();
     let (_home, dir) = cut_short();
     let spill = spill_of(&dir);
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;

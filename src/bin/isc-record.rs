@@ -79,9 +79,15 @@ struct Args {
     /// List the runs that were cut short and can be recovered
     #[arg(long, conflicts_with_all = ["program", "module", "recover"])]
     list: bool,
-    /// Remove what they left, unless their recorder or their program still runs
-    #[arg(long, conflicts_with_all = ["program", "module", "recover", "list"])]
-    clean: bool,
+    /// Remove what they left, or just what this folder is, unless its recorder or its program still runs
+    #[arg(
+        long,
+        value_name = "DIR",
+        num_args = 0..=1,
+        require_equals = true,
+        conflicts_with_all = ["program", "module", "recover", "list"]
+    )]
+    clean: Option<Option<PathBuf>>,
     /// Run a module, as python -m does; what follows are its arguments
     #[arg(short, value_name = "MODULE", num_args = 1.., allow_hyphen_values = true, conflicts_with = "program")]
     module: Vec<OsString>,
@@ -103,8 +109,8 @@ fn main() -> ExitCode {
             leftover::list();
             return Ok(ExitCode::SUCCESS);
         }
-        if args.clean {
-            return leftover::clean().map(|()| ExitCode::SUCCESS);
+        if let Some(only) = &args.clean {
+            return leftover::clean(only.as_deref()).map(|()| ExitCode::SUCCESS);
         }
         let config = Config::load()?;
         let module = !args.module.is_empty();

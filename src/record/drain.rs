@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::throttle::{Burst, Row, Throttled};
 use crate::trace::{Event, Kind, Names, Sym};
 
+/// Longest time that is believed, in ns: 36 years. A few of them can be added.
+const MOST_NS: i64 = 1 << 60;
+
 /// Notes of one process that are kept: a probe has a dozen to give.
 const MOST_NOTES: usize = 256;
 
@@ -356,7 +359,11 @@ impl Drain {
                 }
                 Text::Process(json) => match serde_json::from_str::<ProcessFacts>(json) {
                     Ok(facts) if facts.ns_per_tick.is_finite() && facts.ns_per_tick > 0.0 => {
-                        process.facts = facts;
+                        let base_monotonic_ns = facts.base_monotonic_ns.clamp(-MOST_NS, MOST_NS);
+                        process.facts = ProcessFacts {
+                            base_monotonic_ns,
+                            ..facts
+                        };
                     }
                     _ => self.damaged += 1,
                 },
@@ -414,7 +421,8 @@ impl Process {
     }
 
     fn ticks_ns(&self, ticks: u64) -> i64 {
-        (ticks as f64 * self.facts.ns_per_tick).round() as i64
+        let ns = (ticks as f64 * self.facts.ns_per_tick).round() as i64;
+        ns.min(MOST_NS)
     }
 
     fn flow(&self, flow: u64) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! What runs that were cut short have left: listed, and removed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use inferscope_spool::Reader;
 
@@ -29,13 +29,23 @@ pub fn list() {
     }
 }
 
-/// Removes what runs left whose recorder is gone and of whose processes none runs, and says what that was.
+/// Removes what runs left whose recorder is gone and of whose processes none runs, and says what that was. `only`: the
+/// run's directory, or that of its spill files, that is meant; else all.
 ///
 /// # Errors
-/// What cannot be removed.
-pub fn clean() -> Result<()> {
+/// What cannot be removed; `only` is nothing that could be.
+pub fn clean(only: Option<&Path>) -> Result<()> {
+    let is_meant = |dir: &PathBuf| only.is_none_or(|only| same(dir, only));
+    let runs: Vec<_> = folder::stale().into_iter().filter(is_meant).collect();
+    let orphans: Vec<_> = folder::orphans().into_iter().filter(is_meant).collect();
+    if let (Some(only), true, true) = (only, runs.is_empty(), orphans.is_empty()) {
+        return Err(Error::invalid(
+            only,
+            "it is not left of a run that was cut short",
+        ));
+    }
     let (mut removed, mut bytes) = (0, 0);
-    for dir in folder::stale() {
+    for dir in runs {
         let Ok(mut folder) = Folder::open(&dir) else {
             // someone recovers it right now, or it is not whole: nothing that is surely ours to remove
             eprintln!("isc-record: {} is kept: it cannot be opened", dir.display());
@@ -57,7 +67,7 @@ pub fn clean() -> Result<()> {
         println!("removed {}, {}", dir.display(), mib(size));
         (removed, bytes) = (removed + 1, bytes + size);
     }
-    for spill in folder::orphans() {
+    for spill in orphans {
         let size = size(&spill);
         fs::remove_dir_all(&spill).map_err(Error::io("remove", &spill))?;
         println!("removed {}, {}", spill.display(), mib(size));
@@ -65,6 +75,11 @@ pub fn clean() -> Result<()> {
     }
     println!("{removed} removed, {}", mib(bytes));
     Ok(())
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    let real = fs::canonicalize(one).ok();
+    real.is_some() && real == fs::canonicalize(other).ok()
 }
 
 /// How many processes of the run in `dir` still run.

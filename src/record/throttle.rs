@@ -173,8 +173,8 @@ impl Function {
             .map(own)
             .fold(0.0, f64::max);
         row.bias += calls * own * COST_ERROR;
-        row.off_ns += off_ns;
-        row.on_ns += burst.cpu_ns;
+        row.off_ns = row.off_ns.saturating_add(off_ns);
+        row.on_ns = row.on_ns.saturating_add(burst.cpu_ns);
         row.seen += u64::from(burst.calls);
         row.bursts += u64::from(burst.cpu_ns > 0);
         self.row.take_if(|row| row.end_ns - row.start_ns >= ROW_NS)

@@ -85,17 +85,20 @@ def exhausts():  # its address space, and then goes on
         pages = int(file.read().split()[0])
     limit = pages * mmap.PAGESIZE + (64 << 20)
     start(1, CALLS)
+    working(1)
     loop(0, CALLS)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    for slot, size in enumerate((1 << 20, 1 << 10, 16), 2):
+    for slot, size in enumerate((1 << 20, 1 << 12), 2):
+        spare = bytearray(64 << 10)  # for Python itself, which needs some to go on
         held = []
         try:
             while True:
                 held.append(bytearray(size))
         except MemoryError:
+            del spare
             loop(slot, CALLS)  # nothing of that size is left
             held.clear()
-    loop(5, CALLS)
+    loop(4, CALLS)
 
 
 def forks():
