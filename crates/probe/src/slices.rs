@@ -702,15 +702,6 @@ unsafe fn rest_of_a_call(stretch: &mut Stretch) -> (f64, f64) {
     }
     let before = REST.load(Relaxed) as f64;
     let seen = stretch.seen / stretch.calls.max(1.0);
-    if std::env::var_os("ISC_DEBUG").is_some() {
-        eprintln!(
-            "cost {:?} seen {seen} before {before} {:?} slices {} dear {}",
-            stretch.cost.of_a_call(),
-            stretch.cost,
-            stretch.slices,
-            stretch.dear
-        );
-    }
     match stretch.cost.of_a_call() {
         Some((cost, error)) => {
             let rest = (cost - seen).max(1.0);
