@@ -35,7 +35,7 @@ pub fn run(data: &[u8]) {
         }
         out.clear();
     }
-    if let Some((chain, bytes)) = last {
+    if let Some((chain, bytes)) = last.filter(|(chain, _)| chain.at < 1 << 32) {
         assert!(known.rest(&chain, &bytes).1.is_empty(), "taken twice");
     }
     drain.finish(&mut out);

@@ -81,22 +81,22 @@ def crashes():
 def exhausts():  # its address space, and then goes on
     import resource
 
-    with open("/proc/self/statm") as file:
-        pages = int(file.read().split()[0])
-    limit = pages * mmap.PAGESIZE + (64 << 20)
     start(1, CALLS)
     working(1)
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[0])  # with the other thread's stack and heap
+    limit = pages * mmap.PAGESIZE + (64 << 20)
     loop(0, CALLS)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for slot, size in enumerate((1 << 20, 1 << 12), 2):
-        spare = bytearray(64 << 10)  # for Python itself, which needs some to go on
+        spare = mmap.mmap(-1, 8 << 20)  # for Python itself, which needs some to go on
         held = []
         try:
             while True:
                 held.append(bytearray(size))
         except MemoryError:
-            del spare
-            loop(slot, CALLS)  # nothing of that size is left
+            spare.close()
+            loop(slot, CALLS)  # little is left
             held.clear()
     loop(4, CALLS)
 
