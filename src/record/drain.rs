@@ -6,7 +6,7 @@
 #[path = "drain/snapshot.rs"] // the fuzz targets include this file from elsewhere
 mod snapshot; // what is known, as records again: for the head of a journal
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use inferscope_spool::record::{RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text};
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ pub struct Process {
     pub seen_ns: Option<i64>,
     /// Threads whose chains were closed, oldest first.
     closed: VecDeque<u64>,
-    defined: HashMap<u32, Defined>,
+    defined: Definitions,
     threads: HashMap<u64, Thread>,
     scopes: HashMap<u64, OpenScope>,
     /// Times at which recording was switched off, in ns, ascending.
@@ -92,6 +92,51 @@ struct Defined {
     name: Sym,
     file: Option<Sym>,
     line: Option<u32>,
+}
+
+/// What ids stand for. A probe counts them up from 1; ids far beyond their number are kept apart, so that memory grows
+/// with definitions, not with what they claim.
+#[derive(Clone, Debug, Default)]
+struct Definitions {
+    near: Vec<Option<Defined>>,
+    /// How many there were.
+    count: usize,
+    far: BTreeMap<u32, Defined>,
+}
+
+impl Definitions {
+    /// How far ahead of twice their number an id may be.
+    const GAP: usize = 1 << 12;
+
+    fn insert(&mut self, id: u32, defined: Defined) {
+        let at = id as usize;
+        self.count += 1;
+        if at >= self.near.len() {
+            if at >= 2 * self.count + Definitions::GAP {
+                self.far.insert(id, defined);
+                return;
+            }
+            self.near.resize(at + 1, None);
+        }
+        self.near[at] = Some(defined);
+    }
+
+    fn get(&self, id: u32) -> Option<Defined> {
+        match self.near.get(id as usize) {
+            Some(Some(defined)) => Some(*defined),
+            _ => self.far.get(&id).copied(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, Defined)> {
+        let near = (0..).zip(&self.near);
+        let near = near.filter_map(|(id, defined)| Some((id, (*defined)?)));
+        near.chain(self.far.iter().map(|(id, defined)| (*id, *defined)))
+    }
+
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut Defined> {
+        self.near.iter_mut().flatten().chain(self.far.values_mut())
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -161,7 +206,7 @@ impl Drain {
             exited: false,
             seen_ns: None,
             closed: VecDeque::new(),
-            defined: HashMap::new(),
+            defined: Definitions::default(),
             threads: HashMap::new(),
             scopes: HashMap::new(),
             off_ns: Vec::new(),
@@ -199,14 +244,21 @@ impl Drain {
     /// Turns whole records of one chain into rows. `tid` 0 is the process's names chain.
     pub fn records(&mut self, key: ProcessKey, tid: u64, mut bytes: &[u8], out: &mut Vec<Event>) {
         self.process(key).covered = true;
+        let Some(process) = self.processes.get_mut(&key) else {
+            return;
+        };
+        let mut thread = process.threads.remove(&tid).unwrap_or_default();
         while !bytes.is_empty() {
             let Some((record, size)) = Record::decode(bytes) else {
                 self.damaged += 1;
-                return;
+                break;
             };
             bytes = &bytes[size..];
-            self.record(key, tid, record, out);
+            if !process.record(&mut self.names, tid, &mut thread, record, out) {
+                self.damaged += 1;
+            }
         }
+        process.threads.insert(tid, thread);
     }
 
     /// The thread's chain was closed.
@@ -323,61 +375,7 @@ impl Drain {
             let event = process.scope(&mut self.names, scope, end_ns, &[("open", true)]);
             out.push(event);
         }
-        process.defined = HashMap::new();
-    }
-
-    fn record(&mut self, key: ProcessKey, tid: u64, record: Record, out: &mut Vec<Event>) {
-        if let Record::Begin { id: 0, .. } | Record::End { id: 0, .. } = record {
-            return; // the probe's own function, with which it measures what a call costs
-        }
-        let names = &mut self.names;
-        let Some(process) = self.processes.get_mut(&key) else {
-            return;
-        };
-        let mut thread = process.threads.remove(&tid).unwrap_or_default();
-        if let Some(at) = process.time_ns(&record) {
-            process.switch_off(names, tid, &mut thread, at, out);
-            process.shed(names, tid, &mut thread, at, out);
-            thread.first_ns.get_or_insert(at);
-            thread.closed = false;
-            thread.last_ns = thread.last_ns.max(at);
-            process.timed(names, tid, &mut thread, record, at, out);
-        } else if let Record::Text(text) = record {
-            match text {
-                Text::Metadata(json) => thread.metadata = Some(json.to_owned()),
-                Text::Define {
-                    id,
-                    line,
-                    name,
-                    file,
-                } => {
-                    let defined = Defined {
-                        name: names.sym(name),
-                        file: (!file.is_empty()).then(|| names.sym(file)),
-                        line: (line != 0).then_some(line),
-                    };
-                    process.defined.insert(id, defined);
-                }
-                Text::Process(json) => match serde_json::from_str::<ProcessFacts>(json) {
-                    Ok(facts) if facts.ns_per_tick.is_finite() && facts.ns_per_tick > 0.0 => {
-                        let base_monotonic_ns = facts.base_monotonic_ns.clamp(-MOST_NS, MOST_NS);
-                        process.facts = ProcessFacts {
-                            base_monotonic_ns,
-                            ..facts
-                        };
-                    }
-                    _ => self.damaged += 1,
-                },
-                Text::Thread { name, .. } => {
-                    process.thread_names.insert(tid, name.to_owned());
-                }
-                Text::Note(note) if process.notes.len() < MOST_NOTES => {
-                    process.notes.push(note.to_owned());
-                }
-                Text::Note(_) => {}
-            }
-        }
-        process.threads.insert(tid, thread);
+        process.defined = Definitions::default();
     }
 }
 
@@ -397,7 +395,69 @@ impl Process {
         self.threads.contains_key(&tid)
     }
 
+    /// Takes one record; false if it makes no sense.
+    #[inline(always)]
+    fn record(
+        &mut self,
+        names: &mut Names,
+        tid: u64,
+        thread: &mut Thread,
+        record: Record,
+        out: &mut Vec<Event>,
+    ) -> bool {
+        if let Record::Begin { id: 0, .. } | Record::End { id: 0, .. } = record {
+            return true; // the probe's own function, with which it measures what a call costs
+        }
+        if let Some(at) = self.time_ns(&record) {
+            self.switch_off(names, tid, thread, at, out);
+            self.shed(names, tid, thread, at, out);
+            thread.first_ns.get_or_insert(at);
+            thread.closed = false;
+            thread.last_ns = thread.last_ns.max(at);
+            self.timed(names, tid, thread, record, at, out);
+            return true;
+        }
+        let Record::Text(text) = record else {
+            return true;
+        };
+        match text {
+            Text::Metadata(json) => thread.metadata = Some(json.to_owned()),
+            Text::Define {
+                id,
+                line,
+                name,
+                file,
+            } => {
+                let defined = Defined {
+                    name: names.sym(name),
+                    file: (!file.is_empty()).then(|| names.sym(file)),
+                    line: (line != 0).then_some(line),
+                };
+                self.defined.insert(id, defined);
+            }
+            Text::Process(json) => match serde_json::from_str::<ProcessFacts>(json) {
+                Ok(facts) if facts.ns_per_tick.is_finite() && facts.ns_per_tick > 0.0 => {
+                    let base_monotonic_ns = facts.base_monotonic_ns.clamp(-MOST_NS, MOST_NS);
+                    self.facts = ProcessFacts {
+                        base_monotonic_ns,
+                        ..facts
+                    };
+                }
+                _ => return false,
+            },
+            Text::Thread { name, .. } => {
+                self.thread_names.insert(tid, name.to_owned());
+            }
+            Text::Note(note) if self.notes.len() < MOST_NOTES => {
+                self.notes.push(note.to_owned());
+            }
+            Text::Note(_) => {}
+        }
+        true
+    }
+
     /// The record's time in ns of the process's clock; `None` for a text, which has none.
+    #[inline(always)]
     fn time_ns(&self, record: &Record) -> Option<i64> {
         let ticks = match *record {
             Record::Begin { time, .. }
@@ -421,9 +481,9 @@ impl Process {
         )
     }
 
+    #[inline(always)]
     fn ticks_ns(&self, ticks: u64) -> i64 {
-        let ns = (ticks as f64 * self.facts.ns_per_tick).round() as i64;
-        ns.min(MOST_NS)
+        ((ticks as f64 * self.facts.ns_per_tick + 0.5) as i64).min(MOST_NS)
     }
 
     fn flow(&self, flow: u64) -> Option<u64> {
@@ -453,6 +513,7 @@ impl Process {
     }
 
     /// Ends frames on top whose function the budget has shed since they began: what they did later is unknown.
+    #[inline(always)]
     fn shed(
         &self,
         names: &mut Names,
@@ -493,6 +554,7 @@ impl Process {
         event
     }
 
+    #[inline(always)]
     fn timed(
         &mut self,
         names: &mut Names,
@@ -646,14 +708,20 @@ impl Process {
         at: i64,
         out: &mut Vec<Event>,
     ) {
-        let Some(depth) = thread.stack.iter().rposition(|frame| frame.id == id) else {
+        let depth = match thread.stack.last() {
+            Some(top) if top.id == id => Some(thread.stack.len() - 1),
+            _ => thread.stack.iter().rposition(|frame| frame.id == id),
+        };
+        let Some(depth) = depth else {
             return;
         };
         let cut_ns = |frame: &OpenFrame| self.throttled.cut_ns(frame.id, frame.start_ns, at);
         if cut_ns(&thread.stack[depth]).is_some() {
             return; // a frame that began while its function was not recorded
         }
-        for frame in thread.stack.drain(depth + 1..).rev() {
+        while thread.stack.len() > depth + 1
+            && let Some(frame) = thread.stack.pop()
+        {
             let mut event = self.python(names, tid, frame, cut_ns(&frame).unwrap_or(at));
             event.args = Some(names.sym(r#"{"open":true}"#));
             out.push(event);
@@ -661,18 +729,15 @@ impl Process {
         let Some(frame) = thread.stack.pop() else {
             return;
         };
-        let facts = [
-            ("resumed", frame.resumed),
-            ("suspended", flags & SUSPENDED != 0),
-            ("raised", flags & RAISED != 0),
-        ];
         let mut event = self.python(names, tid, frame, at);
-        event.args = args(None, &facts).map(|json| names.sym(&json));
+        let json = facts_of(frame.resumed, flags);
+        event.args = (!json.is_empty()).then(|| names.sym(json));
         out.push(event);
     }
 
+    #[inline(always)]
     fn row(&self, names: &mut Names, kind: Kind, id: u32, at: i64, tid: u64) -> Event {
-        let defined = self.defined.get(&id).copied().unwrap_or_else(|| Defined {
+        let defined = self.defined.get(id).unwrap_or_else(|| Defined {
             name: names.sym("(name lost)"),
             file: None,
             line: None,
@@ -683,6 +748,7 @@ impl Process {
         event
     }
 
+    #[inline(always)]
     fn python(&self, names: &mut Names, tid: u64, frame: OpenFrame, end_ns: i64) -> Event {
         let mut event = self.row(names, Kind::Python, frame.id, frame.start_ns, tid);
         event.dur_ns = Some(end_ns.saturating_sub(frame.start_ns).max(0));
@@ -702,6 +768,20 @@ impl Process {
         event.flow = scope.flow;
         event.args = args(scope.metadata.as_deref(), facts).map(|json| names.sym(&json));
         event
+    }
+}
+
+/// What is to be said of a frame's span, as [`args`] would: there are many of them.
+fn facts_of(resumed: bool, flags: u32) -> &'static str {
+    match (flags & RAISED != 0, resumed, flags & SUSPENDED != 0) {
+        (false, false, false) => "",
+        (false, false, true) => r#"{"suspended":true}"#,
+        (false, true, false) => r#"{"resumed":true}"#,
+        (false, true, true) => r#"{"resumed":true,"suspended":true}"#,
+        (true, false, false) => r#"{"raised":true}"#,
+        (true, false, true) => r#"{"raised":true,"suspended":true}"#,
+        (true, true, false) => r#"{"raised":true,"resumed":true}"#,
+        (true, true, true) => r#"{"raised":true,"resumed":true,"suspended":true}"#,
     }
 }
 

@@ -112,10 +112,15 @@ impl Throttled {
     }
 
     /// Whether a frame that began at `start_ns` was open when its function was shed before `at_ns`: when.
+    #[inline(always)]
     pub fn cut_ns(&self, id: u32, start_ns: i64, at_ns: i64) -> Option<i64> {
         if self.functions.is_empty() {
             return None;
         }
+        self.cut(id, start_ns, at_ns)
+    }
+
+    fn cut(&self, id: u32, start_ns: i64, at_ns: i64) -> Option<i64> {
         let times = &self.functions.get(&id)?.times_ns;
         let after = times.partition_point(|&time| time < start_ns);
         times.get(after).copied().filter(|&time| time <= at_ns)

@@ -17,6 +17,7 @@ mod clock;
 mod code;
 mod governor;
 mod json;
+mod loaded;
 mod monitor;
 mod name;
 mod profile;

@@ -8,7 +8,7 @@ use crate::code::{self, Code};
 use crate::governor;
 use crate::hot;
 use crate::name;
-use crate::py::{self, FastCall, Owned, Py, PyObject};
+use crate::py::{self, Owned, Py, PyObject, VectorCall};
 use crate::python::{self, BY_EXCEPTION};
 use crate::wrap;
 use inferscope_spool::record::{RESUMED, SUSPENDED};
@@ -30,6 +30,7 @@ struct State {
     nothing: *mut PyObject,
     frames: *mut PyObject,
     native: bool,
+    plain: name::Plain,
 }
 
 static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
@@ -88,6 +89,7 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
         let frames =
             event(c"PY_START") | event(c"PY_RESUME") | event(c"PY_RETURN") | event(c"PY_YIELD");
         let calls = if native { event(c"CALL") } else { 0 };
+        let calibration = calibration(py);
         let state = State {
             py,
             disable: attr(c"DISABLE")?.into_raw(),
@@ -98,32 +100,28 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
             nothing: number(0)?.into_raw(),
             frames: number(frames)?.into_raw(),
             native,
+            plain: calibration
+                .as_ref()
+                .map_or_else(name::Plain::default, |found| found.plain(py)),
         };
         STATE.store(Box::into_raw(Box::new(state)), Release);
         governor::start(hot::run().map_or(0.0, |run| run.settings.budget), toggle);
 
-        let callbacks: [(c_long, &CStr, &'static CStr, FastCall); 11] = [
-            (DISCOVERY, c"PY_START", c"inferscope_found", found_start),
-            (
-                DISCOVERY,
-                c"PY_RESUME",
-                c"inferscope_found_resume",
-                found_resume,
-            ),
-            (TRACING, c"PY_START", c"inferscope_start", on_start),
-            (TRACING, c"PY_RESUME", c"inferscope_resume", on_resume),
-            (TRACING, c"PY_THROW", c"inferscope_throw", on_resume),
-            (TRACING, c"PY_RETURN", c"inferscope_return", on_return),
-            (TRACING, c"PY_YIELD", c"inferscope_yield", on_yield),
-            (TRACING, c"PY_UNWIND", c"inferscope_unwind", on_unwind),
-            (TRACING, c"CALL", c"inferscope_call", on_call),
-            (TRACING, c"C_RETURN", c"inferscope_c_return", on_c_return),
-            (TRACING, c"C_RAISE", c"inferscope_c_raise", on_c_return),
+        let callbacks: [(c_long, &CStr, VectorCall); 11] = [
+            (DISCOVERY, c"PY_START", found_start),
+            (DISCOVERY, c"PY_RESUME", found_resume),
+            (TRACING, c"PY_START", on_start),
+            (TRACING, c"PY_RESUME", on_resume),
+            (TRACING, c"PY_THROW", on_resume),
+            (TRACING, c"PY_RETURN", on_return),
+            (TRACING, c"PY_YIELD", on_yield),
+            (TRACING, c"PY_UNWIND", on_unwind),
+            (TRACING, c"CALL", on_call),
+            (TRACING, c"C_RETURN", on_c_return),
+            (TRACING, c"C_RAISE", on_c_return),
         ];
-        for (tool, on, name, function) in callbacks {
-            let function = py
-                .function(name, function, std::ptr::null_mut())
-                .ok_or_else(|| refused("a function"))?;
+        for (tool, on, function) in callbacks {
+            let function = py.callback(function).ok_or_else(|| refused("a function"))?;
             let (tool, on) = (number(tool)?, number(event(on))?);
             Owned::new(
                 py,
@@ -137,7 +135,6 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
             )
             .ok_or_else(|| refused("a callback"))?;
         }
-        let bare = calibration(py);
         for (tool, on) in [
             (TRACING, event(c"PY_UNWIND") | event(c"PY_THROW")),
             (DISCOVERY, event(c"PY_START") | event(c"PY_RESUME")),
@@ -149,14 +146,15 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
             )
             .ok_or_else(|| refused("events"))?;
         }
-        if let Some(bare) = bare {
-            bare.set_cost(py);
+        if let Some(calibration) = calibration.filter(|_| hot::on()) {
+            calibration.set_cost(py);
         }
     }
     Ok(())
 }
 
-/// A function that does nothing and one that calls it, and how long that takes when nobody looks.
+/// A function that does nothing and one that calls it, and how long that takes when nobody looks; a class with an
+/// `__init__`.
 struct Calibration {
     namespace: Owned,
     /// Of [`LOOPS`] calls, in ticks.
@@ -185,10 +183,12 @@ unsafe fn round(py: &Py, namespace: &Owned) -> u64 {
 /// Before events are on.
 unsafe fn calibration(py: &Py) -> Option<Calibration> {
     let at = py::sym(c"PyRun_String");
-    if at.is_null() || !hot::on() {
+    if at.is_null() {
         return None;
     }
-    let text = format!("def empty(): pass\ndef run():\n for _ in range({LOOPS}): empty()\n");
+    let text = format!(
+        "def empty(): pass\ndef run():\n for _ in range({LOOPS}): empty()\nclass Plain:\n __init__ = empty\n"
+    );
     let text = std::ffi::CString::new(text).ok()?;
     // SAFETY: the GIL is held; the function and `Py_file_input` are as in pythonrun.h and compile.h.
     unsafe {
@@ -212,6 +212,14 @@ unsafe fn calibration(py: &Py) -> Option<Calibration> {
 }
 
 impl Calibration {
+    unsafe fn plain(&self, py: &Py) -> name::Plain {
+        // SAFETY: the GIL is held; the namespace holds what `calibration` put there.
+        unsafe {
+            let class = (py.PyDict_GetItemString)(self.namespace.get(), c"Plain".as_ptr());
+            name::Plain::of(class)
+        }
+    }
+
     /// Once events are on: the same with events, recorded under an id that no reader shows.
     unsafe fn set_cost(&self, py: &Py) {
         // SAFETY: the GIL is held; the namespace holds two functions.
@@ -304,7 +312,8 @@ macro_rules! callback {
         unsafe extern "C" fn $name(
             _: *mut PyObject,
             $args: *const *mut PyObject,
-            _: isize,
+            _: usize,
+            _: *mut PyObject,
         ) -> *mut PyObject {
             let Some($state) = state() else {
                 return std::ptr::null_mut();
@@ -380,39 +389,54 @@ fn stack() -> usize {
 callback!(on_call(state, args) {
     let py = state.py;
     let callable = *args.add(2);
-    let kind = (*callable).ob_type;
-    let python = kind == py.function_type
-        || kind == py.method_type && name::method_is_python(py, callable);
-    if python || !state.native || wrap::wrapped(callable) {
+    if !state.native || is_python(state, callable) || wrap::wrapped(callable) {
         (py.Py_IncRef)(state.disable);
         return state.disable;
     }
-    let known = code::get(*args);
-    if known.is_null() {
-        return py.none;
-    }
-    let offset = (py.PyLong_AsLong)(*args.add(1));
-    let rich = governor::charge_native();
-    if (*known).site(offset).is_some_and(|site| site.is_idle(rich)) {
-        (py.Py_IncRef)(state.disable);
-        return state.disable;
+    let offset = py.small_int(*args.add(1));
+    if governor::governs() {
+        let known = code::get(*args);
+        if known.is_null() {
+            return py.none;
+        }
+        let rich = governor::charge_native();
+        if (*known).site(offset).is_some_and(|site| site.is_idle(rich)) {
+            (py.Py_IncRef)(state.disable);
+            return state.disable;
+        }
     }
     python::call(stack(), *args as usize, offset);
     py.none
 });
 
+/// Whether the frames of what is called tell all: a Python function, or a class with nothing but a Python `__init__`.
+#[inline(always)]
+unsafe fn is_python(state: &State, callable: *mut PyObject) -> bool {
+    let py = state.py;
+    // SAFETY: a live object, and the GIL is held.
+    unsafe {
+        let kind = (*callable).ob_type;
+        kind == py.function_type
+            || kind == py.method_type && name::method_is_python(py, callable)
+            || kind == py.type_type && name::class_is_python(callable, state.plain)
+    }
+}
+
 callback!(on_c_return(state, args) {
     let time = hot::now();
     let (py, callable) = (state.py, *args.add(2));
-    let offset = (py.PyLong_AsLong)(*args.add(1));
+    let offset = py.small_int(*args.add(1));
     if let Some((start, reentered)) = python::returned(stack(), *args as usize, offset) {
         let known = code::get(*args);
         if known.is_null() {
             return py.none;
         }
-        let mut cached = (*known).site(offset).map_or(((0, 0), 0), |site| (site.key, site.id));
+        let before = (*known).site(offset).map_or(((0, 0), 0), |site| (site.key, site.id));
+        let mut cached = before;
         let ticks = python::native(py, callable, start, time, reentered, &mut cached);
-        if let Some(site) = (*known).site(offset) {
+        if (governor::governs() || cached != before)
+            && let Some(site) = (*known).site(offset)
+        {
             site.saw(ticks);
             (site.key, site.id) = cached;
         }

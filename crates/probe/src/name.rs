@@ -1,6 +1,7 @@
 //! What a native function is called, and in which library it lives.
 
 use crate::hot;
+use crate::loaded;
 use crate::py::{self, Py, PyMethodDef, PyObject};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
@@ -17,6 +18,8 @@ const TP_CALL: usize = 16;
 const TP_FLAGS: usize = 21;
 const TP_INIT: usize = 37;
 const TP_NEW: usize = 39;
+/// `Py_TPFLAGS_TYPE_SUBCLASS` (object.h): objects of the type are types.
+const TYPE_SUBCLASS: usize = 1 << 31;
 /// `Py_TPFLAGS_HEAPTYPE` (object.h).
 const HEAP_TYPE: usize = 1 << 9;
 
@@ -140,6 +143,51 @@ pub unsafe fn method_is_python(py: &Py, method: *mut PyObject) -> bool {
     unsafe { kind(word(method, FIRST)) == py.function_type }
 }
 
+/// The slots of classes that Python code alone makes: `tp_new` and `tp_init` of one with an `__init__`, and `tp_init` of
+/// one without. All 0: not known.
+#[derive(Clone, Copy, Default)]
+pub struct Plain {
+    new: usize,
+    init: usize,
+    no_init: usize,
+}
+
+impl Plain {
+    /// From a class that has nothing but an `__init__`.
+    ///
+    /// # Safety
+    /// `class` is null or a live class.
+    pub unsafe fn of(class: *mut PyObject) -> Plain {
+        let object = py::sym(c"PyBaseObject_Type").cast::<PyObject>();
+        if class.is_null() || object.is_null() {
+            return Plain::default();
+        }
+        // SAFETY: as the caller promises; a type has these words from 3.9 to 3.14.
+        unsafe {
+            Plain {
+                new: word(class, TP_NEW) as usize,
+                init: word(class, TP_INIT) as usize,
+                no_init: word(object, TP_INIT) as usize,
+            }
+        }
+    }
+}
+
+/// Whether no native code but the interpreter's own makes an object of this class.
+///
+/// # Safety
+/// `class` is a live class.
+#[inline]
+pub unsafe fn class_is_python(class: *mut PyObject, plain: Plain) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let init = word(class, TP_INIT) as usize;
+        (init == plain.init || init == plain.no_init)
+            && word(class, TP_NEW) as usize == plain.new
+            && word(class, TP_FLAGS) as usize & HEAP_TYPE != 0
+    }
+}
+
 /// Whether what this calls may be Python code: a class's `__init__`, an object's `__call__`.
 ///
 /// # Safety
@@ -151,10 +199,10 @@ pub unsafe fn may_be_python(py: &Py, callable: *mut PyObject) -> bool {
 
 /// The library that makes an object of a class, or runs an object that is called; empty if Python code does, as far
 /// as can be told: the class was made at run time and its slots are the interpreter's own.
-unsafe fn maker(py: &Py, callable: *mut PyObject) -> String {
+unsafe fn maker(callable: *mut PyObject) -> String {
     // SAFETY: a live object; a type has these words from 3.9 to 3.14.
     unsafe {
-        let class = is_type(py, callable);
+        let class = is_type(callable);
         let ty = if class { callable } else { kind(callable) };
         let slots: &[usize] = if class {
             &[TP_INIT, TP_NEW]
@@ -177,13 +225,22 @@ unsafe fn maker(py: &Py, callable: *mut PyObject) -> String {
 /// # Safety
 /// `callable` is a live object.
 pub unsafe fn key(py: &Py, callable: *mut PyObject) -> (usize, usize) {
-    // SAFETY: as the caller promises.
+    // SAFETY: as the caller promises; each type checked has the fields read.
     unsafe {
+        // The most frequent two first, without a look at names.
+        let ty = kind(callable);
+        if ty == py.method_descr_type {
+            let def = word(callable, DESCR_METHOD).cast::<PyMethodDef>();
+            return ((*def).ml_meth as usize, word(callable, FIRST) as usize);
+        }
+        if ty == py.type_type {
+            return (callable as usize, 2);
+        }
         match take_apart(py, callable) {
             Native::Function { def, this, module } => {
                 let of = if this.is_null() {
                     module
-                } else if is_type(py, this) {
+                } else if is_type(this) {
                     this
                 } else {
                     kind(this)
@@ -192,15 +249,15 @@ pub unsafe fn key(py: &Py, callable: *mut PyObject) -> (usize, usize) {
             }
             Native::Method { address, of, .. } => (address as usize, of as usize),
             Native::Slot { descr } => (descr as usize, 1),
-            Native::Other if is_type(py, callable) => (callable as usize, 2),
+            Native::Other if is_type(callable) => (callable as usize, 2),
             Native::Other => (kind(callable) as usize, 3),
         }
     }
 }
 
-unsafe fn is_type(py: &Py, of: *mut PyObject) -> bool {
+unsafe fn is_type(of: *mut PyObject) -> bool {
     // SAFETY: live objects; the check reads their types only.
-    unsafe { kind(of) == py.type_type || (py.PyType_IsSubtype)(kind(of), py.type_type) != 0 }
+    unsafe { word(kind(of), TP_FLAGS) as usize & TYPE_SUBCLASS != 0 }
 }
 
 static IDS: Mutex<Option<HashMap<(usize, usize), u32>>> = Mutex::new(None);
@@ -248,7 +305,7 @@ unsafe fn describe(py: &Py, callable: *mut PyObject) -> (String, String) {
                     || ty.starts_with(b"pybind11")
                     || ty.starts_with(b"nanobind");
                 if !free {
-                    let owner = if is_type(py, this) { this } else { kind(this) };
+                    let owner = if is_type(this) { this } else { kind(this) };
                     return (format!("{}.{name}", owner_name(py, owner)), file);
                 }
                 let module = if module.is_null() {
@@ -278,12 +335,12 @@ unsafe fn describe(py: &Py, callable: *mut PyObject) -> (String, String) {
                 )
             }
             Native::Other => {
-                let ty = if is_type(py, callable) {
+                let ty = if is_type(callable) {
                     callable
                 } else {
                     kind(callable)
                 };
-                let file = maker(py, callable);
+                let file = maker(callable);
                 if ty != callable
                     && let (Some(name), module) = (
                         py.attr_text(callable, c"__name__"),
@@ -335,29 +392,17 @@ fn join(module: Option<&str>, name: &str) -> String {
 
 /// The shared library an address lies in, as traces name it; empty if it lies in none.
 pub fn library(address: *mut c_void) -> String {
-    let found = |address: *mut c_void| {
-        let mut info = libc::Dl_info {
-            dli_fname: std::ptr::null(),
-            dli_fbase: std::ptr::null_mut(),
-            dli_sname: std::ptr::null(),
-            dli_saddr: std::ptr::null_mut(),
-        };
-        // SAFETY: `info` is valid to write to; any address may be asked for.
-        (unsafe { libc::dladdr(address, &mut info) } != 0 && !info.dli_fname.is_null())
-            .then_some(info)
-    };
-    let Some(info) = found(address) else {
+    let Some(found) = loaded::library(address) else {
         return String::new();
     };
     // Ours is what stands in for a function of the interpreter's (see `profile`).
     let own = library as fn(*mut c_void) -> String as *mut c_void;
     for python in [py::sym(c"PyDict_Type"), own] {
-        if found(python).is_some_and(|python| python.dli_fbase == info.dli_fbase) {
+        if loaded::library(python).is_some_and(|python| python.base == found.base) {
             return "python".into();
         }
     }
-    // SAFETY: a C string of the loader's, checked not to be null.
-    shorten(&unsafe { CStr::from_ptr(info.dli_fname) }.to_string_lossy()).to_owned()
+    shorten(&found.file).to_owned()
 }
 
 /// A library's path from where it says something: after site-packages or lib-dynload, else its last part.

@@ -1,6 +1,7 @@
 //! What the two Python doors share: frames and calls as records, threads' names, the garbage collector, forks.
 
 use crate::code::{self, Code, Pending};
+use crate::governor;
 use crate::hot::{self, Thread};
 use crate::py::{self, FastCall, Owned, Py, PyObject};
 use crate::{monitor, name, profile, task, wrap};
@@ -49,19 +50,18 @@ pub unsafe fn begin(py: &Py, known: *const Code, flags: u32) -> u64 {
     if at.is_null() {
         return 0;
     }
-    // SAFETY: valid as the caller promises; the reads end here.
-    let (id, coroutine) = unsafe { ((*known).id, (*known).coroutine) };
     let mut flow = 0;
-    // SAFETY: this thread's own state; each access ends before the next call.
-    unsafe {
+    // SAFETY: valid as the caller promises, and this thread's own state; each access ends before the next call.
+    let id = unsafe {
         (*at).starts = (*at).starts.wrapping_add(1);
-        if coroutine {
+        if (*known).coroutine {
             flow = begin_coroutine(py, at, flags);
         }
-        if !(*at).named {
+        if !(*at).named && (*at).name_tries < NAME_TRIES {
             find_name(py, at);
         }
-    }
+        (*known).id
+    };
     if !hot::on() {
         return 0;
     }
@@ -176,7 +176,8 @@ pub fn returned(stack: usize, code: usize, offset: i64) -> Option<(u64, bool)> {
     None
 }
 
-/// Records a native call that is worth it. Returns the ticks that count for its call site.
+/// Records a native call that is worth it: with a budget, one of a µs or more. Returns the ticks that count for its
+/// call site.
 ///
 /// # Safety
 /// `callable` is live and the GIL is held.
@@ -194,7 +195,7 @@ pub unsafe fn native(
         if reentered && name::may_be_python(py, callable) {
             return 0; // a class's __init__, an object's __call__: the Python frames say what happened
         }
-        if dur >= hot::micro() && hot::on() {
+        if (dur >= hot::micro() || !governor::governs()) && hot::on() {
             let key = name::key(py, callable);
             if cached.0 != key {
                 *cached = (key, name::id(py, callable, key));
@@ -227,9 +228,6 @@ unsafe fn find_name(py: &Py, at: *mut Thread) {
     unsafe {
         if libc::gettid() == libc::getpid() {
             hot::name_thread("MainThread");
-            return;
-        }
-        if (*at).name_tries >= NAME_TRIES {
             return;
         }
         (*at).name_tries += 1;

@@ -142,11 +142,11 @@ impl Map {
         into.clear();
         let to = to.min(self.capacity as u64) as usize / 8;
         let from = (from.min(self.capacity as u64) as usize / 8).min(to);
-        into.reserve((to - from) * 8);
-        for at in from..to {
+        into.resize((to - from) * 8, 0);
+        for (at, word) in (from..to).zip(into.chunks_exact_mut(8)) {
             // SAFETY: below the capacity, 8-aligned; an atomic may be read whatever others do.
-            let word = unsafe { (*self.records().add(at).cast::<AtomicU64>()).load(Relaxed) };
-            into.extend_from_slice(&word.to_le_bytes());
+            let read = unsafe { (*self.records().add(at).cast::<AtomicU64>()).load(Relaxed) };
+            word.copy_from_slice(&read.to_le_bytes());
         }
     }
 

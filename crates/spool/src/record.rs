@@ -135,6 +135,7 @@ const CLOCK: u64 = 9;
 const SWITCH: u64 = 10;
 const SAMPLE: u64 = 11;
 const THROTTLE: u64 = 12;
+const NATIVE: u64 = 13;
 const EXIT: u64 = 20;
 const METADATA: u64 = 64;
 const DEFINE: u64 = 65;
@@ -201,6 +202,13 @@ impl Record<'_> {
                 flow,
             } => four(head(BEGIN_FLOW, time), pair(id, flags), flow, 0),
             Record::End { time, id, flags } => two(head(END, time), pair(id, flags)),
+            Record::Span {
+                time,
+                id,
+                kind: SpanKind::Native,
+                dur,
+                extra: 0,
+            } if dur >> 32 == 0 => two(head(NATIVE, time), pair(id, dur as u32)),
             Record::Span {
                 time,
                 id,
@@ -272,6 +280,7 @@ impl Record<'_> {
     }
 
     /// The first record in `bytes` and how many bytes it takes; `None` if there is no whole, known one.
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
         let word = |i: usize| -> Option<u64> {
             Some(u64::from_le_bytes(
@@ -329,6 +338,16 @@ impl Record<'_> {
                     32,
                 )
             }
+            NATIVE => (
+                Record::Span {
+                    time,
+                    id: low,
+                    kind: SpanKind::Native,
+                    dur: high.into(),
+                    extra: 0,
+                },
+                16,
+            ),
             MARK => {
                 word(3)?;
                 (
@@ -522,6 +541,20 @@ mod tests {
                 kind: SpanKind::Native,
                 dur: 5,
                 extra: u64::MAX,
+            },
+            Record::Span {
+                time,
+                id: 1,
+                kind: SpanKind::Native,
+                dur: u32::MAX.into(),
+                extra: 0,
+            },
+            Record::Span {
+                time,
+                id: 1,
+                kind: SpanKind::Native,
+                dur: 1 << 32,
+                extra: 0,
             },
             Record::Mark {
                 time,

@@ -38,10 +38,7 @@ impl Drain {
         let mut to = Vec::new();
         let facts = serde_json::to_string(&process.facts).unwrap_or_default();
         push(&mut to, Record::Text(Text::Process(&facts)));
-        let mut ids: Vec<u32> = process.defined.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
-            let defined = &process.defined[&id];
+        for (id, defined) in process.defined.iter() {
             let define = Text::Define {
                 id,
                 line: defined.line.unwrap_or(0),

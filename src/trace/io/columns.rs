@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::builder::NullBufferBuilder;
 use arrow::array::{
-    Array, ArrayBuilder, ArrayRef, AsArray, DictionaryArray, Float64Builder, Int32Builder,
-    Int64Builder, PrimitiveArray, RecordBatch, StringArray, StringBuilder, UInt32Builder,
-    UInt64Builder,
+    Array, ArrayBuilder, ArrayRef, AsArray, DictionaryArray, PrimitiveArray, RecordBatch,
+    StringArray, StringBuilder,
 };
+use arrow::buffer::{Buffer, MutableBuffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef,
     UInt32Type, UInt64Type,
@@ -98,26 +99,27 @@ pub fn check(schema: &Schema, path: &Path) -> Result<()> {
 /// Rows on their way into a batch.
 #[derive(Debug, Default)]
 pub struct Columns {
-    start_ns: Int64Builder,
-    dur_ns: Int64Builder,
+    start_ns: Numbers<Int64Type>,
+    dur_ns: Numbers<Int64Type>,
     kind: Texts,
     name: Texts,
     file: Texts,
-    line: UInt32Builder,
-    process: UInt32Builder,
-    pid: UInt32Builder,
-    tid: UInt64Builder,
-    device: UInt32Builder,
-    stream: UInt32Builder,
-    correlation: UInt64Builder,
-    flow: UInt64Builder,
-    parent: Int64Builder,
-    cause: Int64Builder,
-    bytes: Int64Builder,
-    value: Float64Builder,
+    line: Numbers<UInt32Type>,
+    process: Numbers<UInt32Type>,
+    pid: Numbers<UInt32Type>,
+    tid: Numbers<UInt64Type>,
+    device: Numbers<UInt32Type>,
+    stream: Numbers<UInt32Type>,
+    correlation: Numbers<UInt64Type>,
+    flow: Numbers<UInt64Type>,
+    parent: Numbers<Int64Type>,
+    cause: Numbers<Int64Type>,
+    bytes: Numbers<Int64Type>,
+    value: Numbers<Float64Type>,
     args: StringBuilder,
     schema: Option<SchemaRef>,
     rows: usize,
+    zeros: Zeros,
 }
 
 impl Columns {
@@ -126,49 +128,55 @@ impl Columns {
     }
 
     pub fn push(&mut self, event: &Event, names: &Names) {
-        self.start_ns.append_value(event.start_ns);
-        self.dur_ns.append_option(event.dur_ns);
-        self.kind.push_word(event.kind as u32, event.kind.as_str());
-        self.name.push(Some(event.name), names);
-        self.file.push(event.file, names);
-        self.line.append_option(event.line);
-        self.process.append_value(event.process);
-        self.pid.append_value(event.pid);
-        self.tid.append_value(event.tid);
-        self.device.append_option(event.device);
-        self.stream.append_option(event.stream);
-        self.correlation.append_option(event.correlation);
-        self.flow.append_option(event.flow);
-        self.parent.append_option(event.parent);
-        self.cause.append_option(event.cause);
-        self.bytes.append_option(event.bytes);
-        self.value.append_option(event.value);
-        self.args
-            .append_option(event.args.map(|sym| names.text(sym)));
+        let row = self.rows;
+        self.start_ns.push(row, Some(event.start_ns));
+        self.dur_ns.push(row, event.dur_ns);
+        self.kind
+            .push_word(row, event.kind as u32, event.kind.as_str());
+        self.name.push(row, Some(event.name), names);
+        self.file.push(row, event.file, names);
+        self.line.push(row, event.line);
+        self.process.push(row, Some(event.process));
+        self.pid.push(row, Some(event.pid));
+        self.tid.push(row, Some(event.tid));
+        self.device.push(row, event.device);
+        self.stream.push(row, event.stream);
+        self.correlation.push(row, event.correlation);
+        self.flow.push(row, event.flow);
+        self.parent.push(row, event.parent);
+        self.cause.push(row, event.cause);
+        self.bytes.push(row, event.bytes);
+        self.value.push(row, event.value);
+        if let Some(args) = event.args {
+            self.args.append_nulls(row - self.args.len());
+            self.args.append_value(names.text(args));
+        }
         self.rows += 1;
     }
 
     /// The rows as a batch, and none are left.
     pub fn finish(&mut self) -> std::result::Result<RecordBatch, ArrowError> {
-        self.rows = 0;
+        let rows = std::mem::take(&mut self.rows);
+        self.args.append_nulls(rows - self.args.len());
+        let zeros = &mut self.zeros;
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.start_ns.finish()),
-            Arc::new(self.dur_ns.finish()),
-            Arc::new(self.kind.finish()?),
-            Arc::new(self.name.finish()?),
-            Arc::new(self.file.finish()?),
-            Arc::new(self.line.finish()),
-            Arc::new(self.process.finish()),
-            Arc::new(self.pid.finish()),
-            Arc::new(self.tid.finish()),
-            Arc::new(self.device.finish()),
-            Arc::new(self.stream.finish()),
-            Arc::new(self.correlation.finish()),
-            Arc::new(self.flow.finish()),
-            Arc::new(self.parent.finish()),
-            Arc::new(self.cause.finish()),
-            Arc::new(self.bytes.finish()),
-            Arc::new(self.value.finish()),
+            Arc::new(self.start_ns.finish(rows, zeros)?),
+            Arc::new(self.dur_ns.finish(rows, zeros)?),
+            Arc::new(self.kind.finish(rows, zeros)?),
+            Arc::new(self.name.finish(rows, zeros)?),
+            Arc::new(self.file.finish(rows, zeros)?),
+            Arc::new(self.line.finish(rows, zeros)?),
+            Arc::new(self.process.finish(rows, zeros)?),
+            Arc::new(self.pid.finish(rows, zeros)?),
+            Arc::new(self.tid.finish(rows, zeros)?),
+            Arc::new(self.device.finish(rows, zeros)?),
+            Arc::new(self.stream.finish(rows, zeros)?),
+            Arc::new(self.correlation.finish(rows, zeros)?),
+            Arc::new(self.flow.finish(rows, zeros)?),
+            Arc::new(self.parent.finish(rows, zeros)?),
+            Arc::new(self.cause.finish(rows, zeros)?),
+            Arc::new(self.bytes.finish(rows, zeros)?),
+            Arc::new(self.value.finish(rows, zeros)?),
             Arc::new(self.args.finish()),
         ];
         let schema = self.schema.get_or_insert_with(|| schema([]));
@@ -176,10 +184,83 @@ impl Columns {
     }
 }
 
+/// A column of numbers. Most columns of a recording hold nothing but nulls: as long as that is so, they take no step.
+#[derive(Debug)]
+struct Numbers<T: ArrowPrimitiveType> {
+    values: Vec<T::Native>,
+    valid: NullBufferBuilder,
+}
+
+impl<T: ArrowPrimitiveType> Default for Numbers<T> {
+    fn default() -> Numbers<T> {
+        Numbers {
+            values: Vec::new(),
+            valid: NullBufferBuilder::new(0),
+        }
+    }
+}
+
+impl<T: ArrowPrimitiveType> Numbers<T> {
+    /// `row` is how many rows the table has so far.
+    #[inline(always)]
+    fn push(&mut self, row: usize, value: Option<T::Native>) {
+        match value {
+            Some(value) if self.values.len() == row => {
+                self.values.push(value);
+                self.valid.append_non_null();
+            }
+            None if self.values.is_empty() => {}
+            _ => self.fill(row, value),
+        }
+    }
+
+    /// A null among numbers, or the first number after nulls.
+    #[inline(never)]
+    fn fill(&mut self, row: usize, value: Option<T::Native>) {
+        let nulls = row - self.values.len();
+        self.values.resize(row, T::Native::default());
+        self.valid.append_n_nulls(nulls);
+        self.values.push(value.unwrap_or_default());
+        self.valid.append(value.is_some());
+    }
+
+    fn finish(
+        &mut self,
+        rows: usize,
+        zeros: &mut Zeros,
+    ) -> std::result::Result<PrimitiveArray<T>, ArrowError> {
+        if self.values.is_empty() {
+            let bytes = rows * size_of::<T::Native>();
+            let values = ScalarBuffer::new(zeros.get(bytes), 0, rows);
+            return PrimitiveArray::try_new(values, Some(NullBuffer::new_null(rows)));
+        }
+        let empty = Vec::with_capacity(self.values.len());
+        let values = std::mem::replace(&mut self.values, empty);
+        PrimitiveArray::try_new(values.into(), self.valid.finish())
+    }
+}
+
+/// What columns of nulls have in the place of numbers: one buffer for them all.
+#[derive(Debug, Default)]
+struct Zeros(Option<Buffer>);
+
+impl Zeros {
+    /// At least so many bytes.
+    fn get(&mut self, bytes: usize) -> Buffer {
+        match &self.0 {
+            Some(zeros) if zeros.len() >= bytes => zeros.clone(),
+            _ => {
+                let zeros: Buffer = MutableBuffer::from_len_zeroed(bytes).into();
+                self.0.insert(zeros).clone()
+            }
+        }
+    }
+}
+
 /// A column of texts, with a dictionary of just the texts of this batch in the order of first use.
 #[derive(Debug, Default)]
 struct Texts {
-    keys: Int32Builder,
+    keys: Numbers<Int32Type>,
     values: StringBuilder,
     /// Key of a symbol of the table `names`, if its round is this batch's.
     key_of: Vec<(u32, i32)>,
@@ -189,35 +270,39 @@ struct Texts {
 }
 
 impl Texts {
-    fn push(&mut self, sym: Option<Sym>, names: &Names) {
+    #[inline(always)]
+    fn push(&mut self, row: usize, sym: Option<Sym>, names: &Names) {
         let Some(sym) = sym else {
-            return self.keys.append_null();
+            return self.keys.push(row, None);
         };
         if names.id() != self.names {
             // Rows of several tables alternate when sorted runs are merged: only one has the short way.
-            if !self.keys.is_empty() {
+            if !self.key_of_text.is_empty() {
                 let key = self.key_of_text(names.text(sym));
-                return self.keys.append_value(key);
+                return self.keys.push(row, Some(key));
             }
             self.names = names.id();
             self.key_of.clear();
         }
-        self.push_word(sym.0, names.text(sym));
+        match self.key_of.get(sym.0 as usize) {
+            Some(&(round, key)) if round == self.round => self.keys.push(row, Some(key)),
+            _ => self.push_word(row, sym.0, names.text(sym)),
+        }
     }
 
     /// `slot` is a small number that always comes with the same word.
-    fn push_word(&mut self, slot: u32, word: &str) {
+    fn push_word(&mut self, row: usize, slot: u32, word: &str) {
         let slot = slot as usize;
         if slot >= self.key_of.len() {
             self.key_of.resize(slot + 1, (u32::MAX, 0));
         }
         let (round, key) = self.key_of[slot];
         if round == self.round {
-            return self.keys.append_value(key);
+            return self.keys.push(row, Some(key));
         }
         let key = self.key_of_text(word);
         self.key_of[slot] = (self.round, key);
-        self.keys.append_value(key);
+        self.keys.push(row, Some(key));
     }
 
     fn key_of_text(&mut self, word: &str) -> i32 {
@@ -230,14 +315,19 @@ impl Texts {
         key
     }
 
-    fn finish(&mut self) -> std::result::Result<DictionaryArray<Int32Type>, ArrowError> {
+    fn finish(
+        &mut self,
+        rows: usize,
+        zeros: &mut Zeros,
+    ) -> std::result::Result<DictionaryArray<Int32Type>, ArrowError> {
         self.key_of_text.clear();
         self.round += 1;
         if self.round == u32::MAX {
             self.round = 0;
             self.key_of.clear();
         }
-        DictionaryArray::try_new(self.keys.finish(), Arc::new(self.values.finish()))
+        let keys = self.keys.finish(rows, zeros)?;
+        DictionaryArray::try_new(keys, Arc::new(self.values.finish()))
     }
 }
 

@@ -5,9 +5,9 @@ use crate::governor;
 use crate::hot;
 use std::cell::Cell;
 
-/// A wrap that is not inside another one is recorded if it took this long, in ns.
+/// A wrap that is not inside another one is recorded if it took this long, in ns, or if there is no budget.
 pub const OUTERMOST_NS: u64 = 500;
-/// A wrap inside another one is recorded if it took this long, in ns.
+/// A wrap inside another one is recorded if it took this long, in ns, or if there is no budget.
 pub const NESTED_NS: u64 = 1000;
 
 /// Added to the state for each open wrap.
@@ -35,10 +35,10 @@ fn timed<R>(before: u32, inside: u32, call: impl FnOnce() -> R, id: impl FnOnce(
     let result = call();
     let dur = hot::now().saturating_sub(start);
     STATE.set(before);
-    let least = if before < DEPTH {
-        OUTERMOST_NS
-    } else {
-        NESTED_NS
+    let least = match before < DEPTH {
+        _ if !governor::governs() => 0,
+        true => OUTERMOST_NS,
+        false => NESTED_NS,
     };
     if dur * 1000 >= hot::micro() * least {
         record(start, dur, id());

@@ -50,33 +50,7 @@ pub unsafe fn type_name(of: *mut PyObject) -> String {
     }
 }
 
-/// A loaded shared library.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Library {
-    pub base: usize,
-    pub file: String,
-}
-
-/// The library that an address lies in; `None` on the heap.
-pub fn library(at: *const c_void) -> Option<Library> {
-    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: dladdr takes any address; on success it has filled in `info`.
-    unsafe {
-        if libc::dladdr(at, info.as_mut_ptr()) == 0 {
-            return None;
-        }
-        let info = info.assume_init();
-        if info.dli_fname.is_null() {
-            return None;
-        }
-        Some(Library {
-            base: info.dli_fbase as usize,
-            file: CStr::from_ptr(info.dli_fname)
-                .to_string_lossy()
-                .into_owned(),
-        })
-    }
-}
+pub use crate::loaded::{Library, library};
 
 /// The path as the trace shows it: what follows site-packages/, dist-packages/ or lib-dynload/.
 pub fn shortened(file: &str) -> &str {
