@@ -43,7 +43,7 @@ const LOCK: &str = "recorder.lock";
 const RUN: &str = "run";
 
 /// Files for the program's Python, embedded so that a command that was copied somewhere still has them.
-const PYTHON_FILES: [(&str, &str); 4] = [
+const PYTHON_FILES: [(&str, &str); 5] = [
     (
         "sitecustomize.py",
         include_str!("../../python/bootstrap/sitecustomize.py"),
@@ -51,6 +51,10 @@ const PYTHON_FILES: [(&str, &str); 4] = [
     (
         "inferscope/__init__.py",
         include_str!("../../python/inferscope/__init__.py"),
+    ),
+    (
+        "inferscope/_plain.py",
+        include_str!("../../python/inferscope/_plain.py"),
     ),
     (
         "inferscope/_bootstrap.py",

@@ -4,14 +4,14 @@ use crate::hot;
 use crate::py;
 use crate::python;
 use inferscope_spool::record::{RAISED, Record};
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::catch_unwind;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Version of [`Api`]: a module refuses any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The table. Texts are UTF-8, given by address and length in bytes; an empty `metadata` is none, else a JSON object.
 /// All are called with the GIL held.
@@ -39,7 +39,20 @@ pub struct Api {
     pub seen: extern "C" fn() -> u64,
     /// Tells the trace something a person should know.
     pub note: unsafe extern "C" fn(text: *const u8, len: usize),
+    /// Whether records are kept now, and whether a scope is waited for that starts it.
+    pub on: *const AtomicBool,
+    pub awaits: *const AtomicBool,
+    /// The id of a scope's or mark's name.
+    pub text_id: unsafe extern "C" fn(name: *const u8, len: usize) -> u32,
+    /// `scope_enter` and `mark` without metadata, while records are kept.
+    pub scope_begin: extern "C" fn(id: u32) -> u64,
+    pub mark_id: extern "C" fn(id: u32),
+    /// Calls of the functions whose definitions lie from `from` to `to`, and of the class, are ours: not recorded.
+    pub hide: unsafe extern "C" fn(from: *const c_void, to: *const c_void, class: *const c_void),
 }
+
+// SAFETY: functions, and flags that are atomic.
+unsafe impl Sync for Api {}
 
 static API: Api = Api {
     version: VERSION,
@@ -52,6 +65,12 @@ static API: Api = Api {
     resume,
     seen,
     note,
+    on: hot::on_flag(),
+    awaits: hot::awaits_flag(),
+    text_id,
+    scope_begin,
+    mark_id,
+    hide,
 };
 
 /// The table of this build.
@@ -61,6 +80,36 @@ pub extern "C" fn isc_api() -> *const Api {
 }
 
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);
+
+unsafe extern "C" fn text_id(name: *const u8, len: usize) -> u32 {
+    // SAFETY: the module passes what it owns.
+    guard(0, || hot::text_id(&unsafe { text(name, len) }))
+}
+
+extern "C" fn scope_begin(id: u32) -> u64 {
+    // With the GIL held, a load and a store do for an increment.
+    let handle = NEXT_HANDLE.load(Relaxed);
+    NEXT_HANDLE.store(handle + 1, Relaxed);
+    let flow = flow();
+    let time = hot::now();
+    hot::write(&Record::ScopeBegin {
+        time,
+        id,
+        handle,
+        flow,
+    });
+    handle
+}
+
+extern "C" fn mark_id(id: u32) {
+    let flow = flow();
+    let time = hot::now();
+    hot::write(&Record::Mark { time, id, flow });
+}
+
+unsafe extern "C" fn hide(from: *const c_void, to: *const c_void, class: *const c_void) {
+    crate::name::hide(from as usize..to as usize, class as usize);
+}
 
 /// Runs `body`; a panic, which would be a fault of ours, ends here and not in the program.
 fn guard<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
@@ -140,7 +189,8 @@ unsafe extern "C" fn scope_enter(
                 unsafe { python::tell_open_frames(py) };
             }
         }
-        let handle = NEXT_HANDLE.fetch_add(1, Relaxed);
+        let handle = NEXT_HANDLE.load(Relaxed);
+        NEXT_HANDLE.store(handle + 1, Relaxed);
         let id = hot::text_id(&name);
         hot::write_with(
             &metadata,

@@ -112,6 +112,8 @@ static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
 static ON: AtomicBool = AtomicBool::new(false);
 /// Recording has been switched on once; until then `delay` and `start_on` hold it back.
 static BEGUN: AtomicBool = AtomicBool::new(false);
+/// A scope is waited for that switches recording on.
+static AWAITS: AtomicBool = AtomicBool::new(false);
 /// No spool could be opened in this process.
 static FAILED: AtomicBool = AtomicBool::new(false);
 /// The helper runs, so that a record need not start it.
@@ -278,6 +280,15 @@ mod own {
 #[inline(always)]
 pub fn on() -> bool {
     ON.load(Relaxed)
+}
+
+/// Where [`on`] is kept, and whether a scope is waited for; for [`crate::api`].
+pub const fn on_flag() -> *const AtomicBool {
+    &raw const ON
+}
+
+pub const fn awaits_flag() -> *const AtomicBool {
+    &raw const AWAITS
 }
 
 #[inline(always)]
@@ -508,6 +519,7 @@ pub fn start(dir: &Path, name: &str, python: Option<&str>) -> Result<(), String>
         libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child));
         libc::atexit(at_exit);
     }
+    AWAITS.store(run.settings.start_on.is_some(), Relaxed);
     if run.settings.delay_ms == 0 && run.settings.start_on.is_none() {
         switch(true);
     }
@@ -670,6 +682,7 @@ pub fn switch(to: bool) {
         return;
     }
     let first = !BEGUN.swap(true, Relaxed);
+    AWAITS.store(false, Relaxed);
     if !(first && to && now_is_start()) {
         let record = Record::Switch {
             time: now(),

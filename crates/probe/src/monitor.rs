@@ -409,7 +409,8 @@ callback!(on_call(state, args) {
     py.none
 });
 
-/// Whether the frames of what is called tell all: a Python function, or a class with nothing but a Python `__init__`.
+/// Whether a call is none of a native function that matters: the frames of what is called tell all (a Python function, or
+/// a class with nothing but a Python `__init__`), or it is ours.
 #[inline(always)]
 unsafe fn is_python(state: &State, callable: *mut PyObject) -> bool {
     let py = state.py;
@@ -419,6 +420,7 @@ unsafe fn is_python(state: &State, callable: *mut PyObject) -> bool {
         kind == py.function_type
             || kind == py.method_type && name::method_is_python(py, callable)
             || kind == py.type_type && name::class_is_python(callable, state.plain)
+            || name::is_hidden(py, callable)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::py::{self, Py, PyMethodDef, PyObject};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 // Words of CPython's objects after their head of two, the same from 3.9 to 3.14.
 const FIRST: usize = 2; // m_ml, im_func, d_type, descr: the first field
@@ -217,6 +218,33 @@ unsafe fn maker(callable: *mut PyObject) -> String {
             return native.unwrap_or_default();
         }
         native.unwrap_or_else(|| library(ty.cast()))
+    }
+}
+
+/// Definitions and class of the functions that the program calls of ours.
+static HIDDEN: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
+
+/// From now on [`is_hidden`] knows these.
+pub fn hide(definitions: std::ops::Range<usize>, class: usize) {
+    let all = [definitions.start, definitions.end, class];
+    for (place, at) in HIDDEN.iter().zip(all) {
+        place.store(at, Relaxed);
+    }
+}
+
+/// Whether this is ours: a scope's class or method, or `mark_event`.
+///
+/// # Safety
+/// `callable` is a live object.
+#[inline(always)]
+pub unsafe fn is_hidden(py: &Py, callable: *mut PyObject) -> bool {
+    let [from, to, class] = [0, 1, 2].map(|at| HIDDEN[at].load(Relaxed));
+    // SAFETY: a builtin function's first field is its definition.
+    unsafe {
+        match kind(callable) == py.cfunction_type {
+            true => (from..to).contains(&(word(callable, FIRST) as usize)),
+            false => callable as usize == class,
+        }
     }
 }
 

@@ -192,6 +192,9 @@ pub unsafe fn native(
     let dur = end.saturating_sub(start);
     // SAFETY: as the caller promises.
     unsafe {
+        if name::is_hidden(py, callable) {
+            return 0;
+        }
         if reentered && name::may_be_python(py, callable) {
             return 0; // a class's __init__, an object's __call__: the Python frames say what happened
         }

@@ -6,6 +6,9 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+
+mod scope;
 
 /// The probe's table of functions; `crates/probe/src/api.rs` says what each does.
 #[repr(C)]
@@ -20,10 +23,21 @@ struct Api {
     resume: extern "C" fn(),
     seen: extern "C" fn() -> u64,
     note: unsafe extern "C" fn(*const u8, usize),
+    on: *const AtomicBool,
+    awaits: *const AtomicBool,
+    text_id: unsafe extern "C" fn(*const u8, usize) -> u32,
+    scope_begin: extern "C" fn(u32) -> u64,
+    mark_id: extern "C" fn(u32),
+    hide: unsafe extern "C" fn(*const c_void, *const c_void, *const c_void),
 }
 
+// SAFETY: functions, and flags that are atomic.
+unsafe impl Sync for Api {}
+// SAFETY: as above.
+unsafe impl Send for Api {}
+
 /// The table's version that this build knows.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 static API: OnceLock<&'static Api> = OnceLock::new();
 
@@ -72,6 +86,7 @@ fn open(path: &str) -> PyResult<&'static Api> {
 fn start(run_dir: &str, name: &str) -> PyResult<bool> {
     let api = open(&format!("{run_dir}/libinferscope_probe.so"))?;
     let (dir, name) = (CString::new(run_dir)?, CString::new(name)?);
+    scope::hide(api);
     // SAFETY: C strings, and the GIL is held.
     Ok(unsafe { (api.start)(dir.as_ptr(), name.as_ptr()) } != 0)
 }
@@ -82,30 +97,15 @@ fn active() -> bool {
     API.get().is_some_and(|api| (api.active)() != 0)
 }
 
-/// Opens a scope and returns its handle, 0 while nothing is kept. `metadata` is a JSON object or empty.
+/// Takes the Python functions for what is rare in scopes and marks.
 #[pyfunction]
-fn scope_enter(name: &str, metadata: &str) -> u64 {
-    // SAFETY: texts by address and length, alive over the call.
-    API.get().map_or(0, |api| unsafe {
-        (api.scope_enter)(name.as_ptr(), name.len(), metadata.as_ptr(), metadata.len())
-    })
-}
-
-/// Closes the scope; `raised` says that an exception did.
-#[pyfunction]
-fn scope_exit(handle: u64, raised: bool) {
-    if let Some(api) = API.get() {
-        (api.scope_exit)(handle, raised.into());
-    }
-}
-
-/// Marks this instant. `metadata` is a JSON object or empty.
-#[pyfunction]
-fn mark(name: &str, metadata: &str) {
-    if let Some(api) = API.get() {
-        // SAFETY: texts by address and length, alive over the call.
-        unsafe { (api.mark)(name.as_ptr(), name.len(), metadata.as_ptr(), metadata.len()) };
-    }
+fn helpers(
+    text: &Bound<'_, PyAny>,
+    decorate: &Bound<'_, PyAny>,
+    enter: &Bound<'_, PyAny>,
+    leave: &Bound<'_, PyAny>,
+) {
+    scope::help([text, decorate, enter, leave].map(|helper| helper.as_ptr()));
 }
 
 /// Stops keeping records in this process.
@@ -143,9 +143,16 @@ fn note(text: &str) {
 fn _inferscope(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(start, module)?)?;
     module.add_function(wrap_pyfunction!(active, module)?)?;
-    module.add_function(wrap_pyfunction!(scope_enter, module)?)?;
-    module.add_function(wrap_pyfunction!(scope_exit, module)?)?;
-    module.add_function(wrap_pyfunction!(mark, module)?)?;
+    let (class, mark) = scope::make();
+    // SAFETY: new references or null, and the GIL is held.
+    unsafe {
+        module.add("scope", Bound::from_owned_ptr_or_err(module.py(), class)?)?;
+        module.add(
+            "mark_event",
+            Bound::from_owned_ptr_or_err(module.py(), mark)?,
+        )?;
+    }
+    module.add_function(wrap_pyfunction!(helpers, module)?)?;
     module.add_function(wrap_pyfunction!(pause, module)?)?;
     module.add_function(wrap_pyfunction!(resume, module)?)?;
     module.add_function(wrap_pyfunction!(seen, module)?)?;
