@@ -8,6 +8,7 @@ use std::ffi::{c_int, c_void};
 use std::sync::{Mutex, OnceLock};
 
 /// Flags of a code object (code.h).
+const CO_OPTIMIZED: i64 = 0x1;
 const CO_GENERATOR: i64 = 0x20;
 const CO_COROUTINE: i64 = 0x80;
 const CO_ITERABLE_COROUTINE: i64 = 0x100;
@@ -72,6 +73,8 @@ pub struct Code {
     pub coroutine: bool,
     /// Its frames may be suspended.
     pub suspends: bool,
+    /// The body of a module or class, but not of the program's own module: it runs once.
+    pub once: bool,
     /// The body of numpy itself: when it returns, numpy's functions are there to be wrapped.
     pub numpy: bool,
     /// Whether it is recorded now, by the budget.
@@ -198,6 +201,41 @@ unsafe fn set(py: &Py, code: *mut PyObject, known: Box<Code>) -> *mut Code {
     at
 }
 
+/// The names of what a code object is asked for.
+#[derive(Clone, Copy)]
+struct Words {
+    name: *mut PyObject,
+    file: *mut PyObject,
+    line: *mut PyObject,
+    flags: *mut PyObject,
+}
+
+// SAFETY: strs that are kept for ever, used with the GIL held.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// # Safety
+    /// The GIL is held.
+    unsafe fn get(py: &Py) -> Words {
+        static WORDS: OnceLock<Words> = OnceLock::new();
+        let name = match py.version >= (3, 11) {
+            true => c"co_qualname",
+            false => c"co_name",
+        };
+        // SAFETY: as the caller promises.
+        *WORDS.get_or_init(|| unsafe {
+            Words {
+                name: py.word(name),
+                file: py.word(c"co_filename"),
+                line: py.word(c"co_firstlineno"),
+                flags: py.word(c"co_flags"),
+            }
+        })
+    }
+}
+
 /// Learns what `code` is; `globals` are those of one of its frames (its module's name is there).
 ///
 /// # Safety
@@ -205,13 +243,11 @@ unsafe fn set(py: &Py, code: *mut PyObject, known: Box<Code>) -> *mut Code {
 pub unsafe fn learn(py: &Py, code: *mut PyObject, globals: *mut PyObject) -> *mut Code {
     // SAFETY: as the caller promises, for all calls below.
     unsafe {
-        let name = py
-            .attr_text(code, c"co_qualname") // 3.11+
-            .or_else(|| py.attr_text(code, c"co_name"))
-            .unwrap_or_else(|| "?".into());
-        let file = py.attr_text(code, c"co_filename").unwrap_or_default();
-        let line = py.attr_int(code, c"co_firstlineno").unwrap_or(0);
-        let flags = py.attr_int(code, c"co_flags").unwrap_or(0);
+        let words = Words::get(py);
+        let name = py.text_by(code, words.name).unwrap_or_else(|| "?".into());
+        let file = py.text_by(code, words.file).unwrap_or_default();
+        let line = py.int_by(code, words.line).unwrap_or(0);
+        let flags = py.int_by(code, words.flags).unwrap_or(0);
         let module = if globals.is_null() {
             None
         } else {
@@ -242,6 +278,7 @@ pub unsafe fn learn(py: &Py, code: *mut PyObject, globals: *mut PyObject) -> *mu
                 0
             },
             wanted,
+            once: flags & CO_OPTIMIZED == 0 && module.as_deref() != Some("__main__"),
             coroutine: wanted && flags & CO_COROUTINE != 0,
             suspends,
             numpy: name == "<module>" && file.ends_with("/numpy/__init__.py"),

@@ -100,10 +100,12 @@ const MOST_TEXTS: usize = 16_384;
 const MOST_DEFINED: usize = 65_536;
 const TOO_MANY: &str = "(one of too many functions)";
 
-/// The helper's period while segments are taken, and the longest it backs off to when none are: a thread's wake-up
-/// costs the program 10 to 40 µs.
+/// The helper's period while segments are taken.
 const TICK: Duration = Duration::from_millis(1);
+/// What it backs off to when none are, in CPU time of the program, and the longest that is in wall time. A thread's
+/// wake-up costs the program 10 to 60 µs, and on a busy machine a program has little CPU time in much wall time.
 const IDLE_TICK: Duration = Duration::from_millis(10);
+const LONGEST_TICK: Duration = Duration::from_millis(50);
 /// Between two readings of all clocks.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
 
@@ -756,13 +758,32 @@ pub fn stop_helper() {
     let _ = helper.join(); // a panic in it has nothing to add here
 }
 
+/// How much wall time the program's CPU time takes of late.
+#[derive(Default)]
+struct Pace {
+    cpu_ns: u64,
+    wall_ns: u64,
+}
+
+impl Pace {
+    /// [`IDLE_TICK`] in wall time.
+    fn idle(&mut self) -> Duration {
+        let cpu_ns = clock::system_ns(libc::CLOCK_PROCESS_CPUTIME_ID);
+        let wall_ns = clock::system_ns(libc::CLOCK_MONOTONIC);
+        let cpu = cpu_ns.saturating_sub(std::mem::replace(&mut self.cpu_ns, cpu_ns));
+        let wall = wall_ns.saturating_sub(std::mem::replace(&mut self.wall_ns, wall_ns));
+        let stretch = wall as f64 / cpu.max(1) as f64;
+        IDLE_TICK.mul_f64(stretch.clamp(1.0, 5.0)).min(LONGEST_TICK)
+    }
+}
+
 fn help(process: &'static Process) {
     let Some(run) = RUN.get() else { return };
     let started = Duration::from_nanos(
         clock::system_ns(libc::CLOCK_MONOTONIC).saturating_sub(run.calibration.base_monotonic_ns),
     );
     let (since, mut clock_at) = (Instant::now(), Instant::now());
-    let mut wait = TICK;
+    let (mut wait, mut pace) = (TICK, Pace::default());
     let mut sampler = run.settings.sample.then(Sampler::start).flatten();
     loop {
         let stop = locked(&process.stop);
@@ -775,7 +796,7 @@ fn help(process: &'static Process) {
         }
         drop(stop);
         wait = match process.pool.tick() {
-            0 => (wait * 2).min(IDLE_TICK),
+            0 => (wait * 2).min(pace.idle()),
             _ => TICK,
         };
         if sampler.as_mut().is_some_and(|sampler| !sampler.turn()) {

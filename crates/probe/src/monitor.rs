@@ -272,7 +272,12 @@ unsafe fn found(state: &State, code: *mut PyObject, flags: u32) -> *mut PyObject
             let known = code::learn(py, code, (py.PyEval_GetGlobals)());
             let (wanted, numpy) = ((*known).wanted, (*known).numpy);
             if wanted || numpy {
-                let events = if wanted { state.all } else { state.only_return };
+                // In a budget, the native calls of what runs once are not worth their events.
+                let events = match wanted {
+                    true if (*known).once && governor::governs() => state.frames,
+                    true => state.all,
+                    false => state.only_return,
+                };
                 let end = std::ptr::null_mut::<PyObject>();
                 let set = (py.PyObject_CallFunctionObjArgs)(
                     state.set_local_events,

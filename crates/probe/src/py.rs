@@ -166,11 +166,13 @@ functions! {
     PyErr_Clear: fn();
     PyErr_Occurred: fn() -> *mut PyObject;
     PyObject_GetAttrString: fn(*mut PyObject, *const c_char) -> *mut PyObject;
+    PyObject_GetAttr: fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
     PyObject_SetAttrString: fn(*mut PyObject, *const c_char, *mut PyObject) -> c_int;
     PyObject_Call: fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
     PyType_IsSubtype: fn(*mut PyObject, *mut PyObject) -> c_int;
     PyUnicode_AsUTF8AndSize: fn(*mut PyObject, *mut isize) -> *const c_char;
     PyUnicode_FromStringAndSize: fn(*const c_char, isize) -> *mut PyObject;
+    PyUnicode_InternFromString: fn(*const c_char) -> *mut PyObject;
     PyBytes_AsString: fn(*mut PyObject) -> *const c_char;
     PyBytes_Size: fn(*mut PyObject) -> isize;
     PyLong_AsLong: fn(*mut PyObject) -> c_long;
@@ -284,6 +286,19 @@ impl Py {
         }
     }
 
+    /// The integer in an int, if it is one.
+    unsafe fn int(&self, of: Owned) -> Option<i64> {
+        // SAFETY: the GIL is held.
+        unsafe {
+            let value = (self.PyLong_AsLong)(of.get());
+            if value == -1 && !(self.PyErr_Occurred)().is_null() {
+                (self.PyErr_Clear)();
+                return None;
+            }
+            Some(value)
+        }
+    }
+
     /// A str attribute.
     ///
     /// # Safety
@@ -299,15 +314,46 @@ impl Py {
     /// `of` is a live object and the GIL is held.
     pub unsafe fn attr_int(&self, of: *mut PyObject, name: &CStr) -> Option<i64> {
         // SAFETY: as the caller promises.
+        unsafe { self.int(self.attr(of, name)?) }
+    }
+
+    /// The interned str of a name, kept for ever: for what is asked of each code object.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn word(&self, name: &CStr) -> *mut PyObject {
+        // SAFETY: as the caller promises; without memory it is null, and the name is in no object.
+        unsafe { (self.PyUnicode_InternFromString)(name.as_ptr()) }
+    }
+
+    /// An attribute by a [`Py::word`].
+    ///
+    /// # Safety
+    /// Both are live objects and the GIL is held.
+    pub unsafe fn attr_by(&self, of: *mut PyObject, word: *mut PyObject) -> Option<Owned> {
+        // SAFETY: as the caller promises.
+        unsafe { Owned::new(self, (self.PyObject_GetAttr)(of, word)) }
+    }
+
+    /// A str attribute by a [`Py::word`].
+    ///
+    /// # Safety
+    /// As for [`Py::attr_by`].
+    pub unsafe fn text_by(&self, of: *mut PyObject, word: *mut PyObject) -> Option<String> {
+        // SAFETY: as the caller promises.
         unsafe {
-            let found = self.attr(of, name)?;
-            let value = (self.PyLong_AsLong)(found.get());
-            if value == -1 && !(self.PyErr_Occurred)().is_null() {
-                (self.PyErr_Clear)();
-                return None;
-            }
-            Some(value)
+            self.attr_by(of, word)
+                .and_then(|found| self.text(found.get()))
         }
+    }
+
+    /// An int attribute by a [`Py::word`].
+    ///
+    /// # Safety
+    /// As for [`Py::attr_by`].
+    pub unsafe fn int_by(&self, of: *mut PyObject, word: *mut PyObject) -> Option<i64> {
+        // SAFETY: as the caller promises.
+        unsafe { self.attr_by(of, word).and_then(|found| self.int(found)) }
     }
 
     /// A module that is imported already; borrowed from `sys.modules`. Null if there is none.

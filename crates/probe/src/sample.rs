@@ -30,7 +30,7 @@ const PERIOD_NS: u32 = 5_000_000;
 /// Between two looks for threads that began or ended, at most; a look is due at once when their number changes.
 const LOOK: Duration = Duration::from_millis(50);
 /// But at most one part in so many of the time goes into looking.
-const LOOK_SHARE: u32 = 1000;
+const LOOK_SHARE: u32 = 2000;
 
 /// The timers of this process and what is known of its libraries; the helper has one.
 pub struct Sampler {
