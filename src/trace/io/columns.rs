@@ -481,13 +481,35 @@ mod tests {
         let (mut one, mut two) = (Names::default(), Names::default());
         let (a, b) = (one.sym("a"), one.sym("b"));
         let other_b = two.sym("b");
-        texts.push(Some(b), &one);
-        texts.push(Some(other_b), &two);
-        texts.push(Some(b), &one);
-        let array = texts.finish().unwrap();
-        assert_eq!(array.values().len(), 1);
-        texts.push(Some(a), &one);
-        let array = texts.finish().unwrap();
+        let zeros = &mut Zeros::default();
+        texts.push(0, Some(b), &one);
+        texts.push(1, Some(other_b), &two);
+        texts.push(2, Some(b), &one);
+        let array = texts.finish(3, zeros).unwrap();
+        assert_eq!((array.len(), array.values().len()), (3, 1));
+        texts.push(0, Some(a), &one);
+        let array = texts.finish(1, zeros).unwrap();
         assert_eq!(array.values().as_string::<i32>().value(0), "a");
+    }
+
+    #[test]
+    fn numbers_come_back_wherever_the_nulls_are() {
+        let mut numbers = Numbers::<Int64Type>::default();
+        let zeros = &mut Zeros::default();
+        let cases: [&[Option<i64>]; 6] = [
+            &[],
+            &[None, None],
+            &[None, None, Some(1), None],
+            &[Some(1), Some(2)],
+            &[Some(1), None, None, Some(0)],
+            &[None],
+        ];
+        for case in cases {
+            for (row, value) in case.iter().enumerate() {
+                numbers.push(row, *value);
+            }
+            let array = numbers.finish(case.len(), zeros).unwrap();
+            assert_eq!(array.iter().collect::<Vec<_>>(), case);
+        }
     }
 }
