@@ -107,7 +107,7 @@ proptest! {
                     let old = std::mem::replace(&mut producers[count % 3], pool.producer(tid));
                     old.close();
                 }
-                8 | 9 => pool.tick(),
+                8 | 9 => { pool.tick(); }
                 _ => { sink.drain(&mut reader); }
             }
         }
