@@ -1,5 +1,6 @@
 //! Follow a program from its launch to its last drained record.
 
+mod dense; // a map from ids that count up
 pub mod drain; // records to rows: begins and ends paired, ids to names, ticks to ns
 mod ended; // how each process ended
 mod flight; // the last of a run, written when it is asked for
@@ -8,9 +9,8 @@ pub mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
 pub mod leftover; // runs that were cut short: listed, removed
 mod pump; // segments to journal and trace
-pub mod states;
-mod throttle; // CPU time, runnable, blocked, memory and lives, from /proc
-
+pub mod states; // CPU time, runnable, blocked, memory and lives, from /proc
+mod throttle; // what the budget left out, estimated
 mod trigger; // what asks for it
 mod window; // the last of a run, in chunks
 

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{libraries, pythons};
+use common::{libraries, pythons, rows};
+use inferscope::trace::Kind;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -138,6 +139,22 @@ fn hot_functions_are_estimated_near_the_truth_and_rare_ones_are_exact() {
             seen += 1;
         }
         assert_eq!(seen, TRUTH.len());
+        let (rows, names) = rows(&folder.path().join("t.parquet"));
+        let shed = rows.iter().filter(|row| row.kind == Kind::Throttled);
+        for row in shed.filter(|row| row.value > Some(100.0)) {
+            let args: Value = serde_json::from_str(names.text(row.args.unwrap())).unwrap();
+            let of = |key: &str| {
+                args[key]
+                    .as_f64()
+                    .unwrap_or_else(|| panic!("{key}: {args}"))
+            };
+            let calls = row.value.unwrap();
+            assert!(of("calls_low") <= calls && calls <= of("calls_high"));
+            // a function that was never seen in a burst has no time
+            if of("seen") > 0.0 {
+                assert!(of("time_ns") > 0.0 && of("time_error_ns") > 0.0, "{args}");
+            }
+        }
         let rare = function(&analysis, "rare");
         assert_eq!(rare["calls"].as_u64().unwrap(), steps / 1000, "{version:?}");
         assert_eq!(rare["calls_error"], 0);

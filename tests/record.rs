@@ -2,9 +2,8 @@
 
 mod common;
 
-use common::{libraries, pythons, repository};
-use inferscope::cli::Source;
-use inferscope::trace::{Event, Kind, Names, Reader};
+use common::{libraries, pythons, repository, rows};
+use inferscope::trace::{Event, Kind};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -92,13 +91,6 @@ fn status(output: &Output) -> i32 {
         .status
         .code()
         .unwrap_or_else(|| panic!("signal {:?}", output.status.signal()))
-}
-
-fn rows(path: &Path) -> (Vec<Event>, Names) {
-    let mut reader = Reader::open(&Source::from(path)).unwrap();
-    let (mut events, mut names) = (Vec::new(), Names::default());
-    while reader.next_batch(&mut names, &mut events).unwrap() {}
-    (events, names)
 }
 
 fn count(path: &Path, kind: Kind, name: &str) -> usize {

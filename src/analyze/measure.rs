@@ -384,6 +384,9 @@ impl Pass {
             if let Some(caller) = caller_function.filter(|_| event.kind == Kind::Python) {
                 self.unseen.seen(caller, function, dur_ns);
             }
+            if event.kind == Kind::Python {
+                self.unseen.took(function, dur_ns);
+            }
             let sums = &mut self.measures.functions[function].1;
             sums.calls += u64::from(!flags.resumed);
             if sums.calls == 1 || dur_ns > sums.longest.1 {
@@ -437,8 +440,11 @@ impl Pass {
             file: event.file,
             line: event.line,
         });
-        let error = json(event.args, names)["error"].as_f64().unwrap_or(0.0);
-        self.unseen.add(function, event.value.unwrap_or(0.0), error);
+        let args = json(event.args, names);
+        let of = |key: &str| args[key].as_f64().unwrap_or(0.0);
+        let calls = event.value.unwrap_or(0.0);
+        let error = (of("calls_high") - calls).max(0.0);
+        self.unseen.add(function, calls, error, of("bias"));
         self.measures.throttled += 1;
     }
 

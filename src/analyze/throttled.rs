@@ -7,22 +7,50 @@ use super::measure::Measures;
 /// What `throttled` rows and calls say, by function.
 #[derive(Debug, Default)]
 pub struct Unseen {
-    /// Calls that were not seen, and half the width of their 95 % interval.
-    calls: BTreeMap<usize, (f64, f64)>,
+    /// Calls that were not seen.
+    calls: BTreeMap<usize, Estimate>,
     /// Time in a function that a caller called, by (caller, function).
     by_caller: HashMap<(usize, usize), i64>,
+    /// Sum of the squares of the durations of calls that were seen, in ns².
+    squares: HashMap<usize, f64>,
+}
+
+/// Two-sided 95 % of the normal distribution.
+const Z95: f64 = 1.96;
+
+/// What `throttled` rows say of one function.
+#[derive(Clone, Copy, Debug, Default)]
+struct Estimate {
+    calls: f64,
+    /// Squares of the half-widths of the rows' 95 % intervals, as far as they are by chance.
+    chance: f64,
+    /// The rest of them, which is the same in all rows.
+    bias: f64,
+}
+
+impl Estimate {
+    fn error(&self) -> f64 {
+        self.chance.sqrt().hypot(self.bias)
+    }
 }
 
 impl Unseen {
-    /// Takes one row's estimate.
-    pub fn add(&mut self, function: usize, calls: f64, error: f64) {
+    /// Takes one row's estimate: `error` is half the width of its 95 % interval, `bias` what of that is not by chance.
+    pub fn add(&mut self, function: usize, calls: f64, error: f64, bias: f64) {
         let sum = self.calls.entry(function).or_default();
-        *sum = (sum.0 + calls.max(0.0), sum.1 + error.max(0.0));
+        sum.calls += calls.max(0.0);
+        sum.chance += (error * error - bias * bias).max(0.0);
+        sum.bias += bias.max(0.0);
     }
 
     /// Takes a call that was seen.
     pub fn seen(&mut self, caller: usize, function: usize, dur_ns: i64) {
         *self.by_caller.entry((caller, function)).or_default() += dur_ns;
+    }
+
+    /// Takes the duration of a call that was seen.
+    pub fn took(&mut self, function: usize, dur_ns: i64) {
+        *self.squares.entry(function).or_default() += (dur_ns as f64).powi(2);
     }
 }
 
@@ -34,7 +62,8 @@ fn scaled(ns: i64, by: f64) -> i64 {
 /// caller's own time.
 pub fn settle(m: &mut Measures, unseen: &Unseen) {
     let mut moved = BTreeMap::new();
-    for (&function, &(calls, error)) in &unseen.calls {
+    for (&function, estimate) in &unseen.calls {
+        let (calls, error) = (estimate.calls, estimate.error());
         let sums = &mut m.functions[function].1;
         let seen = sums.calls;
         sums.calls += calls.round() as u64;
@@ -45,7 +74,11 @@ pub fn settle(m: &mut Measures, unseen: &Unseen) {
         let by = calls / seen as f64;
         let more_ns = scaled(sums.total_ns, by);
         moved.insert(function, more_ns);
-        sums.error_ns = scaled(sums.total_ns, error / seen as f64);
+        // That calls are not known, and that those that were seen need not be as long as the others.
+        let mean = sums.total_ns as f64 / seen as f64;
+        let squares = unseen.squares.get(&function).copied().unwrap_or_default() / seen as f64;
+        let deviation = (squares - mean * mean).max(0.0).sqrt() / (seen as f64).sqrt();
+        sums.error_ns = (mean * error).hypot(Z95 * deviation * calls).round() as i64;
         sums.total_ns += more_ns;
         sums.self_ns += scaled(sums.self_ns, by);
         sums.native_ns += scaled(sums.native_ns, by);
@@ -89,7 +122,7 @@ mod tests {
         let text = r#"
 track    kind       start  end    name  file    value  line  args
 py:main  python     0ms    100ms  main  app.py  -      1     -
-py:main  throttled  10ms   90ms   hot   app.py  18     5     {"error":3}
+py:main  throttled  10ms   90ms   hot   app.py  18     5     {"calls_low":15,"calls_high":21}
 py:main  python     10ms   12ms   hot   app.py  -      5     -
 py:main  python     20ms   22ms   hot   app.py  -      5     -
 "#;

@@ -6,11 +6,12 @@
 #[path = "drain/snapshot.rs"] // the fuzz targets include this file from elsewhere
 mod snapshot; // what is known, as records again: for the head of a journal
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use inferscope_spool::record::{RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text};
 use serde::{Deserialize, Serialize};
 
+use super::dense::Dense;
 use super::throttle::{Burst, Row, Throttled};
 use crate::trace::{Event, Kind, Names, Sym};
 
@@ -79,7 +80,7 @@ pub struct Process {
     pub seen_ns: Option<i64>,
     /// Threads whose chains were closed, oldest first.
     closed: VecDeque<u64>,
-    defined: Definitions,
+    defined: Dense<Defined>,
     threads: HashMap<u64, Thread>,
     scopes: HashMap<u64, OpenScope>,
     /// Times at which recording was switched off, in ns, ascending.
@@ -92,51 +93,6 @@ struct Defined {
     name: Sym,
     file: Option<Sym>,
     line: Option<u32>,
-}
-
-/// What ids stand for. A probe counts them up from 1; ids far beyond their number are kept apart, so that memory grows
-/// with definitions, not with what they claim.
-#[derive(Clone, Debug, Default)]
-struct Definitions {
-    near: Vec<Option<Defined>>,
-    /// How many there were.
-    count: usize,
-    far: BTreeMap<u32, Defined>,
-}
-
-impl Definitions {
-    /// How far ahead of twice their number an id may be.
-    const GAP: usize = 1 << 12;
-
-    fn insert(&mut self, id: u32, defined: Defined) {
-        let at = id as usize;
-        self.count += 1;
-        if at >= self.near.len() {
-            if at >= 2 * self.count + Definitions::GAP {
-                self.far.insert(id, defined);
-                return;
-            }
-            self.near.resize(at + 1, None);
-        }
-        self.near[at] = Some(defined);
-    }
-
-    fn get(&self, id: u32) -> Option<Defined> {
-        match self.near.get(id as usize) {
-            Some(Some(defined)) => Some(*defined),
-            _ => self.far.get(&id).copied(),
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (u32, Defined)> {
-        let near = (0..).zip(&self.near);
-        let near = near.filter_map(|(id, defined)| Some((id, (*defined)?)));
-        near.chain(self.far.iter().map(|(id, defined)| (*id, *defined)))
-    }
-
-    fn values_mut(&mut self) -> impl Iterator<Item = &mut Defined> {
-        self.near.iter_mut().flatten().chain(self.far.values_mut())
-    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -206,7 +162,7 @@ impl Drain {
             exited: false,
             seen_ns: None,
             closed: VecDeque::new(),
-            defined: Definitions::default(),
+            defined: Dense::default(),
             threads: HashMap::new(),
             scopes: HashMap::new(),
             off_ns: Vec::new(),
@@ -375,7 +331,7 @@ impl Drain {
             let event = process.scope(&mut self.names, scope, end_ns, &[("open", true)]);
             out.push(event);
         }
-        process.defined = Definitions::default();
+        process.defined = Dense::default();
     }
 }
 
@@ -548,8 +504,14 @@ impl Process {
         let mut event = self.row(names, Kind::Throttled, id, row.start_ns, 0);
         event.dur_ns = Some(row.end_ns - row.start_ns);
         event.value = Some(row.calls.round());
-        let args = serde_json::json!({"error": row.error().ceil(), "off_ns": row.off_ns, "on_ns": row.on_ns,
-            "seen": row.seen, "bursts": row.bursts});
+        let error = row.error().ceil();
+        let mut args = serde_json::json!({"calls_low": (row.calls.round() - error).max(0.0),
+            "calls_high": row.calls.round() + error, "bias": row.bias.ceil(), "off_ns": row.off_ns,
+            "on_ns": row.on_ns, "seen": row.seen, "bursts": row.bursts});
+        if let Some((time_ns, error_ns)) = row.time_ns() {
+            args["time_ns"] = time_ns.into();
+            args["time_error_ns"] = error_ns.into();
+        }
         event.args = Some(names.sym(&args.to_string()));
         event
     }
@@ -699,7 +661,7 @@ impl Process {
     /// whose begin was before recording started has no span.
     #[allow(clippy::too_many_arguments)]
     fn end(
-        &self,
+        &mut self,
         names: &mut Names,
         tid: u64,
         thread: &mut Thread,
@@ -729,6 +691,8 @@ impl Process {
         let Some(frame) = thread.stack.pop() else {
             return;
         };
+        self.throttled
+            .took(id, at.saturating_sub(frame.start_ns), frame.resumed);
         let mut event = self.python(names, tid, frame, at);
         let json = facts_of(frame.resumed, flags);
         event.args = (!json.is_empty()).then(|| names.sym(json));
@@ -737,7 +701,7 @@ impl Process {
 
     #[inline(always)]
     fn row(&self, names: &mut Names, kind: Kind, id: u32, at: i64, tid: u64) -> Event {
-        let defined = self.defined.get(id).unwrap_or_else(|| Defined {
+        let defined = self.defined.get(id).copied().unwrap_or_else(|| Defined {
             name: names.sym("(name lost)"),
             file: None,
             line: None,

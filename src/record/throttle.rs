@@ -1,10 +1,13 @@
 //! Functions that the budget recorded in bursts: what they did in between, estimated.
 //!
 //! Between two bursts a function is taken to have run at the mean of their rates, in calls per CPU time of the program.
-//! How wrong that may be: a rate that changed somewhere in between, at an unknown moment (a uniform one, so the
-//! difference over √12), and that each burst saw a finite number of calls.
+//! How wrong that may be: half the square of the difference is the variance of one burst's rate, however it comes about,
+//! and it is at least that of a finite number of calls. Each burst stands for as much time as lies between two, so
+//! the variances of all gaps add up to that of their sum.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use super::dense::Dense;
 
 /// Times at which a function was shed that are remembered, for frames that were open then.
 const TIMES: usize = 64;
@@ -19,7 +22,7 @@ const Z95: f64 = 1.96;
 /// The functions of one process that were shed.
 #[derive(Clone, Debug, Default)]
 pub struct Throttled {
-    functions: HashMap<u32, Function>,
+    functions: Dense<Box<Function>>,
     /// What a recorded call costs, in ns.
     call_ns: f64,
 }
@@ -34,6 +37,18 @@ struct Function {
     /// and that burst says nothing of what came after.
     last: Option<(f64, f64)>,
     row: Option<Row>,
+    /// Of the calls seen since it was shed first.
+    took: Took,
+}
+
+/// How long calls took, in ns.
+#[derive(Clone, Copy, Debug, Default)]
+struct Took {
+    calls: f64,
+    sum: f64,
+    /// Of the parts: a call that was suspended has several.
+    parts: f64,
+    squares: f64,
 }
 
 /// What a function did while it was not recorded.
@@ -45,7 +60,7 @@ pub struct Row {
     pub calls: f64,
     /// Of `calls`, by chance.
     pub variance: f64,
-    /// And by what is not known of the probe's own cost.
+    /// And, on either side, by what is not known of the probe's own cost.
     pub bias: f64,
     /// CPU time of the process between the bursts.
     pub off_ns: i64,
@@ -53,6 +68,7 @@ pub struct Row {
     pub on_ns: i64,
     pub seen: u64,
     pub bursts: u64,
+    took: Took,
 }
 
 /// One record of the spool, in ns.
@@ -73,7 +89,7 @@ impl Throttled {
 
     /// What was shed and when, as [`Throttled::add`] takes it, by id; the estimates of what came before stay here.
     pub fn shed(&self) -> Vec<(u32, Burst)> {
-        let mut all: Vec<_> = (self.functions.iter())
+        (self.functions.iter())
             .filter_map(|(id, function)| {
                 let time_ns = *function.times_ns.back()?;
                 let burst = Burst {
@@ -83,11 +99,9 @@ impl Throttled {
                     cpu_ns: 0,
                     pools_ns: [function.pool_ns; 2],
                 };
-                Some((*id, burst))
+                Some((id, burst))
             })
-            .collect();
-        all.sort_by_key(|(id, _)| *id);
-        all
+            .collect()
     }
 
     /// What a recorded call costs, in ns; 0 if nothing was said.
@@ -98,7 +112,10 @@ impl Throttled {
     /// Takes a burst; the row that is full, if one is.
     pub fn add(&mut self, id: u32, burst: Burst) -> Option<Row> {
         let call_ns = self.call_ns;
-        let function = self.functions.entry(id).or_default();
+        if self.functions.get(id).is_none() {
+            self.functions.insert(id, Box::default());
+        }
+        let function = self.functions.get_mut(id)?;
         let known = !function.times_ns.is_empty();
         let full = known.then(|| function.off(burst, call_ns)).flatten();
         function.times_ns.push_back(burst.time_ns);
@@ -111,6 +128,14 @@ impl Throttled {
         full
     }
 
+    /// Takes what a call took, or a part of one; it did not begin in the part if it was `resumed`.
+    #[inline(always)]
+    pub fn took(&mut self, id: u32, dur_ns: i64, resumed: bool) {
+        if let Some(function) = self.functions.get_mut(id) {
+            function.took.add(dur_ns as f64, resumed);
+        }
+    }
+
     /// Whether a frame that began at `start_ns` was open when its function was shed before `at_ns`: when.
     #[inline(always)]
     pub fn cut_ns(&self, id: u32, start_ns: i64, at_ns: i64) -> Option<i64> {
@@ -121,7 +146,7 @@ impl Throttled {
     }
 
     fn cut(&self, id: u32, start_ns: i64, at_ns: i64) -> Option<i64> {
-        let times = &self.functions.get(&id)?.times_ns;
+        let times = &self.functions.get(id)?.times_ns;
         let after = times.partition_point(|&time| time < start_ns);
         times.get(after).copied().filter(|&time| time <= at_ns)
     }
@@ -130,9 +155,9 @@ impl Throttled {
     /// its functions did since their last bursts.
     pub fn finish(&mut self, base_ns: i64, last_ns: i64) -> Vec<(u32, Row)> {
         let call_ns = self.call_ns;
-        let mut rows: Vec<_> = std::mem::take(&mut self.functions)
-            .into_iter()
-            .filter_map(|(id, mut function)| {
+        let rows = (self.functions.iter())
+            .filter_map(|(id, function)| {
+                let mut function = function.clone();
                 let off_ns = *function.times_ns.back()?;
                 if last_ns > off_ns {
                     let busy = function.pool_ns as f64 / (off_ns - base_ns).max(1) as f64;
@@ -149,11 +174,21 @@ impl Throttled {
                     debug_assert!(full.is_none() || function.row.is_none());
                     function.row = full.or(function.row);
                 }
-                Some((id, function.row?))
+                let took = function.took;
+                Some((id, function.row.map(|row| Row { took, ..row })?))
             })
             .collect();
-        rows.sort_by_key(|(id, _)| *id);
+        self.functions = Dense::default();
         rows
+    }
+}
+
+impl Took {
+    fn add(&mut self, ns: f64, resumed: bool) {
+        self.calls += f64::from(u8::from(!resumed));
+        self.sum += ns;
+        self.parts += 1.0;
+        self.squares += ns * ns;
     }
 }
 
@@ -182,7 +217,9 @@ impl Function {
         row.on_ns = row.on_ns.saturating_add(burst.cpu_ns);
         row.seen += u64::from(burst.calls);
         row.bursts += u64::from(burst.cpu_ns > 0);
-        self.row.take_if(|row| row.end_ns - row.start_ns >= ROW_NS)
+        let took = self.took;
+        let full = (self.row).take_if(|row| row.end_ns - row.start_ns >= ROW_NS);
+        full.map(|row| Row { took, ..row })
     }
 }
 
@@ -196,11 +233,11 @@ fn estimate(before: Option<(f64, f64)>, after: Option<(f64, f64)>, off: f64) -> 
     };
     let rate = |(calls, cpu): (f64, f64)| calls / cpu;
     let (r1, r2) = (rate(first), rate(second));
-    let change = (r2 - r1) * off / 12f64.sqrt();
+    let change = (r2 - r1).powi(2) / 2.0;
     // With no call in a burst there may have been one.
     let counting = |(calls, cpu): (f64, f64)| calls.max(1.0) / (cpu * cpu);
-    let counted = off * off * (counting(first) + counting(second)) / 4.0;
-    ((r1 + r2) / 2.0 * off, change * change + counted)
+    let counted = (counting(first) + counting(second)) / 2.0;
+    ((r1 + r2) / 2.0 * off, change.max(counted) * off * off)
 }
 
 impl Burst {
@@ -214,6 +251,22 @@ impl Row {
     /// Half the width of the 95 % interval around `calls`.
     pub fn error(&self) -> f64 {
         (Z95 * self.variance.sqrt()).hypot(self.bias)
+    }
+
+    /// Time in those calls, callees included, and half the width of its 95 % interval: as many calls as are estimated,
+    /// each as long as those that were seen in bursts. `None` if none was seen.
+    pub fn time_ns(&self) -> Option<(i64, i64)> {
+        let took = &self.took;
+        if took.calls == 0.0 {
+            return None;
+        }
+        let mean = took.sum / took.calls;
+        let part = took.sum / took.parts;
+        let deviation = (took.squares / took.parts - part * part).max(0.0).sqrt();
+        // that so many calls were not seen, and that those that were need not be like them
+        let of_mean = Z95 * deviation * took.parts.sqrt() / took.calls;
+        let error = (self.error() * mean).hypot(self.calls * of_mean);
+        Some(((self.calls * mean).round() as i64, error.ceil() as i64))
     }
 }
 

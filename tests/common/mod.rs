@@ -1,6 +1,8 @@
 //! What tests of the probe and of the commands share.
 #![allow(dead_code)] // each test uses some of it
 
+use inferscope::cli::Source;
+use inferscope::trace::{Event, Names, Reader};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,4 +84,12 @@ pub fn pythons() -> &'static [(PathBuf, (u32, u32))] {
 
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Every row of a trace.
+pub fn rows(path: &Path) -> (Vec<Event>, Names) {
+    let mut reader = Reader::open(&Source::from(path)).unwrap();
+    let (mut events, mut names) = (Vec::new(), Names::default());
+    while reader.next_batch(&mut names, &mut events).unwrap() {}
+    (events, names)
 }
