@@ -33,8 +33,8 @@ const SLOTS: usize = 64;
 /// its own, in about 50 µs.
 const LEAST_READY: usize = 16;
 /// How long a thread that finds none ready waits for the helper, which is making some right now. On a machine with
-/// more work than processors the helper may stand still for a few ms, and a record lost is worse than a wait.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// more work than processors the helper may stand still for tens of ms, and a record lost is worse than a wait.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Ticks between two tries to make a spill file after one failed (a full disk).
 const PAUSE: u32 = 64;
 /// Ticks between two times that the memory of spill segments is given back.
@@ -66,6 +66,8 @@ struct Shared {
     places: AtomicU32,
     /// There is no segment to be had, as the last try showed.
     dry: AtomicBool,
+    /// A thread has waited long enough for whoever holds the helper; the others need not, until that one is done.
+    stuck: AtomicBool,
     helper: Mutex<Helper>,
     /// The process's own file: counts segment files, and losses of threads that never had a segment.
     control: Map,
@@ -126,7 +128,8 @@ impl Shared {
                 Err(TryLockError::Poisoned(_)) => return None,
                 Err(TryLockError::WouldBlock) => {
                     let since = *since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > PATIENCE {
+                    if self.stuck.load(Ordering::Relaxed) || since.elapsed() > PATIENCE {
+                        self.stuck.store(true, Ordering::Relaxed);
                         return None;
                     }
                     std::thread::yield_now();
@@ -255,6 +258,7 @@ impl Pool {
             chains: AtomicU64::new(1),
             places: AtomicU32::new(0),
             dry: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             helper: Mutex::new(helper),
             control,
         });
@@ -301,6 +305,7 @@ impl Helper {
             self.forget();
         }
         let mut result = Ok(());
+        let mut exhausted = false;
         while shared.ready_size() < target {
             match self.segment(shared) {
                 Ok(Some(segment)) => {
@@ -310,8 +315,12 @@ impl Helper {
                     }
                     self.live.push(segment);
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    exhausted = true;
+                    break;
+                }
                 Err(error) => {
+                    exhausted = true;
                     self.pause = PAUSE;
                     if shared.ready() == 0 {
                         result = Err(error);
@@ -320,7 +329,10 @@ impl Helper {
                 }
             }
         }
-        shared.dry.store(shared.ready() == 0, Ordering::Relaxed);
+        // not when threads took what was made just now: there is more where that came from
+        let dry = exhausted && shared.ready() == 0;
+        shared.dry.store(dry, Ordering::Relaxed);
+        shared.stuck.store(false, Ordering::Relaxed);
         self.retire();
         result
     }
