@@ -226,6 +226,7 @@ fn take(process: &mut Process, chain: u64, tid: u64, record: Record, metadata: &
         Record::Counter { .. }
         | Record::Sample { .. }
         | Record::Throttle { .. }
+        | Record::Slices { .. }
         | Record::Exit { .. } => Row::Other,
         Record::Text(Text::Metadata(text)) => {
             text.clone_into(metadata);

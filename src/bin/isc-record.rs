@@ -52,7 +52,7 @@ struct Args {
     /// The Python to run the program with [default: that of its first line, the virtual environment, python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
-    /// What recording may cost, in the program's own CPU time; Python 3.12 and later [default: 3%]
+    /// What recording may cost, in the program's own CPU time [default: 3%]
     #[arg(long, value_name = "SHARE", value_parser = config::share, conflicts_with = "exact")]
     budget: Option<f64>,
     /// Record every call, whatever it costs

@@ -425,6 +425,7 @@ impl Process {
             | Record::Counter { time, .. }
             | Record::Sample { time, .. }
             | Record::Throttle { time, .. }
+            | Record::Slices { time, .. }
             | Record::Switch { time, .. }
             | Record::Exit { time } => time,
             Record::Clock { ticks, .. } => ticks,
@@ -645,6 +646,34 @@ impl Process {
                     let event = self.throttled(names, id, &row);
                     out.push(event);
                 }
+            }
+            Record::Slices {
+                id,
+                dur_us,
+                slices,
+                seen,
+                calls,
+                chance,
+                bias,
+                on_us,
+                off_us,
+                ..
+            } => {
+                let row = Row {
+                    start_ns: at - i64::from(dur_us) * 1000,
+                    end_ns: at,
+                    calls,
+                    variance: f64::from(chance).powi(2),
+                    bias: f64::from(bias),
+                    off_ns: i64::from(off_us) * 1000,
+                    on_ns: i64::from(on_us) * 1000,
+                    seen: seen.into(),
+                    bursts: slices.into(),
+                    ..Row::default()
+                };
+                let row = self.throttled.timed(id, row);
+                let event = self.throttled(names, id, &row);
+                out.push(event);
             }
             Record::Switch { on, .. } => {
                 if !on {

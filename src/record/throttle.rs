@@ -23,6 +23,8 @@ const Z95: f64 = 1.96;
 #[derive(Clone, Debug, Default)]
 pub struct Throttled {
     functions: Dense<Box<Function>>,
+    /// Of every function that was seen, shed or not.
+    took: Dense<Took>,
     /// What a recorded call costs, in ns.
     call_ns: f64,
 }
@@ -37,13 +39,11 @@ struct Function {
     /// and that burst says nothing of what came after.
     last: Option<(f64, f64)>,
     row: Option<Row>,
-    /// Of the calls seen since it was shed first.
-    took: Took,
 }
 
 /// How long calls took, in ns.
 #[derive(Clone, Copy, Debug, Default)]
-struct Took {
+pub struct Took {
     calls: f64,
     sum: f64,
     /// Of the parts: a call that was suspended has several.
@@ -68,7 +68,8 @@ pub struct Row {
     pub on_ns: i64,
     pub seen: u64,
     pub bursts: u64,
-    took: Took,
+    /// How long those calls took that were seen, these and others.
+    pub took: Took,
 }
 
 /// One record of the spool, in ns.
@@ -125,15 +126,25 @@ impl Throttled {
         function.pool_ns = burst.pools_ns[1];
         let silent = burst.pools_ns[1] - burst.pools_ns[0] > 2 * burst.cpu_ns;
         function.last = burst.rate_of().filter(|_| !silent);
-        full
+        full.map(|row| self.timed(id, row))
     }
 
     /// Takes what a call took, or a part of one; it did not begin in the part if it was `resumed`.
     #[inline(always)]
     pub fn took(&mut self, id: u32, dur_ns: i64, resumed: bool) {
-        if let Some(function) = self.functions.get_mut(id) {
-            function.took.add(dur_ns as f64, resumed);
+        match self.took.get_mut(id) {
+            Some(took) => took.add(dur_ns as f64, resumed),
+            None => {
+                self.took.insert(id, Took::default());
+                self.took(id, dur_ns, resumed);
+            }
         }
+    }
+
+    /// A row that says how long the calls took that were seen.
+    pub fn timed(&self, id: u32, row: Row) -> Row {
+        let took = self.took.get(id).copied().unwrap_or_default();
+        Row { took, ..row }
     }
 
     /// Whether a frame that began at `start_ns` was open when its function was shed before `at_ns`: when.
@@ -174,8 +185,7 @@ impl Throttled {
                     debug_assert!(full.is_none() || function.row.is_none());
                     function.row = full.or(function.row);
                 }
-                let took = function.took;
-                Some((id, function.row.map(|row| Row { took, ..row })?))
+                Some((id, self.timed(id, function.row?)))
             })
             .collect();
         self.functions = Dense::default();
@@ -217,9 +227,7 @@ impl Function {
         row.on_ns = row.on_ns.saturating_add(burst.cpu_ns);
         row.seen += u64::from(burst.calls);
         row.bursts += u64::from(burst.cpu_ns > 0);
-        let took = self.took;
-        let full = (self.row).take_if(|row| row.end_ns - row.start_ns >= ROW_NS);
-        full.map(|row| Row { took, ..row })
+        self.row.take_if(|row| row.end_ns - row.start_ns >= ROW_NS)
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Api {
         unsafe extern "C" fn(name: *const u8, len: usize, metadata: *const u8, metadata_len: usize),
     pub pause: extern "C" fn(),
     pub resume: extern "C" fn(),
-    /// Python events seen by the door of CPython 3.9 to 3.11.
+    /// Python events seen by the profile function of CPython 3.9 to 3.11; grows by itself where there is none.
     pub seen: extern "C" fn() -> u64,
     /// Tells the trace something a person should know.
     pub note: unsafe extern "C" fn(text: *const u8, len: usize),

@@ -3,6 +3,7 @@
 use crate::governor::Phase;
 use crate::hot;
 use crate::py::{self, Owned, Py, PyObject};
+use crate::slices::Shown;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::{Mutex, OnceLock};
@@ -79,6 +80,8 @@ pub struct Code {
     pub numpy: bool,
     /// Whether it is recorded now, by the budget.
     pub phase: Phase,
+    /// What slices of time have shown of it, before 3.12.
+    pub shown: Shown,
     /// Its instructions, where the profile door needs them to tell a suspension from a return.
     pub bytes: Vec<u8>,
     /// By instruction: 1 + the index in `sites`; 0 = none yet.

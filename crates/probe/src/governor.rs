@@ -35,6 +35,8 @@ const START_US: u64 = 2000;
 const RARE: u32 = 10;
 /// The shortest and longest burst.
 const BURST_US: (u64, u64) = (200, WINDOW_US);
+/// Calls are counted so long after a function was switched on: its instructions are specialised anew, and caches fill.
+const WARM_US: u64 = 60;
 /// Switching one function takes 0.2 to 18 µs by its length; what took longer was another thread's or program's time.
 const MOST_TOGGLE_US: u64 = 20;
 /// How much of a function's highest rate is left after each burst: bursts of equal length stand for all phases of
@@ -85,23 +87,41 @@ pub struct Phase {
     pub off: bool,
     /// To be shed at its next call.
     due: bool,
-    /// Calls since the phase began.
-    calls: u32,
+    /// Calls since the phase began; in the upper half, calls and resumptions.
+    count: u64,
     /// Calls in this window, and the window.
     recent: u32,
     window: u32,
-    /// When the burst ends; `u64::MAX` if it was never shed.
+    /// When the burst ends; `u64::MAX` if it was never shed. While it is warming, when it begins.
     until: u64,
-    /// When the burst began, and [`work`] then. 0 before the first.
-    since: u64,
+    /// How long the burst is to be, until it begins; 0 then.
+    warming: u64,
+    /// When it was last switched on, and [`work`] then. 0 before the first time.
+    on_since: u64,
     pool: u64,
+    /// When the burst began, and [`work`] then.
+    since: u64,
+    begun: u64,
     /// [`work`] when it was found to be over, and when that was.
     over: u64,
     over_at: u64,
-    /// Most calls per tick of late.
+    /// Most calls and resumptions per tick of late.
     peak: f32,
     /// It is in the list.
     listed: bool,
+}
+
+/// One event in [`Phase::count`].
+const EVENT: u64 = 1 << 32;
+
+impl Phase {
+    fn calls(&self) -> u32 {
+        self.count as u32
+    }
+
+    fn events(&self) -> u64 {
+        self.count >> 32
+    }
 }
 
 impl Default for Phase {
@@ -109,12 +129,15 @@ impl Default for Phase {
         Phase {
             off: false,
             due: false,
-            calls: 0,
+            count: 0,
             recent: 0,
             window: 0,
             until: u64::MAX,
-            since: 0,
+            warming: 0,
+            on_since: 0,
             pool: 0,
+            since: 0,
+            begun: 0,
             over: 0,
             over_at: 0,
             peak: 0.0,
@@ -126,9 +149,14 @@ impl Default for Phase {
 /// Counts windows, to tell one from the next.
 static WINDOWS: AtomicU64 = AtomicU64::new(0);
 
-/// Sets the budget: a share of CPU time, 0 for none.
+/// Sets the budget, a share of CPU time, 0 for none; `toggle` switches single functions, from 3.12 on.
 pub fn start(budget: f64, toggle: Toggle) {
     let _ = TOGGLE.set(toggle);
+    start_pool(budget);
+}
+
+/// Sets the budget alone.
+pub fn start_pool(budget: f64) {
     let share = (budget.clamp(0.0, 1.0) * TARGET as f64 / 100.0 * 4_294_967_296.0) as u64;
     SHARE.store(share, Relaxed);
     PAIR.store((PAIR_NS[2] * hot::micro() / 1000) as i64, Relaxed);
@@ -154,6 +182,22 @@ pub fn set_cost(ticks: u64) {
 
 fn earned(cpu: u64) -> i64 {
     ((u128::from(cpu) * u128::from(SHARE.load(Relaxed))) >> 32) as i64
+}
+
+/// Tokens that are left, in ticks.
+#[inline(always)]
+pub fn tokens() -> i64 {
+    TOKENS.load(Relaxed)
+}
+
+/// The share of CPU time that may be spent.
+pub fn share() -> f64 {
+    SHARE.load(Relaxed) as f64 / 4_294_967_296.0
+}
+
+/// Between two readings of a thread's CPU clock, in ticks.
+pub fn window() -> u64 {
+    WINDOW_US * hot::micro()
 }
 
 /// Whether there is a budget; without one everything is recorded.
@@ -202,7 +246,7 @@ pub unsafe fn spend(known: *mut Code, time: u64, new_call: bool, toggle: Toggle)
     TOKENS.store(left, Relaxed);
     // SAFETY: this thread's own state, and `known` as the caller promises; the references end here.
     let (phase, window_end) = unsafe { (&mut (*known).phase, (*thread).window_end) };
-    phase.calls = phase.calls.saturating_add(u32::from(new_call));
+    phase.count += EVENT | u64::from(new_call);
     if left < 0 || time >= phase.until || time >= window_end {
         // SAFETY: as the caller promises.
         unsafe { check(known, thread, time, new_call, toggle) };
@@ -233,7 +277,7 @@ unsafe fn check(
             read_cpu(thread);
             (*thread).window_end = time + WINDOW_US * hot::micro();
             WINDOWS.fetch_add(1, Relaxed);
-            rearm(toggle);
+            rearm(thread, toggle);
         }
         let left = TOKENS.load(Relaxed);
         let phase = &mut (*known).phase;
@@ -245,14 +289,16 @@ unsafe fn check(
         if (*known).coroutine {
             return; // its frames say which task a thread runs
         }
-        if time >= phase.until {
+        if time >= phase.until && phase.warming > 0 {
+            begin_burst(known, thread, time, new_call);
+        } else if time >= phase.until {
             if !phase.due {
-                phase.calls -= u32::from(new_call); // after the burst
+                phase.count -= EVENT | u64::from(new_call); // after the burst
                 phase.due = true;
                 read_cpu(thread);
                 ((*known).phase.over, (*known).phase.over_at) = (work(), time);
             }
-        } else if left < 0 && phase.recent > RARE && !phase.due {
+        } else if left < 0 && phase.recent > RARE && !phase.due && phase.warming == 0 {
             phase.until = time;
             phase.due = true;
             read_cpu(thread);
@@ -261,8 +307,32 @@ unsafe fn check(
     }
 }
 
+/// A function that was switched on a while ago is called: its burst has begun meanwhile.
+unsafe fn begin_burst(known: *mut Code, thread: *mut hot::Thread, time: u64, new_call: bool) {
+    // SAFETY: as in `check`.
+    unsafe {
+        read_cpu(thread);
+        let phase = &mut (*known).phase;
+        // What it ran since then is the burst's; before the call that tells, nothing is known of when it ran.
+        let ran = work().saturating_sub(phase.pool);
+        phase.since = phase.until;
+        phase.begun = work() - time.saturating_sub(phase.since).min(ran);
+        phase.until = phase.since + std::mem::take(&mut phase.warming);
+        phase.count = EVENT | u64::from(new_call);
+        if time >= phase.until {
+            // It slept through its burst.
+            phase.count = 0;
+            phase.due = true;
+            (phase.over, phase.over_at) = (work(), time);
+        }
+    }
+}
+
 /// Adds what the thread has used since it was last asked, and its tokens.
-unsafe fn read_cpu(thread: *mut hot::Thread) {
+///
+/// # Safety
+/// `thread` is this thread's own state and the GIL is held.
+pub unsafe fn read_cpu(thread: *mut hot::Thread) {
     let cpu_ns = crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
     let cpu = cpu_ns * hot::micro() / 1000;
     // SAFETY: as `spend`'s caller promises.
@@ -277,14 +347,14 @@ unsafe fn read_cpu(thread: *mut hot::Thread) {
     GIVEN.fetch_add(given, Relaxed);
 }
 
-/// CPU time that the program used for itself: without what recording cost.
-fn work() -> u64 {
+/// CPU time that the program used for itself, in ticks: without what recording cost.
+pub fn work() -> u64 {
     let spent = GIVEN.load(Relaxed).saturating_sub(TOKENS.load(Relaxed));
     POOL.load(Relaxed).saturating_sub(spent.max(0) as u64)
 }
 
 /// Gives bursts to shed functions, those that wait longest first, as far as tokens reach.
-unsafe fn rearm(toggle: Toggle) {
+unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle) {
     let mut spare = TOKENS.load(Relaxed) * FOR_BURSTS / 100;
     // SAFETY: as `spend`'s caller promises; the list is not used over the call of `toggle`, which may record.
     unsafe {
@@ -307,20 +377,21 @@ unsafe fn rearm(toggle: Toggle) {
             let ticks = (spare as f64 / (rate * PAIR.load(Relaxed) as f64)) as u64;
             let burst = ticks.clamp(BURST_US.0 * hot::micro(), BURST_US.1 * hot::micro());
             let from = hot::now();
-            (phase.off, phase.due, phase.calls, phase.recent) = (false, false, 0, 0);
+            (phase.off, phase.due, phase.count, phase.recent) = (false, false, 0, 0);
             toggle(code, known, true);
             let phase = &mut (*known).phase;
-            phase.since = hot::now();
-            phase.until = phase.since + burst;
+            phase.on_since = hot::now();
+            phase.until = phase.on_since + WARM_US * hot::micro();
+            phase.warming = burst;
             OFF.fetch_sub(1, Relaxed);
             waiting -= 1;
             let took = phase
-                .since
+                .on_since
                 .saturating_sub(from)
                 .min(MOST_TOGGLE_US * hot::micro()) as i64;
             charge(took);
-            // The clock was read when this window began.
-            (*known).phase.pool = work() + phase.since.saturating_sub(RAN.load(Relaxed));
+            read_cpu(thread);
+            (*known).phase.pool = work();
             spare -= took + ((burst as f64 * rate) as i64).saturating_mul(PAIR.load(Relaxed));
         }
     }
@@ -368,12 +439,26 @@ unsafe fn shed_now(code: *mut PyObject, known: *mut Code, toggle: Toggle) -> boo
     true
 }
 
+/// CPU time in the first `part` of a `whole` stretch of time in which `used` was used, and which ended with the first
+/// call after that part and `calls` in it; all in ticks.
+///
+/// As long as the thread ran all the time, that is the part. If not, nobody knows when it did: but after the part not
+/// for longer than from one call to the next, half of that on average.
+pub fn ran(used: u64, part: u64, whole: u64, calls: u64) -> u64 {
+    if used >= whole - whole / 16 || part >= whole {
+        return (u128::from(used) * u128::from(part) / u128::from(whole.max(1))) as u64;
+    }
+    let calls = u128::from(calls);
+    let shortened = (u128::from(used) * (2 * calls + 1) / (2 * calls + 2)) as u64;
+    shortened.min(part)
+}
+
 /// What the phase that ends `now` has shown.
 unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
     let pool = work();
     // SAFETY: as `spend`'s caller promises.
     let (id, phase) = unsafe { ((*known).id, &mut (*known).phase) };
-    if phase.since == 0 {
+    if phase.on_since == 0 {
         // Before it was shed for the first time it was recorded whole. That is no measure of a rate: the phase ended
         // because the function was busy.
         let window = (WINDOW_US * hot::micro()) as f32;
@@ -387,18 +472,19 @@ unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
             pools: [pool, pool],
         };
     }
-    // It was found to be over at the next call: CPU time until then, and the part of it that is the burst's.
+    // It was found to be over at the next call.
     let whole = phase.over_at.saturating_sub(phase.since).max(1);
     let part = phase.until.min(phase.over_at).saturating_sub(phase.since);
-    let used = phase.over.saturating_sub(phase.pool);
-    let rate = phase.calls as f32 / part.max(1) as f32;
+    let used = phase.over.saturating_sub(phase.begun);
+    let on = ran(used, part, whole, phase.events());
+    let rate = phase.events() as f32 / part.max(1) as f32; // in wall time: that is what a burst's length is
     phase.peak = rate.max(phase.peak * CALMS as f32);
     Record::Throttle {
         time: now,
         id,
-        calls: phase.calls,
-        since: phase.since,
-        burst: (u128::from(used) * u128::from(part) / u128::from(whole)) as u64,
+        calls: phase.calls(),
+        since: phase.on_since,
+        burst: on,
         pools: [phase.pool, pool],
     }
 }
@@ -413,7 +499,7 @@ pub fn wake(version: (u32, u32)) {
             // SAFETY: a pending call runs with the GIL held.
             unsafe {
                 read_cpu(thread);
-                rearm(*toggle);
+                rearm(thread, *toggle);
             }
         }
         0
@@ -473,6 +559,10 @@ pub fn finish() {
             let record = match (*known).phase.off {
                 false => {
                     let phase = &mut (*known).phase;
+                    if phase.warming > 0 {
+                        phase.count = 0; // its burst has not begun
+                        (phase.since, phase.begun) = (now, work());
+                    }
                     (phase.until, phase.over, phase.over_at) = (now, work(), now);
                     burst(known, now)
                 }
@@ -495,4 +585,18 @@ pub fn finish() {
 pub fn forked(thread: &mut hot::Thread) {
     (thread.cpu, thread.window_end) = (0, 0);
     ASKED.store(false, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_in_which_the_thread_did_not_run_all_the_time_is_as_long_as_it_did() {
+        assert_eq!(ran(1000, 900, 1000, 9), 900);
+        // Two of five in the part, then away until the first call after it.
+        assert_eq!(ran(2000, 5000, 10_000, 99), 1990);
+        assert_eq!(ran(3000, 50, 10_000, 0), 50);
+        assert_eq!(ran(40, 50, 50, 3), 40);
+    }
 }

@@ -8,6 +8,7 @@ use crate::governor;
 use crate::json::quote;
 use crate::sample::{self, Sampler};
 use crate::settings::Settings;
+use crate::slices;
 use inferscope_spool::record::{Record, SpanKind, Text};
 use inferscope_spool::{Pool, Producer};
 use std::cell::UnsafeCell;
@@ -131,7 +132,10 @@ static OPENING: Mutex<()> = Mutex::new(());
 /// A thread's chain and what the doors keep per thread.
 pub struct Thread {
     producer: Option<Producer>,
-    tid: u64,
+    /// As the system numbers it; 0 until it is asked.
+    pub tid: u64,
+    /// Where its machine stack is half used; see `frames`.
+    pub halfway: usize,
     /// Its name is written.
     pub named: bool,
     /// How often its name was asked for in vain.
@@ -179,6 +183,7 @@ thread_local! {
         Local(UnsafeCell::new(Thread {
             producer: None,
             tid: 0,
+            halfway: 0,
             named: false,
             name_tries: 0,
             pending: Vec::new(),
@@ -784,7 +789,7 @@ fn help(process: &'static Process) {
     );
     let (since, mut clock_at) = (Instant::now(), Instant::now());
     let (mut wait, mut pace) = (TICK, Pace::default());
-    let mut sampler = run.settings.sample.then(Sampler::start).flatten();
+    let (mut sampler, mut tried) = (None::<Sampler>, false);
     loop {
         let stop = locked(&process.stop);
         let (stop, _) = process
@@ -799,8 +804,16 @@ fn help(process: &'static Process) {
             0 => (wait * 2).min(pace.idle()),
             _ => TICK,
         };
-        if sampler.as_mut().is_some_and(|sampler| !sampler.turn()) {
+        let keep = run.settings.sample;
+        if !tried && (keep || slices::begun()) {
+            tried = true;
+            sampler = Sampler::start();
+        }
+        if sampler.as_mut().is_some_and(|sampler| !sampler.turn(keep)) {
             sampler = None;
+        }
+        if sampler.is_none() {
+            slices::arm_any();
         }
         if clock_at.elapsed() >= CLOCK_EVERY {
             clock_at = Instant::now();
@@ -881,6 +894,7 @@ extern "C" fn in_child() {
         thread.pending.clear();
         thread.gc_start = 0;
         governor::forked(thread);
+        slices::forked(thread);
     }
     after_fork();
 }
@@ -888,6 +902,7 @@ extern "C" fn in_child() {
 extern "C" fn at_exit() {
     if let Some(process) = current() {
         governor::finish();
+        slices::finish();
         write_clock(process);
         write_process(&Record::Exit { time: now() });
     }

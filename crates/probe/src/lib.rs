@@ -5,8 +5,8 @@
 //! interpreter that is already in the process.
 //!
 //! Modules stand in the order data flows: [`hot`] writes records, the doors ([`monitor`] for CPython 3.12+,
-//! [`profile`] before, [`wrap`] for numpy's own functions, [`sample`] for
-//! all other native code) turn events into them, [`api`] is what the Python
+//! [`profile`] before or, under a budget, [`frames`], [`wrap`] for numpy's own functions, [`sample`] for
+//! all other native code) turn events into them; [`governor`] and [`slices`] keep the budget; [`api`] is what the Python
 //! module calls.
 
 pub mod hot;
@@ -15,6 +15,7 @@ pub mod py;
 mod api;
 mod clock;
 mod code;
+mod frames;
 mod governor;
 mod json;
 mod loaded;
@@ -24,6 +25,7 @@ mod profile;
 mod python;
 mod sample;
 mod settings;
+mod slices;
 mod task;
 mod wrap;
 

@@ -154,18 +154,22 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
 }
 
 /// A function that does nothing and one that calls it, and how long that takes when nobody looks; a class with an
-/// `__init__`.
-struct Calibration {
-    namespace: Owned,
+/// `__init__`. Beside them a generator that stops twice, and a function that drains it.
+pub struct Calibration {
+    pub namespace: Owned,
     /// Of [`LOOPS`] calls, in ticks.
-    bare: u64,
+    pub bare: u64,
 }
 
 /// Calls in one round of calibration, and rounds: the shortest counts. 0.1 ms in all.
-const LOOPS: u64 = 200;
+pub const LOOPS: u64 = 200;
 const ROUNDS: usize = 7;
 
-unsafe fn round(py: &Py, namespace: &Owned) -> u64 {
+/// The shortest of a few runs of the calling function, in ticks.
+///
+/// # Safety
+/// The GIL is held; `namespace` is a calibration's.
+pub unsafe fn round(py: &Py, namespace: &Owned) -> u64 {
     // SAFETY: the GIL is held; the namespace holds what `calibration` put there.
     unsafe {
         let run = (py.PyDict_GetItemString)(namespace.get(), c"run".as_ptr());
@@ -181,13 +185,17 @@ unsafe fn round(py: &Py, namespace: &Owned) -> u64 {
 }
 
 /// Before events are on.
-unsafe fn calibration(py: &Py) -> Option<Calibration> {
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn calibration(py: &Py) -> Option<Calibration> {
     let at = py::sym(c"PyRun_String");
     if at.is_null() {
         return None;
     }
     let text = format!(
-        "def empty(): pass\ndef run():\n for _ in range({LOOPS}): empty()\nclass Plain:\n __init__ = empty\n"
+        "def empty(): pass\ndef run():\n for _ in range({LOOPS}): empty()\nclass Plain:\n __init__ = empty\n\
+         def twice():\n yield 1\n yield 2\ndef drain():\n for _ in twice(): pass\n"
     );
     let text = std::ffi::CString::new(text).ok()?;
     // SAFETY: the GIL is held; the function and `Py_file_input` are as in pythonrun.h and compile.h.

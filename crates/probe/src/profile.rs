@@ -81,6 +81,9 @@ unsafe fn set_here() -> bool {
 
 /// How many events came: two readings around a Python call tell whether our function is still set.
 pub fn seen() -> u64 {
+    if crate::slices::begun() {
+        SEEN.fetch_add(1, Relaxed); // it is not set, and nobody can take it away
+    }
     SEEN.load(Relaxed)
 }
 

@@ -4,7 +4,7 @@ use crate::code::{self, Code, Pending};
 use crate::governor;
 use crate::hot::{self, Thread};
 use crate::py::{self, FastCall, Owned, Py, PyObject};
-use crate::{monitor, name, profile, task, wrap};
+use crate::{frames, monitor, name, profile, task, wrap};
 use inferscope_spool::record::{RAISED, RESUMED, Record, SpanKind};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -28,9 +28,15 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
     unsafe {
         watch_collector(py);
         watch_forks(py);
+        let budget = hot::run().map_or(0.0, |run| run.settings.budget);
         if py.version >= (3, 12) {
             monitor::start(py)?
-        } else {
+        } else if budget == 0.0 {
+            profile::start(py)?
+        } else if let Err(why) = frames::start(py, budget) {
+            hot::note(&format!(
+                "no budget: {why}; every call is recorded, at whatever cost"
+            ));
             profile::start(py)?
         }
         if !py.module(c"numpy").is_null() {
@@ -217,10 +223,32 @@ pub unsafe fn native(
 /// # Safety
 /// The GIL is held.
 pub unsafe fn numpy_is_here() {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if hot::run().is_some_and(|run| run.settings.wrap) && !DONE.swap(true, Relaxed) {
+    if !NUMPY.swap(true, Relaxed) && hot::run().is_some_and(|run| run.settings.wrap) {
         // SAFETY: as the caller promises.
         unsafe { wrap::install("numpy") };
+    }
+}
+
+/// [`numpy_is_here`] was called.
+static NUMPY: AtomicBool = AtomicBool::new(false);
+
+/// Looks whether numpy has been imported meanwhile: for a door that does not see every return.
+///
+/// # Safety
+/// The GIL is held and no exception is set.
+pub unsafe fn look_for_numpy(py: &Py) {
+    if NUMPY.load(Relaxed) {
+        return;
+    }
+    // SAFETY: as the caller promises.
+    unsafe {
+        let numpy = py.module(c"numpy");
+        if !numpy.is_null()
+            && let Some(spec) = py.attr(numpy, c"__spec__")
+            && py.attr_int(spec.get(), c"_initializing") == Some(0)
+        {
+            numpy_is_here();
+        }
     }
 }
 

@@ -59,9 +59,13 @@ impl Sampler {
         })
     }
 
-    /// Writes what was sampled, and sees to new threads. Returns false when the program has taken the signal.
-    pub fn turn(&mut self) -> bool {
+    /// Writes what was sampled, if that is to be kept, and sees to new threads. Returns false when the program has taken
+    /// the signal.
+    pub fn turn(&mut self, keep: bool) -> bool {
         while let Some(sample) = ring::take() {
+            if !keep {
+                continue; // the timers are there for `slices` alone
+            }
             hot::write_process(&Record::Sample {
                 time: sample.time,
                 id: self.maps.id(sample.ip),

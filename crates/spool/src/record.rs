@@ -95,6 +95,24 @@ pub enum Record<'a> {
         /// The same from the process's start to `since`, and to `time`.
         pools: [u64; 2],
     },
+    /// What slices of a process's time showed of a function that ran unseen between them. On the names chain.
+    Slices {
+        /// When the stretch of time that this is about ended, and how long it was.
+        time: u64,
+        dur_us: u32,
+        id: u32,
+        /// How many slices there were, and calls in them.
+        slices: u32,
+        seen: u32,
+        /// Calls that were not seen, estimated; the standard deviation of that, and how far off it may be because the
+        /// probe's own cost is not known exactly.
+        calls: f64,
+        chance: f32,
+        bias: f32,
+        /// CPU time in the slices and between them, without what recording cost.
+        on_us: u32,
+        off_us: u32,
+    },
     /// Recording was paused (`on` false) or goes on in the whole process.
     Switch { time: u64, on: bool },
     /// The process ends by itself: it came to its end or called `exit`. On the names chain.
@@ -136,6 +154,7 @@ const SWITCH: u64 = 10;
 const SAMPLE: u64 = 11;
 const THROTTLE: u64 = 12;
 const NATIVE: u64 = 13;
+const SLICES: u64 = 16;
 const EXIT: u64 = 20;
 const METADATA: u64 = 64;
 const DEFINE: u64 = 65;
@@ -270,6 +289,28 @@ impl Record<'_> {
                     burst,
                     from,
                     to,
+                ],
+                len: 6,
+            },
+            Record::Slices {
+                time,
+                dur_us,
+                id,
+                slices,
+                seen,
+                calls,
+                chance,
+                bias,
+                on_us,
+                off_us,
+            } => Words {
+                words: [
+                    head(SLICES, time),
+                    pair(id, slices),
+                    pair(seen, dur_us),
+                    calls.to_bits(),
+                    pair(chance.to_bits(), bias.to_bits()),
+                    pair(on_us, off_us),
                 ],
                 len: 6,
             },
@@ -420,6 +461,25 @@ impl Record<'_> {
                     since: word(2)?,
                     burst: word(3)?,
                     pools: [word(4)?, word(5)?],
+                };
+                (record, 48)
+            }
+            SLICES => {
+                word(5)?;
+                let halves = |i: usize| word(i).map(|word| (word as u32, (word >> 32) as u32));
+                let ((seen, dur_us), (chance, bias), (on_us, off_us)) =
+                    (halves(2)?, halves(4)?, halves(5)?);
+                let record = Record::Slices {
+                    time,
+                    dur_us,
+                    id: low,
+                    slices: high,
+                    seen,
+                    calls: f64::from_bits(word(3)?),
+                    chance: f32::from_bits(chance),
+                    bias: f32::from_bits(bias),
+                    on_us,
+                    off_us,
                 };
                 (record, 48)
             }
@@ -584,6 +644,26 @@ mod tests {
                 realtime_ns: 2,
                 boottime_ns: 3,
                 error_ns: 4,
+            },
+            Record::Throttle {
+                time,
+                id: 3,
+                calls: 4,
+                since: 5,
+                burst: 6,
+                pools: [7, 8],
+            },
+            Record::Slices {
+                time,
+                dur_us: 1,
+                id: 2,
+                slices: 3,
+                seen: 4,
+                calls: 5.5,
+                chance: 6.5,
+                bias: 7.5,
+                on_us: 8,
+                off_us: 9,
             },
             Record::Switch { time, on: true },
             Record::Exit { time },

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::hot;
+use crate::slices;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{
     AtomicU64,
@@ -117,12 +118,14 @@ extern "C" fn on_signal(_: c_int, info: *mut libc::siginfo_t, context: *mut c_vo
     // SAFETY: the kernel passes both, valid until the handler returns; a siginfo_t is 128 bytes long.
     let (info, context) = unsafe { (&*info.cast::<TimerInfo>(), &*context.cast()) };
     if info.code == libc::SI_TIMER && hot::on() {
-        push(Sample {
+        let sample = Sample {
             time: clock::now(),
             tid: info.value as u64,
             ip: instruction_pointer(context),
             periods: 1 + info.overrun.max(0) as u64,
-        });
+        };
+        push(sample);
+        slices::arm(sample.tid, sample.time, sample.ip);
     }
 }
 

@@ -1,0 +1,755 @@
+//! The budget before CPython 3.12, where no function can be switched by itself: slices of time.
+//!
+//! As long as it fits the budget, everything is recorded. When tokens run out, [`frames`] takes its hook out; then each
+//! tick of a thread's CPU clock (every 5 ms of its own time) puts it in for a slice, whose length was fixed before,
+//! by what tokens and the slices so far allow. So slices are spread evenly over the CPU time of all threads, and
+//! the mean of their rates of calls stands for the time between them; how they differ says how wrong that may be.
+//!
+//! What recording costs is taken out of a slice's time. Of each call's part, the hook's beginning is measured; the rest
+//! (the hook's end, and what the interpreter does otherwise under it) depends on the program. So every few slices
+//! serve for [`trial`]s: a coin decides for each call whether the calls below it are recorded, and how much longer it
+//! takes if they are is the cost of those calls.
+//!
+//! All is done with the GIL held, but for [`arm`], which runs in a signal handler.
+
+use crate::clock;
+use crate::code::Code;
+use crate::frames;
+use crate::governor;
+use crate::hot::{self, Thread};
+use crate::py::{self, PyObject};
+use crate::python;
+use inferscope_spool::record::Record;
+use std::cell::UnsafeCell;
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release,
+};
+
+/// What is recorded: everything, nothing, or one thread's calls until a moment.
+const WHOLE: u32 = 0;
+const OFF: u32 = 1;
+const SLICE: u32 = 2;
+
+/// A slice's length, at least and at most.
+const SLICE_US: (u64, u64) = (20, 5_000);
+/// The hook is in for so long before: the signal and the first calls take up to 40 µs more than they do later.
+const WARM_US: u64 = 60;
+/// Ticks of all threads from one slice to the next, at least and at most, by chance: threads may take turns.
+const EVERY_TICKS: (u32, u32) = (3, 5);
+/// Of the tokens that are there, in percent, for one slice.
+const FOR_SLICE: f64 = 0.8;
+/// A slice that costs this many times what it was to cost is over at once.
+const TOO_DEAR: f64 = 5.0;
+/// What is written of each function covers this much.
+const ROW_US: u64 = 1_000_000;
+/// Slices that a row needs, if it is not the last.
+const ROW_SLICES: u32 = 64;
+/// One call's part in the hook is at most this long; more was another program's time.
+const MOST_OWN_US: u64 = 5;
+/// How much more a call costs than in the calibration's loop, beyond the hook, until trials have told, and how far off
+/// that may be: measured, 1.2 to 2.2 times.
+const COLD: f64 = 1.6;
+const COST_ERROR: f64 = 0.4;
+/// The same once they have, beside their own error: a slice begins cold.
+const TRIED_ERROR: f64 = 0.05;
+/// Every so many slices one is for trials.
+const TRIALS_EVERY: u32 = 4;
+/// Calls for trials: those below which, the last time, were 1 to so many. And what a trial may take: more was an interrupt.
+const TRIAL_CALLS: u32 = 64;
+const TRIAL_US: u64 = 50;
+/// Everything is recorded again when that would take this part of the budget, as the slices show it.
+const BACK: f64 = 0.7;
+/// Slices to look at before that, at first and at most: it doubles each time it did not last.
+const BACK_AFTER: (u32, u32) = (16, 1024);
+/// An owner that was not seen for so long after its slice has ended gives way to another thread.
+const PATIENCE_US: u64 = 20_000;
+
+/// In place of a thread: the first that comes.
+const ANY: u64 = u64::MAX;
+
+static BEGUN: AtomicBool = AtomicBool::new(false);
+static MODE: AtomicU32 = AtomicU32::new(WHOLE);
+/// The thread whose slice this is, or [`ANY`], and the slice: its start and end; a moment before it or early in it, and
+/// the thread's CPU clock then.
+static OWNER: AtomicU64 = AtomicU64::new(ANY);
+static SINCE: AtomicU64 = AtomicU64::new(0);
+static UNTIL: AtomicU64 = AtomicU64::new(0);
+static READ: AtomicU64 = AtomicU64::new(0);
+static READ_CPU: AtomicU64 = AtomicU64::new(0);
+/// The slice has begun, after its [`WARM_US`].
+static WARM: AtomicBool = AtomicBool::new(false);
+/// Ticks until the next slice.
+static TICKS: AtomicU32 = AtomicU32::new(0);
+/// How long the next slice is to be.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+/// A slice is being begun.
+static ARMING: AtomicBool = AtomicBool::new(false);
+/// Threads that were seen to run Python, by number.
+static PYTHON: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
+/// The interpreter's code.
+static CODE: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+/// What recording has cost in this slice, in ticks, and what it may.
+static OWN: AtomicI64 = AtomicI64::new(0);
+static MOST: AtomicI64 = AtomicI64::new(i64::MAX);
+/// Calls in this slice.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+/// What a call costs beyond what the hook sees, in ticks.
+static REST: AtomicI64 = AtomicI64::new(0);
+/// Numbers slices, to tell one from the next.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// What slices have shown of one code object.
+#[derive(Debug, Default)]
+pub struct Shown {
+    /// The last slice it was called in, and calls there.
+    slice: u32,
+    calls: u32,
+    /// Calls in all slices of this stretch; the sum of its rates (calls per tick) in them, and of their squares.
+    seen: u32,
+    rates: f64,
+    squares: f64,
+    listed: bool,
+    /// Calls below its last call.
+    below: u32,
+    /// Trials with the calls below recorded, and without.
+    trials: [Sums; 2],
+}
+
+/// Trials of one kind: how many, calls below, ticks and squares of ticks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    trials: f64,
+    below: f64,
+    ticks: f64,
+    squares: f64,
+}
+
+/// What trials of all codes have shown: what the calls below took in all, how many they were, and the variance of
+/// the first.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    ticks: f64,
+    calls: f64,
+    variance: f64,
+}
+
+impl Cost {
+    /// Adds one code's trials, as far as there are some of both kinds.
+    fn add(&mut self, [with, without]: &[Sums; 2]) {
+        let weight = with.trials * without.trials / (with.trials + without.trials).max(1.0);
+        if with.trials < 2.0 || without.trials < 2.0 {
+            return;
+        }
+        let mean = |sums: &Sums| sums.ticks / sums.trials;
+        let variance = |sums: &Sums| {
+            let around = (sums.squares / sums.trials - mean(sums).powi(2)).max(0.0);
+            around / (sums.trials - 1.0)
+        };
+        self.ticks += weight * (mean(with) - mean(without));
+        self.calls += weight * with.below / with.trials;
+        self.variance += weight * weight * (variance(with) + variance(without));
+    }
+
+    /// Of one call, and two standard deviations of that, in ticks.
+    fn of_a_call(&self) -> Option<(f64, f64)> {
+        let (cost, error) = (
+            self.ticks / self.calls,
+            2.0 * self.variance.sqrt() / self.calls,
+        );
+        (self.calls > 0.0 && error < cost / 4.0).then_some((cost, error))
+    }
+}
+
+/// Since recording everything ended, or since rows were last written.
+#[derive(Default)]
+struct Stretch {
+    since: u64,
+    /// [`governor::work`] then.
+    work: u64,
+    slices: u32,
+    /// CPU time in the slices without what recording cost, that cost, and the part of it that is [`REST`], in ticks.
+    on: f64,
+    own: f64,
+    rest: f64,
+    /// What slices cost of late: ticks per tick.
+    dear: f64,
+    /// Slices since everything was recorded last, how many there must be before it may be again, and when it was.
+    looked: u32,
+    back_after: u32,
+    whole_since: u64,
+    /// What trials have shown so far; calls of all slices, and what the hook saw of their cost.
+    cost: Cost,
+    calls: f64,
+    seen: f64,
+    /// Codes called in this slice.
+    touched: Vec<*mut Code>,
+    /// Codes called in this stretch, with a reference each.
+    listed: Vec<(*mut PyObject, *mut Code)>,
+}
+
+struct Shared(UnsafeCell<Option<Stretch>>);
+// SAFETY: only touched with the GIL held, see `stretch`.
+unsafe impl Sync for Shared {}
+static STRETCH: Shared = Shared(UnsafeCell::new(None));
+
+/// # Safety
+/// The GIL is held, and no other reference from here is in use.
+#[allow(clippy::mut_from_ref)]
+unsafe fn stretch() -> &'static mut Stretch {
+    // SAFETY: as the caller promises.
+    unsafe { (*STRETCH.0.get()).get_or_insert_default() }
+}
+
+/// Begins; `code` is an address in the interpreter's code.
+pub fn start(code: usize) {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let mut ranges = maps.lines().filter_map(|line| {
+        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+        Some((
+            usize::from_str_radix(from, 16).ok()?,
+            usize::from_str_radix(to, 16).ok()?,
+        ))
+    });
+    if let Some((from, to)) = ranges.rfind(|&(from, to)| (from..to).contains(&code)) {
+        CODE[0].store(from, Relaxed);
+        CODE[1].store(to, Relaxed);
+    }
+    BEGUN.store(true, Relaxed);
+}
+
+/// Whether this process keeps its budget by slices.
+pub fn begun() -> bool {
+    BEGUN.load(Relaxed)
+}
+
+/// Runs the calibration, and how much of its time one call spent in the hook, in ticks.
+pub fn own_time(run: impl FnOnce() -> u64) -> (u64, u64) {
+    let (own, calls) = (OWN.load(Relaxed), CALLS.load(Relaxed));
+    let took = run();
+    let calls = CALLS.load(Relaxed).wrapping_sub(calls).max(1);
+    (took, (OWN.load(Relaxed) - own).max(0) as u64 / calls)
+}
+
+/// A call costs `all` ticks, of which the hook sees `own`.
+pub fn set_cost(all: u64, own: u64) {
+    let rest = (all.saturating_sub(own) as f64 * COLD) as u64;
+    let rest = rest.clamp(hot::micro() / 200, hot::micro() / 4);
+    REST.store(rest as i64, Relaxed);
+    hot::write_process(&Record::Counter {
+        time: hot::now(),
+        id: hot::text_id("probe.call_ns"),
+        value: all.max(rest) as f64 * 1000.0 / hot::micro() as f64,
+    });
+}
+
+/// Whether a frame that begins now is to be recorded. `calm`: no exception is set.
+///
+/// # Safety
+/// The GIL is held and `at` is this thread's state.
+#[inline(always)]
+pub unsafe fn records(at: *mut Thread, time: u64, stack: usize, calm: bool) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match MODE.load(Acquire) {
+            WHOLE => {
+                governor::tokens() >= 0 && time < (*at).window_end && stack > (*at).halfway
+                    || goes_on(at, time, stack)
+            }
+            SLICE => {
+                OWNER.load(Relaxed) == (*at).tid
+                    && time < UNTIL.load(Relaxed)
+                    && stack > (*at).halfway
+                    && OWN.load(Relaxed) < MOST.load(Relaxed)
+                    && (WARM.load(Relaxed) || time < SINCE.load(Relaxed))
+                    || in_slice(at, time, stack, calm)
+            }
+            _ => {
+                frames::disarm();
+                false
+            }
+        }
+    }
+}
+
+/// What is done once for a thread.
+unsafe fn know(at: *mut Thread) {
+    // SAFETY: as in `records`; nothing here records.
+    unsafe {
+        if (*at).halfway == 0 {
+            (*at).halfway = halfway();
+        }
+        if (*at).tid == 0 {
+            (*at).tid = libc::gettid() as u64;
+        }
+        PYTHON[(*at).tid as usize % PYTHON.len()].store((*at).tid, Relaxed);
+    }
+}
+
+/// The address at which this thread's stack is half used. Under the hook a call takes some of it, on 3.11 where without
+/// it takes none: programs that recurse deeply there are left alone.
+fn halfway() -> usize {
+    // SAFETY: the attributes are initialised by the first call, which tells whether it did, and destroyed by the last.
+    unsafe {
+        let mut attributes = std::mem::zeroed();
+        if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
+            return 1;
+        }
+        let (mut low, mut size) = (std::ptr::null_mut(), 0);
+        libc::pthread_attr_getstack(&attributes, &mut low, &mut size);
+        libc::pthread_attr_destroy(&mut attributes);
+        (low as usize + size / 2).max(1)
+    }
+}
+
+/// While everything is recorded: reads the clock and looks whether it still fits.
+#[cold]
+#[inline(never)]
+unsafe fn goes_on(at: *mut Thread, time: u64, stack: usize) -> bool {
+    // SAFETY: as in `records`.
+    unsafe {
+        know(at);
+        governor::read_cpu(at);
+        (*at).window_end = time + governor::window();
+        if governor::tokens() >= 0 && stack > (*at).halfway || !hot::on() {
+            return true;
+        }
+        let stretch = stretch();
+        let lasted = time.saturating_sub(stretch.whole_since) > ROW_US * hot::micro();
+        stretch.back_after = match stretch.back_after {
+            0 => BACK_AFTER.0,
+            _ if lasted => BACK_AFTER.0,
+            before => (2 * before).min(BACK_AFTER.1),
+        };
+        (stretch.since, stretch.work) = (time, governor::work());
+        (stretch.slices, stretch.looked) = (0, 0);
+        (stretch.on, stretch.own, stretch.rest) = (0.0, 0.0, 0.0);
+        MODE.store(OFF, Release);
+    }
+    frames::disarm();
+    false
+}
+
+/// Begins a slice of the thread that this signal interrupts. In a signal handler: stores words, and no more.
+pub fn arm(tid: u64, time: u64, ip: u64) {
+    let mode = MODE.load(Acquire);
+    if mode == WHOLE {
+        return;
+    }
+    let known = PYTHON[tid as usize % PYTHON.len()].load(Relaxed) == tid;
+    if TICKS.load(Relaxed) > 1 {
+        TICKS.fetch_sub(1, Relaxed); // two threads at once may make it one less: a slice comes a tick early
+        return;
+    }
+    if known || (CODE[0].load(Relaxed)..CODE[1].load(Relaxed)).contains(&(ip as usize)) {
+        begin(tid, time);
+    }
+}
+
+/// The same without a signal: of the thread that next begins a frame. From the helper, every few ms.
+pub fn arm_any() {
+    let time = hot::now();
+    let due = SINCE.load(Relaxed) + governor::window();
+    if MODE.load(Acquire) == OFF && time >= due && hot::on() {
+        begin(ANY, time);
+    }
+}
+
+fn begin(tid: u64, time: u64) {
+    if ARMING.swap(true, Acquire) {
+        return;
+    }
+    let patient = UNTIL.load(Relaxed) + PATIENCE_US * hot::micro();
+    let free = MODE.load(Acquire) == OFF || MODE.load(Acquire) == SLICE && time > patient;
+    if free && frames::arm() {
+        let (least, most) = EVERY_TICKS;
+        TICKS.store(least + (toss() >> 32) as u32 % (most + 1 - least), Relaxed);
+        OWNER.store(tid, Relaxed);
+        place(time);
+        MODE.store(SLICE, Release);
+    }
+    ARMING.store(false, Release);
+}
+
+/// The slice of this thread begins soon after `time`.
+fn place(time: u64) {
+    let since = time + WARM_US * hot::micro();
+    SINCE.store(since, Relaxed);
+    UNTIL.store(since + NEXT.load(Relaxed), Relaxed);
+    WARM.store(false, Relaxed);
+    READ.store(time, Relaxed);
+    READ_CPU.store(clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID), Relaxed);
+}
+
+/// A number by chance: xorshift of Marsaglia (2003), period 2^64 - 1.
+fn toss() -> u64 {
+    let mut coin = COIN.load(Relaxed);
+    coin ^= coin << 13;
+    coin ^= coin >> 7;
+    coin ^= coin << 17;
+    COIN.store(coin, Relaxed);
+    coin
+}
+
+/// A frame begins in a slice that is another thread's, or not begun, or over.
+#[cold]
+#[inline(never)]
+unsafe fn in_slice(at: *mut Thread, time: u64, stack: usize, calm: bool) -> bool {
+    // SAFETY: as in `records`.
+    unsafe {
+        know(at);
+        if OWNER.load(Relaxed) == ANY {
+            OWNER.store((*at).tid, Relaxed);
+            place(time);
+        }
+        let own = OWNER.load(Relaxed) == (*at).tid;
+        let over = time >= UNTIL.load(Relaxed);
+        if own && !over && time >= SINCE.load(Relaxed) && !WARM.swap(true, Relaxed) {
+            OWN.store(0, Relaxed);
+            CALLS.store(0, Relaxed);
+            READ.store(time, Relaxed);
+            READ_CPU.store(clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID), Relaxed);
+        }
+        if own && stack > (*at).halfway && !over && OWN.load(Relaxed) < MOST.load(Relaxed) {
+            return true;
+        }
+        if (own || over) && calm {
+            if own && !over {
+                UNTIL.store(time, Relaxed); // too deep, or too dear
+            }
+            MODE.store(OFF, Release);
+            frames::disarm();
+            end(at, time);
+        }
+        false
+    }
+}
+
+/// Takes what a recorded frame's beginning cost, `own` of it in the hook.
+///
+/// # Safety
+/// The GIL is held; `known` is the record of `code`, which is live.
+#[inline(always)]
+pub unsafe fn spend(known: *mut Code, code: *mut PyObject, new_call: bool, own: u64) {
+    let own = own.min(MOST_OWN_US * hot::micro()) as i64 + REST.load(Relaxed);
+    governor::charge(own);
+    OWN.store(OWN.load(Relaxed).wrapping_add(own), Relaxed);
+    CALLS.store(CALLS.load(Relaxed).wrapping_add(1), Relaxed);
+    if MODE.load(Relaxed) == SLICE && new_call && WARM.load(Relaxed) {
+        // SAFETY: as the caller promises.
+        unsafe { note(known, code) };
+    }
+}
+
+#[inline(always)]
+unsafe fn note(known: *mut Code, code: *mut PyObject) {
+    let slice = NUMBER.load(Relaxed);
+    // SAFETY: as `spend`'s caller promises; nothing here records.
+    unsafe {
+        let shown = &mut (*known).shown;
+        if shown.slice != slice || shown.calls == 0 {
+            (shown.slice, shown.calls) = (slice, 0);
+            first_in_slice(known, code);
+        }
+        (*known).shown.calls += 1;
+    }
+}
+
+#[cold]
+unsafe fn first_in_slice(known: *mut Code, code: *mut PyObject) {
+    // SAFETY: as in `note`.
+    unsafe {
+        let stretch = stretch();
+        stretch.touched.push(known);
+        if !std::mem::replace(&mut (*known).shown.listed, true) {
+            if let Some(py) = py::get() {
+                (py.Py_IncRef)(code);
+            }
+            stretch.listed.push((code, known));
+        }
+    }
+}
+
+/// A call's trial, if it is one.
+#[derive(Clone, Copy)]
+pub struct Trial {
+    slice: u32,
+    calls: u64,
+    pub muted: bool,
+    counts: bool,
+}
+
+/// A trial is under way.
+static TRYING: AtomicBool = AtomicBool::new(false);
+static COIN: AtomicU64 = AtomicU64::new(0x9e37_79b9_7f4a_7c15);
+
+/// Before a call of `known` is evaluated in a slice, and after it was noted. Where it is muted, the hook is out.
+///
+/// # Safety
+/// As for [`spend`].
+#[inline(always)]
+pub unsafe fn trial(known: *mut Code) -> Option<Trial> {
+    if MODE.load(Relaxed) != SLICE
+        || !NUMBER.load(Relaxed).is_multiple_of(TRIALS_EVERY)
+        || !WARM.load(Relaxed)
+    {
+        return None;
+    }
+    // SAFETY: as the caller promises.
+    unsafe { begin_trial(known) }
+}
+
+#[inline(never)]
+unsafe fn begin_trial(known: *mut Code) -> Option<Trial> {
+    // SAFETY: as in `trial`; nothing here records.
+    let below = unsafe { (*known).shown.below };
+    let counts = (1..=TRIAL_CALLS).contains(&below) && !TRYING.load(Relaxed);
+    if !counts && below != 0 && TRYING.load(Relaxed) {
+        return None;
+    }
+    let muted = counts && toss() >> 63 == 1;
+    if counts {
+        TRYING.store(true, Relaxed);
+    }
+    if muted {
+        frames::disarm();
+    }
+    let slice = NUMBER.load(Relaxed);
+    let calls = CALLS.load(Relaxed);
+    Some(Trial {
+        slice,
+        calls,
+        muted,
+        counts,
+    })
+}
+
+/// After it, `took` ticks later.
+///
+/// # Safety
+/// As for [`spend`].
+#[cold]
+pub unsafe fn tried(known: *mut Code, trial: Trial, took: u64) {
+    if trial.counts {
+        TRYING.store(false, Relaxed);
+    }
+    if MODE.load(Relaxed) != SLICE || NUMBER.load(Relaxed) != trial.slice {
+        return;
+    }
+    if trial.muted {
+        frames::arm();
+    }
+    let below = CALLS.load(Relaxed).wrapping_sub(trial.calls);
+    // SAFETY: as the caller promises; nothing here records.
+    let shown = unsafe { &mut (*known).shown };
+    if !trial.muted {
+        shown.below = u32::try_from(below).unwrap_or(u32::MAX);
+    }
+    if trial.counts && took < TRIAL_US * hot::micro() {
+        let sums = &mut shown.trials[usize::from(trial.muted)];
+        let took = took as f64;
+        sums.trials += 1.0;
+        sums.below += below as f64;
+        sums.ticks += took;
+        sums.squares += took * took;
+    }
+}
+
+/// CPU time that a thread of this process has used, in ns.
+fn cpu_of(tid: u64) -> u64 {
+    // MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED) of the kernel's include/linux/posix-timers_types.h.
+    clock::system_ns(!(tid as libc::clockid_t) << 3 | 2 | 4)
+}
+
+/// The slice is over: what it showed, and how long the next one is to be.
+unsafe fn end(at: *mut Thread, time: u64) {
+    let micro = hot::micro();
+    let (since, until) = (SINCE.load(Relaxed), UNTIL.load(Relaxed));
+    let used = cpu_of(OWNER.load(Relaxed)).saturating_sub(READ_CPU.load(Relaxed)) * micro / 1000;
+    let whole = time.saturating_sub(READ.load(Relaxed)).max(1);
+    let part = until.min(time).saturating_sub(since);
+    let (own, calls) = (OWN.swap(0, Relaxed) as f64, CALLS.swap(0, Relaxed) as f64);
+    let (own, calls) = if WARM.load(Relaxed) {
+        (own, calls)
+    } else {
+        (0.0, 0.0)
+    };
+    let rest = calls * REST.load(Relaxed) as f64;
+    let ran = governor::ran(used.min(whole), part, whole, calls as u64) as f64;
+    let on = ran - own;
+    let trials = NUMBER.fetch_add(1, Relaxed).is_multiple_of(TRIALS_EVERY);
+    // SAFETY: as in `records`; no reference is held over what may record.
+    unsafe {
+        let stretch = stretch();
+        let long = part >= SLICE_US.0 * micro && on > 0.0;
+        let counts = long && !trials;
+        for known in stretch.touched.drain(..) {
+            let shown = &mut (*known).shown;
+            let calls = std::mem::take(&mut shown.calls);
+            if counts {
+                let rate = f64::from(calls) / on;
+                shown.seen = shown.seen.saturating_add(calls);
+                shown.rates += rate;
+                shown.squares += rate * rate;
+            }
+        }
+        if counts {
+            stretch.slices += 1;
+            stretch.looked += 1;
+            stretch.on += on;
+            stretch.own += own;
+            stretch.rest += rest;
+            stretch.calls += calls;
+            stretch.seen += own - rest;
+            let dear = own / ran;
+            stretch.dear = match stretch.dear {
+                0.0 => dear,
+                before => before + (dear - before) / 8.0,
+            };
+        }
+        governor::read_cpu(at);
+        let dear = stretch.dear.max(1e-3);
+        let plan = governor::tokens().max(0) as f64 * FOR_SLICE;
+        let length = (plan / dear).min((SLICE_US.1 * micro) as f64) as u64;
+        NEXT.store(
+            if length < SLICE_US.0 * micro {
+                0
+            } else {
+                length
+            },
+            Relaxed,
+        );
+        MOST.store((plan * TOO_DEAR) as i64, Relaxed);
+        if let Some(py) = py::get() {
+            python::look_for_numpy(py);
+        }
+        let fits = stretch.own < governor::share() * BACK * (stretch.own + stretch.on);
+        let back = stretch.looked >= stretch.back_after && fits && governor::tokens() > 0;
+        let full = stretch.slices >= ROW_SLICES && time - stretch.since >= ROW_US * micro;
+        if back || full {
+            write_rows(time);
+        }
+        if back {
+            self::stretch().whole_since = time;
+            if frames::arm() {
+                MODE.store(WHOLE, Release);
+            }
+        }
+    }
+}
+
+/// Writes what the slices since the last rows say of each function.
+unsafe fn write_rows(time: u64) {
+    let micro = hot::micro() as f64;
+    // SAFETY: as in `records`; giving up a code may run the program's code, so no reference is held then.
+    unsafe {
+        let (slices, on, believed) = (f64::from(stretch().slices), stretch().on, stretch().rest);
+        let (rest, error) = rest_of_a_call(stretch());
+        let stretch = stretch();
+        let listed = std::mem::take(&mut stretch.listed);
+        // The slices' time was reckoned with the cost that was known then.
+        let calls = believed / REST.load(Relaxed).max(1) as f64;
+        REST.store(rest as i64, Relaxed);
+        let on = (on - (calls * rest - believed)).max(on / 4.0);
+        let more = stretch.on / on.max(1.0);
+        let wrong = error * calls / on.max(1.0);
+        let work = governor::work();
+        let off = (work.saturating_sub(stretch.work) as f64 - on).max(0.0);
+        let dur = time.saturating_sub(stretch.since) as f64 / micro;
+        let number = stretch.slices;
+        (stretch.since, stretch.work, stretch.slices) = (time, work, 0);
+        (stretch.on, stretch.own, stretch.rest) = (0.0, 0.0, 0.0);
+        (stretch.calls, stretch.seen) = (0.0, 0.0);
+        for (code, known) in listed {
+            let shown = std::mem::take(&mut (*known).shown);
+            (*known).shown.below = shown.below;
+            if number > 0 && shown.seen > 0 {
+                let mean = shown.rates / slices;
+                let squares = (shown.squares - shown.rates * mean).max(0.0);
+                let deviation = (squares / (slices - 1.0).max(1.0) / slices).sqrt();
+                let calls = mean * more * off;
+                hot::write_process(&Record::Slices {
+                    time,
+                    dur_us: dur as u32,
+                    id: (*known).id,
+                    slices: number,
+                    seen: shown.seen,
+                    calls,
+                    chance: match number {
+                        1 => calls as f32, // one slice says nothing of how slices differ
+                        _ => (deviation * more * off) as f32,
+                    },
+                    bias: (calls * wrong) as f32,
+                    on_us: (on / micro) as u32,
+                    off_us: (off / micro) as u32,
+                });
+            }
+            if let Some(py) = py::get() {
+                (py.Py_DecRef)(code);
+            }
+        }
+    }
+}
+
+/// What a call costs beyond what the hook sees, in ticks, as trials have shown so far, and how far off that may be.
+unsafe fn rest_of_a_call(stretch: &mut Stretch) -> (f64, f64) {
+    for (_, known) in &stretch.listed {
+        // SAFETY: as in `write_rows`: a listed code lives.
+        stretch.cost.add(unsafe { &(**known).shown.trials });
+    }
+    let before = REST.load(Relaxed) as f64;
+    let seen = stretch.seen / stretch.calls.max(1.0);
+    match stretch.cost.of_a_call() {
+        Some((cost, error)) => {
+            let rest = (cost - seen).max(1.0);
+            (rest, error + TRIED_ERROR * cost)
+        }
+        None => (before, before * COST_ERROR),
+    }
+}
+
+/// Writes what is left. When the process ends, on the only thread that still runs Python or after it: references to
+/// codes are kept, since there may be no interpreter any more.
+pub fn finish() {
+    if !begun() || MODE.swap(OFF, Relaxed) == WHOLE {
+        return;
+    }
+    let at = hot::thread();
+    // SAFETY: nobody else touches what is here any more.
+    unsafe {
+        if !at.is_null() {
+            governor::read_cpu(at);
+        }
+        if let Some(py) = py::get() {
+            for (code, _) in &stretch().listed {
+                (py.Py_IncRef)(*code);
+            }
+        }
+        write_rows(hot::now());
+    }
+}
+
+/// In a forked child: what the slices have shown so far is the parent's to tell.
+pub fn forked(thread: &mut Thread) {
+    thread.tid = 0;
+    if !begun() {
+        return;
+    }
+    ARMING.store(false, Relaxed);
+    // SAFETY: the child's only thread.
+    unsafe {
+        let stretch = stretch();
+        stretch.touched.clear();
+        for (_, known) in &stretch.listed {
+            (**known).shown = Shown {
+                listed: true,
+                ..Shown::default()
+            };
+        }
+        (stretch.since, stretch.work) = (hot::now(), governor::work());
+        (stretch.slices, stretch.on, stretch.own, stretch.rest) = (0, 0.0, 0.0, 0.0);
+    }
+    if MODE.load(Relaxed) == SLICE {
+        MODE.store(OFF, Relaxed); // the hook takes itself out at the next frame
+    }
+}
