@@ -29,9 +29,9 @@ pub struct Settings {
 
 /// Most segments that wait to be taken.
 const SLOTS: usize = 64;
-/// Segments kept ready when none is taken: 1 MiB, what a busy thread writes in about 4 ms. One that then finds none makes
-/// its own, in about 50 µs.
-const LEAST_READY: usize = 16;
+/// Segments kept ready when none is taken: 256 KiB. A thread that finds none makes its own, in about 50 µs; each that is
+/// ready costs every program as much at its start.
+const LEAST_READY: usize = 4;
 /// How long a thread that finds none ready waits for the helper, which is making some right now. On a machine with
 /// more work than processors the helper may stand still for tens of ms, and a record lost is worse than a wait.
 const PATIENCE: Duration = Duration::from_millis(200);
