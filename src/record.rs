@@ -1,5 +1,6 @@
 //! Follow a program from its launch to its last drained record.
 
+mod attach; // a program that runs already
 pub mod drain; // records to rows: begins and ends paired, ids to names, ticks to ns
 mod ended; // how each process ended
 mod flight; // the last of a run, written when it is asked for
@@ -8,6 +9,7 @@ pub mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
 pub mod leftover; // runs that were cut short: listed, removed
 mod pump; // segments to journal and trace
+mod sampling; // Python stacks, looked at from outside
 pub mod states;
 mod throttle; // CPU time, runnable, blocked, memory and lives, from /proc
 
@@ -39,6 +41,11 @@ use ended::Status;
 use folder::{Folder, Settings};
 use launch::{Launch, Refusal, Surroundings};
 use pump::{Count, Goal, Pump};
+use sampling::{Plan, Source};
+use states::States;
+
+pub use attach::attach;
+pub use sampling::WAITING_NAME;
 pub use trigger::Trigger;
 
 /// Exit status for our own faults.
@@ -65,7 +72,14 @@ pub struct Options {
     /// Share of the program's CPU time that recording may cost; 0: no limit, all is recorded.
     pub budget: f64,
     pub wrap: bool,
-    pub sample: bool,
+    /// Whether the probe samples native code.
+    pub native_samples: bool,
+    /// The program runs already.
+    pub attach: bool,
+    /// Sample Python stacks at this rate from outside, and load no probe.
+    pub sample_hz: Option<f64>,
+    /// Modules, paths and functions whose lines are measured.
+    pub lines: Vec<String>,
     pub start_on: Option<String>,
     pub delay: Duration,
     pub duration: Option<Duration>,
@@ -91,13 +105,53 @@ impl Options {
             exclude: self.exclude.clone(),
             budget: self.budget,
             wrap: self.wrap,
-            sample: self.sample,
+            sample: self.native_samples,
             native: true,
+            attached: self.attach,
+            lines: self.lines.clone(),
             start_on: self.start_on.clone(),
             delay_ms: ms(self.delay),
             duration_ms: self.duration.map(ms),
             name: name.to_owned(),
         }
+    }
+
+    fn plan(&self, root: u32, rate_hz: f64, folder: &Folder) -> Plan {
+        Plan {
+            root,
+            rate_hz,
+            delay: self.delay,
+            duration: self.duration,
+            own: folder.dir.clone(),
+        }
+    }
+
+    /// # Errors
+    /// What was asked for and cannot be had together.
+    fn check(&self, sink: &Sink) -> Result<()> {
+        if !self.triggers.is_empty() && *sink == Sink::Stdout {
+            return Err(Error::Invalid {
+                path: "--trigger".into(),
+                what: "each window is a file of its own, and the output is a pipe".into(),
+                hint: Some("-o run.parquet: the windows are run-1.parquet, run-2.parquet …".into()),
+            });
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// An output that cannot be made.
+    fn goal(&self, sink: &Sink) -> Result<Goal> {
+        let provenance = self.provenance();
+        Ok(match self.last {
+            None => Goal::Trace(Box::new(Writer::create(sink, &provenance)?)),
+            Some(last) => Goal::Window(flight::Plan {
+                last,
+                triggers: self.triggers.clone(),
+                sink: sink.clone(),
+                provenance,
+            }),
+        })
     }
 
     /// What of it belongs into the trace: nothing of the program's.
@@ -114,10 +168,19 @@ impl Options {
             "exclude",
             (!self.exclude.is_empty()).then(|| self.exclude.join(",")),
         );
-        let budget = (self.budget > 0.0).then(|| format!("{}%", 100.0 * self.budget));
-        flag("budget", Some(budget.unwrap_or_else(|| "none".into())));
-        flag("no-wrap", (!self.wrap).then(|| "true".into()));
-        flag("no-sample", (!self.sample).then(|| "true".into()));
+        flag("attach", self.attach.then(|| "true".into()));
+        flag("sample", self.sample_hz.map(|rate| format!("{rate}")));
+        if self.sample_hz.is_none() {
+            let budget = (self.budget > 0.0).then(|| format!("{}%", 100.0 * self.budget));
+            flag("budget", Some(budget.unwrap_or_else(|| "none".into())));
+            flag("no-wrap", (!self.wrap).then(|| "true".into()));
+            let without = (!self.native_samples).then(|| "true".into());
+            flag("no-native-samples", without);
+            flag(
+                "lines",
+                (!self.lines.is_empty()).then(|| self.lines.join(",")),
+            );
+        }
         flag("start-on", self.start_on.clone());
         flag(
             "delay",
@@ -180,38 +243,30 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         None if io::stdout().is_terminal() => Sink::File(free_name(&launch.name)),
         None => Sink::Stdout,
     };
-    if !options.triggers.is_empty() && sink == Sink::Stdout {
-        return Err(Error::Invalid {
-            path: "--trigger".into(),
-            what: "each window is a file of its own, and the output is a pipe".into(),
-            hint: Some("-o run.parquet: the windows are run-1.parquet, run-2.parquet …".into()),
-        });
+    let chosen = options.include.len() + options.exclude.len() + options.lines.len();
+    if options.sample_hz.is_some() && chosen > 0 {
+        eprintln!("isc-record: samples see all functions: include, exclude and lines are not used");
     }
     let spill = options.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
+    options.check(&sink)?;
     let mut folder = Folder::create(options.settings(&launch.name), &spill)?;
-    let provenance = options.provenance();
-    let goal = match options.last {
-        None => Goal::Trace(Box::new(Writer::create(&sink, &provenance)?)),
-        Some(last) => Goal::Window(flight::Plan {
-            last,
-            triggers: options.triggers.clone(),
-            sink: sink.clone(),
-            provenance,
-        }),
-    };
-    let mut pump = Pump::new(&folder, goal)?;
+    let goal = options.goal(&sink)?;
+    let mut pump = Pump::new(&folder, goal, States::new(std::process::id()))?;
 
     let state = Arc::new(State {
         windowed: options.last.is_some(),
         ..State::default()
     });
     forward_signals(&state, &folder.dir)?;
-    let mut child = match command(&launch, &folder, &sink)?.spawn() {
+    let mut child = match command(&launch, &folder, &sink, options)?.spawn() {
         Ok(child) => child,
         Err(error) => return Ok(refused(not_started(&launch, &error))),
     };
     let pid = child.id();
     state.begin(pid);
+    if let Some(rate_hz) = options.sample_hz {
+        pump.sample(Source::start(options.plan(pid, rate_hz, &folder)));
+    }
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || {
         let _ = sys::wait_child(pid); // it is our child, so it can be waited for
@@ -230,7 +285,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     let kept = pump.is_refused();
     let living = pump.living().len();
-    let done = pump.finish(&folder, (pid, end));
+    let done = pump.finish(&folder, Some((pid, end)));
     match done {
         Ok(count) => {
             say(&sink, options, &count, &folder, living);
@@ -350,10 +405,14 @@ fn linger(pump: &mut Pump) -> io::Result<()> {
     pump.last_turn()
 }
 
-fn command(launch: &Launch, folder: &Folder, sink: &Sink) -> Result<Command> {
+fn command(launch: &Launch, folder: &Folder, sink: &Sink, options: &Options) -> Result<Command> {
     let mut command = Command::new(&launch.executable);
     command.args(&launch.args);
-    command.env("INFERSCOPE_SPOOL", &folder.dir);
+    match options.sample_hz {
+        None => command.env("INFERSCOPE_SPOOL", &folder.dir),
+        // no probe; `import inferscope` works as it does under one, and does nothing
+        Some(_) => command.env_remove("INFERSCOPE_SPOOL"),
+    };
     let mut path = vec![folder.python()];
     if let Some(own) = std::env::var_os("PYTHONPATH") {
         path.extend(std::env::split_paths(&own));

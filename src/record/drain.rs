@@ -43,6 +43,8 @@ pub struct ProcessFacts {
     pub python: Option<String>,
     pub host: String,
     pub forked_from: Option<u32>,
+    /// Its stacks were sampled at this rate, from outside, and no probe is in it.
+    pub sampled_hz: Option<f64>,
 }
 
 impl Default for ProcessFacts {
@@ -56,6 +58,7 @@ impl Default for ProcessFacts {
             python: None,
             host: String::new(),
             forked_from: None,
+            sampled_hz: None,
         }
     }
 }
@@ -167,6 +170,16 @@ impl Drain {
             off_ns: Vec::new(),
             throttled: Throttled::default(),
         })
+    }
+
+    /// Rows that did not come from records: a process with Python rows among them was sampled.
+    pub fn sampled(&mut self, rows: &[Event]) {
+        for row in rows.iter().filter(|row| row.kind == Kind::Python) {
+            let mut all = self.processes.values_mut();
+            if let Some(process) = all.find(|process| process.id == row.process) {
+                process.covered = true;
+            }
+        }
     }
 
     /// Every process, in the order of its number.
@@ -573,8 +586,12 @@ impl Process {
             Record::Counter { id, value, .. } => {
                 let mut event = self.row(names, Kind::Counter, id, at, tid);
                 event.value = Some(value);
-                if names.text(event.name) == "probe.call_ns" {
-                    self.throttled.set_cost(value);
+                match names.text(event.name) {
+                    "probe.call_ns" => self.throttled.set_cost(value),
+                    "line.time_ns" => {
+                        event.args = thread.metadata.take().map(|json| names.sym(&json));
+                    }
+                    _ => {}
                 }
                 out.push(event);
             }

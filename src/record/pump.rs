@@ -13,6 +13,7 @@ use super::ended::{Ends, Status};
 use super::flight::{self, Flight};
 use super::folder::Folder;
 use super::journal::{Frame, Journal, Known, Replay};
+use super::sampling::Source;
 use super::states::{Now, States};
 use super::window;
 use crate::error::{Error, Result};
@@ -38,6 +39,7 @@ pub struct Pump {
     reader: Reader,
     seen: HashSet<ProcessKey>,
     ends: Ends,
+    samples: Option<Source>,
     rows: Rows,
 }
 
@@ -75,17 +77,16 @@ pub enum Goal {
 }
 
 impl Pump {
-    /// Follows the run in `folder`, whose processes are children of ours.
+    /// Follows the run in `folder`, whose processes `states` finds.
     ///
     /// # Errors
     /// A directory that cannot be read, a journal or a window that cannot be made.
-    pub fn new(folder: &Folder, goal: Goal) -> Result<Pump> {
+    pub fn new(folder: &Folder, goal: Goal, states: States) -> Result<Pump> {
         let reader = Reader::open(&folder.dir, &folder.settings.spill)
             .map_err(Error::io("read", &folder.dir))?;
         let paths = folder.journals();
         let journal = Journal::create(&paths[0], folder.settings.spill_limit_bytes)
             .map_err(Error::io("create", &paths[0]))?;
-        let states = States::new(std::process::id());
         let to = match goal {
             Goal::Trace(writer) => To::Trace(writer),
             Goal::Window(plan) => {
@@ -100,8 +101,14 @@ impl Pump {
             reader,
             seen: HashSet::new(),
             ends: Ends::default(),
+            samples: None,
             rows,
         })
+    }
+
+    /// Takes sampled stacks too.
+    pub fn sample(&mut self, source: Source) {
+        self.samples = Some(source);
     }
 
     /// What has been done so far.
@@ -118,6 +125,9 @@ impl Pump {
     pub fn look(&mut self) {
         let rows = &mut self.rows;
         rows.states.look(now(), &mut rows.drain, &mut rows.out);
+        if let Some(samples) = &self.samples {
+            samples.take(&mut rows.drain, &mut rows.out);
+        }
         rows.journal_rows();
         rows.states.retire(&mut rows.drain, &mut rows.out); // a replay forgets no thread
         rows.write();
@@ -181,13 +191,18 @@ impl Pump {
         self.poll().map(|_| ())
     }
 
-    /// Ends the trace. `status`: pid of the program, and how it ended.
+    /// Ends the trace. `status`: pid of the program, and how it ended, if it is our child.
     ///
     /// # Errors
     /// Why the trace could not be written; the records are still in the journal.
-    pub fn finish(mut self, folder: &Folder, status: (u32, Status)) -> Result<Count> {
+    pub fn finish(mut self, folder: &Folder, status: Option<(u32, Status)>) -> Result<Count> {
         let uncovered: BTreeMap<u32, String> = folder.uncovered().into_iter().collect();
-        self.ends.program = Some(status);
+        if let Some(samples) = self.samples.take() {
+            samples.end(&mut self.rows.drain, &mut self.rows.out);
+            self.rows.journal_rows();
+            self.rows.write();
+        }
+        self.ends.program = status;
         let keys = self.rows.drain.processes().into_iter().map(|(key, _)| key);
         let running = keys.filter(|key| lives(key.pid, key.start_ticks));
         self.ends.running = running.collect();
@@ -553,6 +568,7 @@ impl Rows {
                     let Some(To::Trace(writer)) = &mut self.to else {
                         return Ok(()); // `finish` says why
                     };
+                    self.drain.sampled(&events);
                     for event in &events {
                         writer.push(event, &names)?;
                         self.drain.saw(event.process, event.start_ns);

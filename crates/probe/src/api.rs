@@ -137,7 +137,7 @@ unsafe extern "C" fn scope_enter(
             hot::switch(true);
             if let Some(py) = py::get() {
                 // SAFETY: the GIL is held.
-                unsafe { python::tell_open_frames(py) };
+                unsafe { python::tell_open_frames(py, false) };
             }
         }
         let handle = NEXT_HANDLE.fetch_add(1, Relaxed);

@@ -5,7 +5,7 @@
 //! interpreter that is already in the process.
 //!
 //! Modules stand in the order data flows: [`hot`] writes records, the doors ([`monitor`] for CPython 3.12+,
-//! [`profile`] before, [`wrap`] for numpy's own functions, [`sample`] for
+//! [`profile`] before, [`lines`] for time by line, [`wrap`] for numpy's own functions, [`sample`] for
 //! all other native code) turn events into them, [`api`] is what the Python
 //! module calls.
 
@@ -17,6 +17,7 @@ mod clock;
 mod code;
 mod governor;
 mod json;
+mod lines;
 mod monitor;
 mod name;
 mod profile;
