@@ -1,6 +1,7 @@
 //! Follow a program from its launch to its last drained record.
 
 mod attach; // a program that runs already
+mod combine; // what cannot be had together
 pub mod drain; // records to rows: begins and ends paired, ids to names, ticks to ns
 mod ended; // how each process ended
 mod flight; // the last of a run, written when it is asked for
@@ -123,20 +124,8 @@ impl Options {
             delay: self.delay,
             duration: self.duration,
             own: folder.dir.clone(),
+            windowed: self.last.is_some(),
         }
-    }
-
-    /// # Errors
-    /// What was asked for and cannot be had together.
-    fn check(&self, sink: &Sink) -> Result<()> {
-        if !self.triggers.is_empty() && *sink == Sink::Stdout {
-            return Err(Error::Invalid {
-                path: "--trigger".into(),
-                what: "each window is a file of its own, and the output is a pipe".into(),
-                hint: Some("-o run.parquet: the windows are run-1.parquet, run-2.parquet …".into()),
-            });
-        }
-        Ok(())
     }
 
     /// # Errors
@@ -243,12 +232,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         None if io::stdout().is_terminal() => Sink::File(free_name(&launch.name)),
         None => Sink::Stdout,
     };
-    let chosen = options.include.len() + options.exclude.len() + options.lines.len();
-    if options.sample_hz.is_some() && chosen > 0 {
-        eprintln!("isc-record: samples see all functions: include, exclude and lines are not used");
+    options.check(&sink)?;
+    if options.sample_hz.is_some() {
+        options.check_sampled("stacks are sampled")?;
     }
     let spill = options.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
-    options.check(&sink)?;
     let mut folder = Folder::create(options.settings(&launch.name), &spill)?;
     let goal = options.goal(&sink)?;
     let mut pump = Pump::new(&folder, goal, States::new(std::process::id()))?;
@@ -283,35 +271,38 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         (Some(code), _) => Status::Exit(code),
         (None, signal) => Status::Signal(signal.unwrap_or(0)),
     };
-    let kept = pump.is_refused();
     let living = pump.living().len();
-    let done = pump.finish(&folder, Some((pid, end)));
-    match done {
+    match pump.finish(&folder, Some((pid, end))) {
         Ok(count) => {
             say(&sink, options, &count, &folder, living);
             Ok(code(status))
         }
         Err(error) => {
-            folder.keep(true);
-            let dir = folder.dir.display();
-            let reader_gone = matches!(error, Error::Closed);
-            if !reader_gone {
-                cli::complain("isc-record", &error);
-            }
-            let why = match (reader_gone, kept) {
-                (true, _) => "the reader of the trace is gone",
-                (false, _) => "the trace could not be written",
-            };
-            eprintln!(
-                "isc-record: {why}; all that was recorded is kept: isc-record --recover {dir} -o {}.parquet",
-                launch.name
-            );
+            let reader_gone = kept(&mut folder, &error, &launch.name);
             Ok(match (reader_gone, status.success()) {
                 (false, true) => ExitCode::from(FAULT),
                 _ => code(status),
             })
         }
     }
+}
+
+/// Tells that the trace is not there, and where everything is; whether just its reader is gone.
+fn kept(folder: &mut Folder, error: &Error, name: &str) -> bool {
+    folder.keep(true);
+    let dir = folder.dir.display();
+    let reader_gone = matches!(error, Error::Closed);
+    let why = match reader_gone {
+        true => "the reader of the trace is gone",
+        false => "the trace could not be written",
+    };
+    if !reader_gone {
+        cli::complain("isc-record", error);
+    }
+    eprintln!(
+        "isc-record: {why}; all that was recorded is kept: isc-record --recover {dir} -o {name}.parquet"
+    );
+    reader_gone
 }
 
 /// Makes a trace of what an interrupted run left in `dir`, and removes that, unless a program still adds to it.
@@ -367,6 +358,11 @@ fn follow(
         };
         if let Some(why) = why {
             dump(pump, &why);
+        }
+        if let Some(sink) = &state.attached
+            && (pump.is_refused() || *sink == Sink::Stdout && sys::has_no_reader(&io::stdout()))
+        {
+            break; // the program does not need us, and nobody else waits for its end
         }
         // a quarter of one process's ring in one turn is late, a sixteenth is early
         pace = match bytes {
@@ -441,6 +437,8 @@ struct State {
     /// The signal that came before the program did.
     early: AtomicU32,
     ended: AtomicBool,
+    /// The program is not our child, and the trace goes here.
+    attached: Option<Sink>,
     /// SIGUSR2 is for us: it asks for the window.
     windowed: bool,
     asked: AtomicBool,

@@ -313,3 +313,184 @@ fn a_program_that_imports_inferscope_runs_while_it_is_sampled() {
         "{output:?}"
     );
 }
+
+/// Calls of a function, at least.
+fn calls(analysis: &Value, name: &str) -> u64 {
+    let all = analysis["functions"].as_array().unwrap();
+    let found = all.iter().find(|f| f["name"] == name);
+    found.map_or(0, |f| f["calls"].as_u64().unwrap())
+}
+
+#[test]
+fn what_samples_cannot_do_is_refused_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (python, version) = &pythons()[0];
+    let server = Server::start(python, folder.path());
+    let pid = server.child.id().to_string();
+    let attach = ["--attach", pid.as_str()];
+    let start = ["--", "touch", "started"];
+    let scope = ["--last", "5s", "--trigger", "scope:a > 1s"];
+    let cases: [(&[&str], &[&str], &str); 9] = [
+        (&attach, &["--sample", "100", "--exact"], "--exact"),
+        (
+            &attach,
+            &["--sample", "100", "--start-on", "a"],
+            "--start-on",
+        ),
+        (&attach, &["--recover", "x"], "--recover"),
+        (&attach, &["--list"], "--list"),
+        (&attach, &["x.py"], "PROGRAM"),
+        (&["--sample", "100"], &start, "samples see no scopes"),
+        (
+            &["--sample", "100"],
+            &[&scope[..], &start].concat(),
+            "would never fire",
+        ),
+        (
+            &attach,
+            &[&["--sample", "100"], &scope[..]].concat(),
+            "would never fire",
+        ),
+        (
+            &attach,
+            &[&scope[..], &["-o", "-"]].concat(),
+            "the output is a pipe",
+        ),
+    ];
+    for (first, then, why) in cases {
+        let mut command = record(folder.path());
+        if !then.contains(&"-o") {
+            command.args(["-o", "t.parquet"]);
+        }
+        if why.contains("no scopes") {
+            command.env("INFERSCOPE_START_ON", "request"); // clap knows only of the flag
+        }
+        let output = command.args(first).args(then).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(125), "{then:?}: {said}");
+        assert!(said.contains(why), "{then:?}: {said}");
+        assert!(
+            said.lines().next().unwrap().contains(why),
+            "{then:?}: {said}"
+        );
+        assert!(!folder.path().join("started").exists());
+        assert!(!folder.path().join("t.parquet").exists());
+    }
+    if *version < (3, 14) {
+        let output = record(folder.path())
+            .args(attach)
+            .args(["-o", "t.parquet", "--start-on", "a"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        assert!(
+            said.contains("older than 3.14, so stacks are sampled"),
+            "{said}"
+        );
+    }
+    server.end();
+}
+
+#[test]
+fn a_window_of_samples_has_what_is_open_and_a_dead_recorders_samples_are_recovered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (python, _) = pythons().last().unwrap();
+    let mut server = Server::start(python, folder.path());
+    let args = ["--sample", "200", "--last", "60s", "-o", "t.parquet"];
+    let triggered = [&args[..], &["--trigger", "python:hot > 1ms"]].concat();
+    let (mut recorder, _) = attach(folder.path(), &server, &triggered);
+    let window = folder.path().join("t-1.parquet");
+    while !window.exists() {
+        server.work(5); // until the trigger has fired
+    }
+    let open = analysis(folder.path(), "t-1.parquet");
+    assert_eq!(calls(&open, "<module>"), 1, "it goes on: {open}");
+    assert!(
+        caveats(&open).contains("sampled at 200 Hz"),
+        "{}",
+        caveats(&open)
+    );
+    inferscope_spool::sys::kill(recorder.id(), 9).unwrap();
+    recorder.wait().unwrap();
+    let pid = recorder.id().to_string();
+    let shared = std::fs::read_dir("/dev/shm").unwrap().flatten();
+    let here = std::fs::read_dir(folder.path()).unwrap().flatten();
+    let mut dirs = shared.chain(here).map(|entry| entry.path());
+    let dir = dirs.find(|dir| {
+        let locked_by = std::fs::read_to_string(dir.join("recorder.lock"));
+        locked_by.is_ok_and(|text| text == pid)
+    });
+    let recovered = record(folder.path())
+        .args(["-o", "r.parquet", "--recover"])
+        .arg(dir.unwrap())
+        .output()
+        .unwrap();
+    assert!(recovered.status.success(), "{recovered:?}");
+    let a = analysis(folder.path(), "r.parquet");
+    assert!(calls(&a, "hot") >= 1, "{a}");
+    for part in ["sampled at 200 Hz", "the recorder died"] {
+        assert!(caveats(&a).contains(part), "{}", caveats(&a));
+    }
+    assert!(a["span_ns"].as_i64() > Some(0));
+    server.end();
+}
+
+#[test]
+fn a_reader_that_is_gone_ends_the_recording_and_not_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let (python, _) = &pythons()[0];
+    let mut server = Server::start(python, folder.path());
+    let mut recorder = record(folder.path())
+        .args(["--sample", "100", "-o", "-", "--attach"])
+        .arg(server.child.id().to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(recorder.stdout.take());
+    let output = recorder.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the reader of the trace is gone"), "{said}");
+    let dir = said.split("--recover ").nth(1).unwrap();
+    let dir = dir.split(' ').next().unwrap();
+    let cleaned = record(folder.path()).arg(format!("--clean={dir}")).status();
+    assert!(cleaned.unwrap().success());
+    server.work(1);
+    server.end();
+}
+
+#[test]
+fn a_process_of_another_user_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let me = Command::new("id").arg("-u").output().unwrap();
+    let (python, _) = &pythons()[0];
+    let can_change = me.stdout == b"0\n"
+        && Command::new("setpriv")
+            .args(["--reuid=65534", "--clear-groups"])
+            .arg(env!("CARGO_BIN_EXE_isc-record"))
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| output.status.success());
+    if !can_change {
+        eprintln!("skipped: only root can be somebody else");
+        return;
+    }
+    libraries();
+    let server = Server::start(python, folder.path());
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--clear-groups"])
+        .arg(env!("CARGO_BIN_EXE_isc-record"))
+        .args(["-o", "t.parquet", "--attach"])
+        .arg(server.child.id().to_string())
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(
+        said.contains("it belongs to another user") && said.contains("sudo"),
+        "{said}"
+    );
+    server.end();
+}

@@ -400,7 +400,7 @@ fn caveats(m: &Measures, breakdown: &[Share]) -> Vec<String> {
     }
     if let Some(rate) = m.sampled_hz {
         caveats.push(format!(
-            "stacks were sampled at {rate} Hz: times to ±{} ms, calls are not counted (≥), native code is not told from Python",
+            "stacks were sampled at {rate} Hz: times are estimates, one span's to ±{} ms, sums with a 95 % interval; calls are not counted (≥), native code is not told from Python",
             (1000.0 / rate).ceil()
         ));
     }

@@ -40,7 +40,8 @@ pub struct FunctionSums {
     pub calls_error: u64,
     /// Known by sampled stacks: `calls` is the least that there were.
     pub sampled: bool,
-    /// Of its time by samples, in ns²: one span's error each.
+    /// Of its time by samples, in ns²: one span's error each, about a period. A function that has the share p of n samples
+    /// stands in about n p (1 - p) spans, so this is the variance of n independent samples.
     variance: f64,
     /// The same of `total_ns`.
     pub error_ns: i64,

@@ -215,9 +215,20 @@ fn functions(out: &mut String, functions: &[Function], style: Style) {
         return;
     }
     let name = style.width.saturating_sub(2 + 10 + 3 * 10).max(12);
+    // samples of stacks do not tell native code from Python, and have an error
+    let sampled = functions.iter().all(|f| f.calls_error.is_none());
+    let [title_text, first, second, third] = match sampled {
+        true => [
+            "Functions by own time, estimated",
+            "own",
+            "total",
+            "± (95 %)",
+        ],
+        false => ["Functions by own time", "Python", "native", "total"],
+    };
     let head = format!(
-        "{:name$} {:>9} {:>9} {:>9} {:>9}",
-        "Functions by own time", "calls", "Python", "native", "total"
+        "{title_text:name$} {:>9} {first:>9} {second:>9} {third:>9}",
+        "calls"
     );
     title(out, style, &head);
     for f in functions.iter().take(MOST_FUNCTIONS) {
@@ -251,14 +262,18 @@ fn functions(out: &mut String, functions: &[Function], style: Style) {
             Some(_) => "≈",
         };
         let calls = format!("{about}{}", count(f.calls as f64));
+        let [first, second, third] = match sampled {
+            true => [f.self_ns, f.total_ns, f.error_ns],
+            false => [python_ns, native_ns, f.total_ns],
+        };
         let _ = writeln!(
             out,
             "  {:width$} {:>9} {:>9} {:>9} {:>9}",
             cut(&format!("{}{place}", line(&f.name)), name - 2),
             calls,
-            ns(python_ns),
-            ns(native_ns),
-            ns(f.total_ns),
+            ns(first),
+            ns(second),
+            ns(third),
             width = name - 2,
         );
     }

@@ -72,7 +72,7 @@ struct Args {
         conflicts_with_all = ["include", "exclude", "start_on", "budget", "exact", "no_wrap", "no_native_samples", "lines"])]
     sample: Option<f64>,
     /// Record a Python that runs already, until Ctrl-C: traced from Python 3.14 on, else sampled (at 100 Hz, or --sample)
-    #[arg(long, value_name = "PID", conflicts_with_all = ["program", "module", "python", "recover"])]
+    #[arg(long, value_name = "PID", conflicts_with_all = ["program", "module", "python", "recover", "list", "clean"])]
     attach: Option<u32>,
     /// Measure the lines of these functions; a module, path, function or module:function, may be given more than once;
     /// Python 3.12 and later

@@ -17,7 +17,7 @@ use super::folder::Folder;
 use super::pump::Pump;
 use super::sampling::{self, Source};
 use super::states::States;
-use super::{Options, State, follow, free_name, say};
+use super::{FAULT, Options, State, follow, free_name, kept, say};
 use crate::cli::Sink;
 use crate::error::{Error, Result};
 
@@ -55,20 +55,26 @@ pub fn attach(options: &Options, pid: u32) -> Result<ExitCode> {
         None if io::stdout().is_terminal() => Sink::File(free_name(&name)),
         None => Sink::Stdout,
     };
+    options.check(&sink)?;
     let spill = options.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut folder = Folder::create(options.settings(&name), &spill)?;
     let (end, ended) = mpsc::channel();
     let state = Arc::new(State {
+        attached: Some(sink.clone()),
         windowed: options.last.is_some(),
         ..State::default()
     });
     end_on_signals(&state, &end, &folder.dir)?;
 
     let rate_hz = match options.sample_hz {
-        Some(rate) => Some(rate),
+        Some(rate) => {
+            options.check_sampled("stacks are sampled")?;
+            Some(rate)
+        }
         None => match trace(pid, &program, &folder) {
             Ok(()) => None,
             Err(why) => {
+                options.check_sampled(&format!("{why}, so stacks are sampled"))?;
                 eprintln!("isc-record: {why}: stacks are sampled, calls are not traced");
                 Some(RATE_HZ)
             }
@@ -109,14 +115,10 @@ pub fn attach(options: &Options, pid: u32) -> Result<ExitCode> {
             say(&sink, options, &count, &folder, 0);
             Ok(ExitCode::SUCCESS)
         }
-        Err(error) => {
-            folder.keep(true);
-            let dir = folder.dir.display();
-            eprintln!(
-                "isc-record: all that was recorded is kept: isc-record --recover {dir} -o {name}.parquet"
-            );
-            Err(error)
-        }
+        Err(error) => Ok(match kept(&mut folder, &error, &name) {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::from(FAULT),
+        }),
     }
 }
 

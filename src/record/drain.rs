@@ -172,16 +172,6 @@ impl Drain {
         })
     }
 
-    /// Rows that did not come from records: a process with Python rows among them was sampled.
-    pub fn sampled(&mut self, rows: &[Event]) {
-        for row in rows.iter().filter(|row| row.kind == Kind::Python) {
-            let mut all = self.processes.values_mut();
-            if let Some(process) = all.find(|process| process.id == row.process) {
-                process.covered = true;
-            }
-        }
-    }
-
     /// Every process, in the order of its number.
     pub fn processes(&self) -> Vec<(ProcessKey, &Process)> {
         let mut all: Vec<_> = self

@@ -125,10 +125,10 @@ impl Pump {
     pub fn look(&mut self) {
         let rows = &mut self.rows;
         rows.states.look(now(), &mut rows.drain, &mut rows.out);
-        if let Some(samples) = &self.samples {
-            samples.take(&mut rows.drain, &mut rows.out);
-        }
+        let samples = self.samples.as_mut();
+        let new = samples.map(|samples| samples.take(&mut rows.drain, &mut rows.out));
         rows.journal_rows();
+        rows.journal_facts(&new.unwrap_or_default());
         rows.states.retire(&mut rows.drain, &mut rows.out); // a replay forgets no thread
         rows.write();
     }
@@ -148,9 +148,11 @@ impl Pump {
     pub fn dump(&mut self, why: &str) -> Result<Option<PathBuf>> {
         self.rows.end_chunk();
         let rows = &mut self.rows;
+        let open = (self.samples.as_ref()).map(|samples| samples.open(&mut rows.drain));
         match &mut rows.to {
             Some(To::Window(flight)) => {
-                flight.dump(why, now().monotonic_ns, &rows.drain, &rows.states)
+                let open = open.unwrap_or_default();
+                flight.dump(why, now().monotonic_ns, &rows.drain, &rows.states, open)
             }
             _ => Ok(None),
         }
@@ -313,6 +315,18 @@ impl Rows {
         self.journaled(wrote);
     }
 
+    /// What is known of these processes, which write no records that tell it.
+    fn journal_facts(&mut self, keys: &[ProcessKey]) {
+        let Some(journal) = self.journal.as_mut().filter(|_| !keys.is_empty()) else {
+            return;
+        };
+        let known = self.drain.snapshot();
+        let mut known = known.iter().filter(|known| keys.contains(&known.key));
+        let wrote = known
+            .try_for_each(|known| journal.records(&nobodys(0, known.key, known.tid), &known.bytes));
+        self.journaled(wrote);
+    }
+
     /// Goes on without a journal that cannot be written: what it has stays, under the other name.
     fn journaled(&mut self, wrote: io::Result<()>) {
         if let Err(error) = wrote {
@@ -389,13 +403,7 @@ impl Rows {
                 .iter()
                 .try_for_each(|(key, _)| next.process(*key))?;
             for (number, known) in drain.snapshot().iter().enumerate() {
-                let chain = Chain {
-                    pid: known.key.pid,
-                    start_ticks: known.key.start_ticks,
-                    chain: u64::MAX - number as u64, // nobody's: the program's own are counted from 1
-                    tid: known.tid,
-                    ..Chain::default()
-                };
+                let chain = nobodys(number as u64, known.key, known.tid);
                 next.records(&chain, &known.bytes)?;
             }
             Ok(())
@@ -420,7 +428,9 @@ impl Rows {
             let out = &mut self.out;
             self.drain.finish(out);
             self.states.finish(ends, uncovered, &mut self.drain, out);
-            out.push(flight::recorder(sys::cpu_ns(), &mut self.drain));
+            if !ends.recovered {
+                out.push(flight::recorder(sys::cpu_ns(), &mut self.drain)); // of the dead one nothing is known
+            }
             self.write();
         }
         match (self.to.take(), self.refused.take()) {
@@ -433,6 +443,17 @@ impl Rows {
             (None, Some(error)) => Err(error),
             (None, None) => Ok(()),
         }
+    }
+}
+
+/// A chain for what the drain knew; the program's own are counted from 1.
+fn nobodys(number: u64, key: ProcessKey, tid: u64) -> Chain {
+    Chain {
+        pid: key.pid,
+        start_ticks: key.start_ticks,
+        chain: u64::MAX - number,
+        tid,
+        ..Chain::default()
     }
 }
 
@@ -568,7 +589,6 @@ impl Rows {
                     let Some(To::Trace(writer)) = &mut self.to else {
                         return Ok(()); // `finish` says why
                     };
-                    self.drain.sampled(&events);
                     for event in &events {
                         writer.push(event, &names)?;
                         self.drain.saw(event.process, event.start_ns);

@@ -3,22 +3,23 @@
 //! A thread of ours looks at every Python process of the run at a rate, and makes spans of what it sees. The
 //! rate wavers, so that a program which does the same at every 10 ms is not always met at the same point.
 
-mod spy;
-mod stacks;
+mod source; // what the sampling thread tells
+mod spy; // the stacks of one process
+mod stacks; // samples to spans
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use inferscope_spool::sys;
 
-use super::drain::{Drain, ProcessKey};
+use super::drain::ProcessKey;
 use super::states;
-use crate::trace::{Event, Kind};
+pub use source::Source;
+use source::{Function, Told};
 pub use spy::Spy;
 use stacks::{Seen, Span, Stacks, WAITING};
 
@@ -32,6 +33,8 @@ const TRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_sec
 const TELL: Duration = Duration::from_millis(100);
 /// Distinct functions of one process; further ones are `(one of too many)`.
 const MOST_FUNCTIONS: usize = 1 << 20;
+/// Names of threads that have ended are forgotten when there are more than twice as many as threads, and so many.
+const SPARE_NAMES: usize = 1024;
 /// What a thread that waits does, below its Python frames; `analyze::measure::waits` knows it.
 pub const WAITING_NAME: &str = "(waiting)";
 
@@ -45,96 +48,8 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// Files of ours, which are no part of the program.
     pub own: PathBuf,
-}
-
-/// The sampling thread, and what comes from it.
-#[derive(Debug)]
-pub struct Source {
-    told: mpsc::Receiver<Told>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What was seen of one process.
-#[derive(Debug)]
-struct Told {
-    key: ProcessKey,
-    name: String,
-    python: String,
-    rate_hz: f64,
-    spans: Vec<(Span, Option<Arc<Function>>)>,
-    threads: Vec<(u64, String)>,
-    note: Option<String>,
-}
-
-#[derive(Debug)]
-struct Function {
-    name: String,
-    file: String,
-    line: u32,
-}
-
-impl Source {
-    /// Begins to sample.
-    pub fn start(plan: Plan) -> Source {
-        let (tell, told) = mpsc::channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || Sampler::new(plan, tell).run(&stopped));
-        Source {
-            told,
-            stop,
-            thread: Some(thread),
-        }
-    }
-
-    /// Writes what was seen since the last call.
-    pub fn take(&self, drain: &mut Drain, out: &mut Vec<Event>) {
-        for told in self.told.try_iter() {
-            told.write(drain, out);
-        }
-    }
-
-    /// Ends the sampling and writes the rest.
-    pub fn end(mut self, drain: &mut Drain, out: &mut Vec<Event>) {
-        self.stop.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join(); // what it had told by then is there
-        }
-        self.take(drain, out);
-    }
-}
-
-impl Told {
-    fn write(self, drain: &mut Drain, out: &mut Vec<Event>) {
-        let process = drain.process(self.key);
-        process.covered = true;
-        process.facts.sampled_hz = Some(self.rate_hz);
-        process.facts.python = Some(self.python);
-        process.facts.name = self.name;
-        process.thread_names.extend(self.threads);
-        process.notes.extend(self.note);
-        let (id, pid) = (process.id, process.pid);
-        let names = &mut drain.names;
-        for (span, function) in self.spans {
-            let (kind, name) = match &function {
-                Some(function) => (Kind::Python, function.name.as_str()),
-                None => (Kind::Native, WAITING_NAME),
-            };
-            let mut event = Event::new(kind, names.sym(name), span.start_ns, id, pid, span.tid);
-            event.dur_ns = Some(span.end_ns - span.start_ns);
-            if let Some(function) = function {
-                event.file = Some(names.sym(&function.file));
-                event.line = (function.line != 0).then_some(function.line);
-            }
-            // rounded up to 0.5 ms, so that few texts differ
-            let error_ns = (span.error_ns + 499_999) / 500_000 * 500_000;
-            let args = format!(r#"{{"sampled":true,"error_ns":{error_ns}}}"#);
-            event.args = Some(names.sym(&args));
-            out.push(event);
-        }
-    }
+    /// What is open is told too: a window may be written at any time.
+    pub windowed: bool,
 }
 
 struct Sampler {
@@ -158,6 +73,7 @@ struct Target {
     /// Names not told yet.
     new_names: Vec<(u64, String)>,
     spans: Vec<Span>,
+    first_ns: i64,
     told: Instant,
     failed: u32,
     lost: u64,
@@ -207,8 +123,8 @@ impl Sampler {
         }
     }
 
-    /// From 0.5 to 1.5, evenly: with half of that, what repeats at the sampling period itself was met at the same point for
-    /// several samples in a row, and a share was off by more.
+    /// From 0.5 to 1.5, evenly; with a steady rate, what the program repeats at the same rate is always met at the same
+    /// point. The width is a choice: its mean is the period, and two samples are never less than half of one apart.
     fn waver(&mut self) -> f64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -261,6 +177,7 @@ impl Target {
             names: HashMap::new(),
             new_names: Vec::new(),
             spans: Vec::new(),
+            first_ns: 0,
             told: now,
             failed: 0,
             lost: 0,
@@ -313,6 +230,13 @@ impl Target {
             let tid = stack.tid;
             all.push(Seen { tid, frames });
         }
+        if self.stacks.samples == 0 {
+            self.first_ns = at_ns;
+        }
+        if self.names.len() > 2 * all.len() + SPARE_NAMES {
+            let lives = |tid: &u64| all.iter().any(|seen| seen.tid == *tid);
+            self.names.retain(|tid, _| lives(tid));
+        }
         self.stacks.take(at_ns, &all, &mut self.spans);
     }
 
@@ -357,14 +281,21 @@ impl Target {
                 .get((span.frame as usize).wrapping_sub(1))
                 .cloned()
         };
-        let spans = self.spans.drain(..).map(|span| (span, of(&span))).collect();
+        let ended = self.spans.drain(..).map(|span| (span, of(&span))).collect();
+        let mut open = Vec::new();
+        if plan.windowed && !last {
+            self.stacks.open(&mut open);
+        }
+        let open = open.into_iter().map(|span| (span, of(&span))).collect();
         // whoever listens has ended only when all is over
         let _ = tell.send(Told {
             key,
             name: self.name.clone(),
             python: self.python.clone(),
             rate_hz: plan.rate_hz,
-            spans,
+            first_ns: self.first_ns,
+            ended,
+            open,
             threads: std::mem::take(&mut self.new_names),
             note,
         });
@@ -437,6 +368,7 @@ mod tests {
             delay: Duration::ZERO,
             duration: None,
             own: PathBuf::new(),
+            windowed: false,
         };
         let mut sampler = Sampler::new(plan, mpsc::channel().0);
         let all: Vec<f64> = (0..10_000).map(|_| sampler.waver()).collect();

@@ -38,6 +38,9 @@ mod with {
     /// Bytes at the start of a thread's own structure in which the C library keeps its number (glibc, musl: below 800).
     const THREAD_BYTES: usize = 1024;
 
+    /// Threads that have ended are forgotten when there are more than twice as many as threads, and so many.
+    const SPARE_TIDS: usize = 1024;
+
     impl Spy {
         /// Finds the interpreter in the process.
         ///
@@ -128,6 +131,10 @@ mod with {
             let mut words =
                 words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
             let tid = u64::from(words.find(|word| tids.contains(word))?);
+            if self.tids.len() > 2 * tids.len() + SPARE_TIDS {
+                self.tids
+                    .retain(|_, known| tids.iter().any(|tid| u64::from(*tid) == *known));
+            }
             self.tids.insert(pthread, tid);
             Some(tid)
         }

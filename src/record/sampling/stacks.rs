@@ -110,6 +110,19 @@ impl Stacks {
         }
     }
 
+    /// What is open, as if it ended with the last sample; inner ones first.
+    pub fn open(&self, out: &mut Vec<Span>) {
+        for (&tid, thread) in &self.threads {
+            out.extend(thread.open.iter().rev().map(|open| Span {
+                tid,
+                frame: open.frame,
+                start_ns: open.start_ns,
+                end_ns: thread.last_ns.max(open.start_ns),
+                error_ns: open.error_ns + self.period_ns / 2,
+            }));
+        }
+    }
+
     /// The program ran on while its stack was read. A chain of frames that broke off has for its outermost frame one
     /// that always stood within others.
     fn is_torn(&mut self, frames: &[u32]) -> bool {
