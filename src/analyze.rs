@@ -5,6 +5,7 @@
 pub mod device;
 mod ended; // programs that were cut short
 pub mod facts;
+mod lines;
 pub mod measure;
 pub mod page;
 pub mod rules;
@@ -35,6 +36,8 @@ pub struct Analysis {
     pub facts: BTreeMap<String, Value>,
     pub devices: Vec<Device>,
     pub functions: Vec<Function>,
+    #[serde(default)]
+    pub lines: Vec<Line>,
     pub steps: Vec<Step>,
     pub findings: Vec<Finding>,
     pub caveats: Vec<String>,
@@ -85,7 +88,8 @@ pub struct Function {
     pub line: Option<u32>,
     pub kind: String,
     pub calls: u64,
-    pub calls_error: u64,
+    /// `None`: sampled, and `calls` is the least that there were.
+    pub calls_error: Option<u64>,
     pub total_ns: i64,
     pub self_ns: i64,
     pub native_ns: i64,
@@ -93,6 +97,22 @@ pub struct Function {
     pub error_ns: i64,
     /// The timeline's row of its longest span.
     pub row: i64,
+}
+
+/// One line of a function that was measured by line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    pub file: String,
+    pub line: u32,
+    pub function: String,
+    /// As far as they were seen.
+    pub hits: u64,
+    /// Time in it, what it called included.
+    pub time_ns: i64,
+    /// Of the function's time.
+    pub share: f64,
+    /// The budget left some of it out: `time_ns` is scaled to the function's time, `hits` is the least there were.
+    pub estimated: bool,
 }
 
 /// Something that repeats: a scope, a function, or a task.

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result, nearest};
-pub use keys::{KEYS, Key, Type, Value, share, time};
+pub use keys::{KEYS, Key, Type, Value, rate, share, time};
 
 /// The file's name, looked for in the current folder and its parents.
 pub const FILE: &str = ".inferscope.yaml";
@@ -146,7 +146,7 @@ pub trait Flag: Sized {
 }
 
 macro_rules! flag {
-    ($type:ty, $variant:ident) => {
+    ($type:ty, $($variant:ident)|+) => {
         impl Flag for Option<$type> {
             fn is_given(&self) -> bool {
                 self.is_some()
@@ -154,7 +154,7 @@ macro_rules! flag {
 
             fn of(value: &Value) -> Option<Self> {
                 match value {
-                    Value::$variant(value) => Some(Some(value.clone())),
+                    $(Value::$variant(value))|+ => Some(Some(value.clone())),
                     _ => None,
                 }
             }
@@ -163,7 +163,7 @@ macro_rules! flag {
 }
 
 flag!(u64, Bytes);
-flag!(f64, Share);
+flag!(f64, Share | Rate);
 flag!(Duration, Time);
 flag!(String, Text);
 flag!(PathBuf, Path);

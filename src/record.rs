@@ -1,5 +1,7 @@
 //! Follow a program from its launch to its last drained record.
 
+mod attach; // a program that runs already
+mod combine; // what cannot be had together
 mod dense; // a map from ids that count up
 pub mod drain; // records to rows: begins and ends paired, ids to names, ticks to ns
 mod ended; // how each process ended
@@ -9,6 +11,7 @@ pub mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
 pub mod leftover; // runs that were cut short: listed, removed
 mod pump; // segments to journal and trace
+mod sampling; // Python stacks, looked at from outside
 pub mod states; // CPU time, runnable, blocked, memory and lives, from /proc
 mod throttle; // what the budget left out, estimated
 mod trigger; // what asks for it
@@ -39,6 +42,11 @@ use ended::Status;
 use folder::{Folder, Settings};
 use launch::{Launch, Refusal, Surroundings};
 use pump::{Count, Goal, Pump};
+use sampling::{Plan, Source};
+use states::States;
+
+pub use attach::attach;
+pub use sampling::WAITING_NAME;
 pub use trigger::Trigger;
 
 /// Exit status for our own faults.
@@ -65,7 +73,14 @@ pub struct Options {
     /// Share of the program's CPU time that recording may cost; 0: no limit, all is recorded.
     pub budget: f64,
     pub wrap: bool,
-    pub sample: bool,
+    /// Whether the probe samples native code.
+    pub native_samples: bool,
+    /// The program runs already.
+    pub attach: bool,
+    /// Sample Python stacks at this rate from outside, and load no probe.
+    pub sample_hz: Option<f64>,
+    /// Modules, paths and functions whose lines are measured.
+    pub lines: Vec<String>,
     pub start_on: Option<String>,
     pub delay: Duration,
     pub duration: Option<Duration>,
@@ -91,13 +106,41 @@ impl Options {
             exclude: self.exclude.clone(),
             budget: self.budget,
             wrap: self.wrap,
-            sample: self.sample,
+            sample: self.native_samples,
             native: true,
+            attached: self.attach,
+            lines: self.lines.clone(),
             start_on: self.start_on.clone(),
             delay_ms: ms(self.delay),
             duration_ms: self.duration.map(ms),
             name: name.to_owned(),
         }
+    }
+
+    fn plan(&self, root: u32, rate_hz: f64, folder: &Folder) -> Plan {
+        Plan {
+            root,
+            rate_hz,
+            delay: self.delay,
+            duration: self.duration,
+            own: folder.dir.clone(),
+            windowed: self.last.is_some(),
+        }
+    }
+
+    /// # Errors
+    /// An output that cannot be made.
+    fn goal(&self, sink: &Sink) -> Result<Goal> {
+        let provenance = self.provenance();
+        Ok(match self.last {
+            None => Goal::Trace(Box::new(Writer::create(sink, &provenance)?)),
+            Some(last) => Goal::Window(flight::Plan {
+                last,
+                triggers: self.triggers.clone(),
+                sink: sink.clone(),
+                provenance,
+            }),
+        })
     }
 
     /// What of it belongs into the trace: nothing of the program's.
@@ -114,10 +157,19 @@ impl Options {
             "exclude",
             (!self.exclude.is_empty()).then(|| self.exclude.join(",")),
         );
-        let budget = (self.budget > 0.0).then(|| format!("{}%", 100.0 * self.budget));
-        flag("budget", Some(budget.unwrap_or_else(|| "none".into())));
-        flag("no-wrap", (!self.wrap).then(|| "true".into()));
-        flag("no-sample", (!self.sample).then(|| "true".into()));
+        flag("attach", self.attach.then(|| "true".into()));
+        flag("sample", self.sample_hz.map(|rate| format!("{rate}")));
+        if self.sample_hz.is_none() {
+            let budget = (self.budget > 0.0).then(|| format!("{}%", 100.0 * self.budget));
+            flag("budget", Some(budget.unwrap_or_else(|| "none".into())));
+            flag("no-wrap", (!self.wrap).then(|| "true".into()));
+            let without = (!self.native_samples).then(|| "true".into());
+            flag("no-native-samples", without);
+            flag(
+                "lines",
+                (!self.lines.is_empty()).then(|| self.lines.join(",")),
+            );
+        }
         flag("start-on", self.start_on.clone());
         flag(
             "delay",
@@ -180,38 +232,29 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         None if io::stdout().is_terminal() => Sink::File(free_name(&launch.name)),
         None => Sink::Stdout,
     };
-    if !options.triggers.is_empty() && sink == Sink::Stdout {
-        return Err(Error::Invalid {
-            path: "--trigger".into(),
-            what: "each window is a file of its own, and the output is a pipe".into(),
-            hint: Some("-o run.parquet: the windows are run-1.parquet, run-2.parquet …".into()),
-        });
+    options.check(&sink)?;
+    if options.sample_hz.is_some() {
+        options.check_sampled("stacks are sampled")?;
     }
     let spill = options.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut folder = Folder::create(options.settings(&launch.name), &spill)?;
-    let provenance = options.provenance();
-    let goal = match options.last {
-        None => Goal::Trace(Box::new(Writer::create(&sink, &provenance)?)),
-        Some(last) => Goal::Window(flight::Plan {
-            last,
-            triggers: options.triggers.clone(),
-            sink: sink.clone(),
-            provenance,
-        }),
-    };
-    let mut pump = Pump::new(&folder, goal)?;
+    let goal = options.goal(&sink)?;
+    let mut pump = Pump::new(&folder, goal, States::new(std::process::id()))?;
 
     let state = Arc::new(State {
         windowed: options.last.is_some(),
         ..State::default()
     });
     forward_signals(&state, &folder.dir)?;
-    let mut child = match command(&launch, &folder, &sink)?.spawn() {
+    let mut child = match command(&launch, &folder, &sink, options)?.spawn() {
         Ok(child) => child,
         Err(error) => return Ok(refused(not_started(&launch, &error))),
     };
     let pid = child.id();
     state.begin(pid);
+    if let Some(rate_hz) = options.sample_hz {
+        pump.sample(Source::start(options.plan(pid, rate_hz, &folder)));
+    }
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || {
         let _ = sys::wait_child(pid); // it is our child, so it can be waited for
@@ -228,35 +271,38 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         (Some(code), _) => Status::Exit(code),
         (None, signal) => Status::Signal(signal.unwrap_or(0)),
     };
-    let kept = pump.is_refused();
     let living = pump.living().len();
-    let done = pump.finish(&folder, (pid, end));
-    match done {
+    match pump.finish(&folder, Some((pid, end))) {
         Ok(count) => {
             say(&sink, options, &count, &folder, living);
             Ok(code(status))
         }
         Err(error) => {
-            folder.keep(true);
-            let dir = folder.dir.display();
-            let reader_gone = matches!(error, Error::Closed);
-            if !reader_gone {
-                cli::complain("isc-record", &error);
-            }
-            let why = match (reader_gone, kept) {
-                (true, _) => "the reader of the trace is gone",
-                (false, _) => "the trace could not be written",
-            };
-            eprintln!(
-                "isc-record: {why}; all that was recorded is kept: isc-record --recover {dir} -o {}.parquet",
-                launch.name
-            );
+            let reader_gone = kept(&mut folder, &error, &launch.name);
             Ok(match (reader_gone, status.success()) {
                 (false, true) => ExitCode::from(FAULT),
                 _ => code(status),
             })
         }
     }
+}
+
+/// Tells that the trace is not there, and where everything is; whether just its reader is gone.
+fn kept(folder: &mut Folder, error: &Error, name: &str) -> bool {
+    folder.keep(true);
+    let dir = folder.dir.display();
+    let reader_gone = matches!(error, Error::Closed);
+    let why = match reader_gone {
+        true => "the reader of the trace is gone",
+        false => "the trace could not be written",
+    };
+    if !reader_gone {
+        cli::complain("isc-record", error);
+    }
+    eprintln!(
+        "isc-record: {why}; all that was recorded is kept: isc-record --recover {dir} -o {name}.parquet"
+    );
+    reader_gone
 }
 
 /// Makes a trace of what an interrupted run left in `dir`, and removes that, unless a program still adds to it.
@@ -313,6 +359,11 @@ fn follow(
         if let Some(why) = why {
             dump(pump, &why);
         }
+        if let Some(sink) = &state.attached
+            && (pump.is_refused() || *sink == Sink::Stdout && sys::has_no_reader(&io::stdout()))
+        {
+            break; // the program does not need us, and nobody else waits for its end
+        }
         // a quarter of one process's ring in one turn is late, a sixteenth is early
         pace = match bytes {
             bytes if bytes > ring_bytes / 4 => pace / 2,
@@ -350,10 +401,14 @@ fn linger(pump: &mut Pump) -> io::Result<()> {
     pump.last_turn()
 }
 
-fn command(launch: &Launch, folder: &Folder, sink: &Sink) -> Result<Command> {
+fn command(launch: &Launch, folder: &Folder, sink: &Sink, options: &Options) -> Result<Command> {
     let mut command = Command::new(&launch.executable);
     command.args(&launch.args);
-    command.env("INFERSCOPE_SPOOL", &folder.dir);
+    match options.sample_hz {
+        None => command.env("INFERSCOPE_SPOOL", &folder.dir),
+        // no probe; `import inferscope` works as it does under one, and does nothing
+        Some(_) => command.env_remove("INFERSCOPE_SPOOL"),
+    };
     let mut path = vec![folder.python()];
     if let Some(own) = std::env::var_os("PYTHONPATH") {
         path.extend(std::env::split_paths(&own));
@@ -382,6 +437,8 @@ struct State {
     /// The signal that came before the program did.
     early: AtomicU32,
     ended: AtomicBool,
+    /// The program is not our child, and the trace goes here.
+    attached: Option<Sink>,
     /// SIGUSR2 is for us: it asks for the window.
     windowed: bool,
     asked: AtomicBool,

@@ -61,9 +61,15 @@ pub struct Run {
     /// Leave numpy's own functions alone
     #[arg(long)]
     no_wrap: bool,
-    /// Take no samples of native code
-    #[arg(long)]
-    no_sample: bool,
+    /// Take no samples of native code while tracing
+    #[arg(long, alias = "no-sample")]
+    no_native_samples: bool,
+    /// Do not trace: sample Python stacks HZ times a second, from outside
+    #[arg(long, value_name = "HZ")]
+    sample: Option<OsString>,
+    /// Measure the lines of these functions; may be given more than once
+    #[arg(long, value_name = "PATTERN")]
+    lines: Vec<OsString>,
     /// Run a module, as python -m does
     #[arg(short, value_name = "MODULE")]
     module: Option<OsString>,
@@ -215,6 +221,7 @@ impl Run {
             ("--duration", &self.duration),
             ("--budget", &self.budget),
             ("--start-on", &self.start_on),
+            ("--sample", &self.sample),
             ("--python", &self.python),
         ];
         for (flag, value) in single {
@@ -222,7 +229,11 @@ impl Run {
                 record.arg(flag).arg(value);
             }
         }
-        for (flag, values) in [("--include", &self.include), ("--exclude", &self.exclude)] {
+        for (flag, values) in [
+            ("--include", &self.include),
+            ("--exclude", &self.exclude),
+            ("--lines", &self.lines),
+        ] {
             for value in values {
                 record.arg(flag).arg(value);
             }
@@ -233,8 +244,8 @@ impl Run {
         if self.no_wrap {
             record.arg("--no-wrap");
         }
-        if self.no_sample {
-            record.arg("--no-sample");
+        if self.no_native_samples {
+            record.arg("--no-native-samples");
         }
     }
 }

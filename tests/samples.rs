@@ -186,7 +186,7 @@ fn a_library_without_events_has_its_cpu_time() {
 fn nothing_is_sampled_if_the_user_or_the_program_does_not_want_it() {
     let place = place();
     let (python, _) = pythons().first().unwrap();
-    let (_, analysis) = run(place.path(), python, &["--no-sample"], &[]);
+    let (_, analysis) = run(place.path(), python, &["--no-native-samples"], &[]);
     assert_eq!(library_ms(&analysis, "libspin"), 0.0);
     let (said, analysis) = run(place.path(), python, &[], &["--handles"]);
     let got: u32 = said.trim().parse().unwrap();

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::device::percentile;
+use super::lines;
 use super::measure::{FunctionKey, FunctionSums, Measures, Natives, Thread as Track, library};
 use super::*;
+use crate::record::WAITING_NAME;
 use crate::trace::Kind;
 
 /// A function is a step when it takes at least this share of the timeline …
@@ -20,6 +22,9 @@ const MOST_PATHS: usize = 3000;
 
 /// A program that waits for more than this share of its path is limited by what it waits for.
 const MOSTLY: f64 = 0.5;
+
+/// The category of sampled time: Python, and native code that it calls.
+const RUNNING: &str = "running";
 
 /// Names and places that rules can mention, as `{native.top.name}`, and rows that show them.
 #[derive(Debug, Default)]
@@ -55,6 +60,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         processes: processes(m),
         threads: threads(m),
         paths: paths(m),
+        lines: lines::table(m),
         recording: Recording {
             events: m.events,
             lost: m.lost,
@@ -139,7 +145,16 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         };
         texts.insert(format!("{label}.where"), place);
         rows.insert(label.to_owned(), f.row);
-        a.facts.insert(format!("{label}.calls"), json!(f.calls));
+        match f.calls_error {
+            Some(_) => a
+                .facts
+                .insert(format!("{label}.calls"), json!(f.calls))
+                .is_some(),
+            // samples do not count
+            None => texts
+                .insert(format!("{label}.calls"), "uncounted".into())
+                .is_some(),
+        };
         a.facts.insert(format!("{label}.time_ns"), json!(own(&f)));
     };
     let waits = |f: &Function| super::measure::waits(&f.name);
@@ -176,6 +191,14 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         hottest(&functions, "python", &|f| f.await_ns),
         &|f| f.await_ns,
     );
+    // Samples see who waits, not in what.
+    if texts
+        .get("wait.top.name")
+        .is_some_and(|name| name == WAITING_NAME)
+        && let Some(place) = texts.get("caller.top.where").cloned()
+    {
+        texts.insert("wait.top.where".into(), place);
+    }
     if let Some(library) = libraries.first() {
         texts.insert("native.library".into(), library.library.clone());
     }
@@ -223,7 +246,11 @@ fn breakdown(m: &Measures, path: Option<(u32, u64)>) -> Vec<Share> {
         let running = (python + native).max(1);
         let runnable = t.runnable_ns.min(running);
         let left = 1.0 - runnable as f64 / running as f64;
-        times.insert("python".into(), (python as f64 * left) as i64);
+        let category = match m.sampled_hz {
+            Some(_) => RUNNING,
+            None => "python",
+        };
+        times.insert(category.into(), (python as f64 * left) as i64);
         for (_, ns) in times
             .iter_mut()
             .filter(|(name, _)| name.starts_with("native: "))
@@ -263,11 +290,9 @@ fn verdict(
 ) -> Verdict {
     let fact = |name: &str| a.facts.get(name).and_then(Value::as_f64).unwrap_or(0.0);
     let text = |name: &str| texts.get(name).map_or("", String::as_str);
-    let (native, python, wait) = (
-        fact("native.share"),
-        fact("python.share"),
-        fact("wait.share"),
-    );
+    let (native, wait) = (fact("native.share"), fact("wait.share"));
+    let sampled = breakdown.iter().filter(|s| s.category == RUNNING);
+    let python = fact("python.share") + sampled.map(|s| s.share).sum::<f64>();
     let startup = fact("startup.share");
     // Without a processor for a while, it was still doing what it did before and after.
     let (runnable, running) = (fact("runnable.share"), native + python);
@@ -334,9 +359,13 @@ fn verdict(
             ),
         )
     } else {
+        let what = match m.sampled_hz {
+            Some(_) => "code: {} of the time in Python functions and native code that they call",
+            None => "Python: {} of the time in the interpreter",
+        };
         let summary = format!(
-            "CPU-bound Python: {} of the time in the interpreter, {} of it in {}",
-            percent(python),
+            "CPU-bound {}, {} of it in {}",
+            what.replacen("{}", &percent(python), 1),
             percent(fact("python.top.share")),
             text("python.top.where"),
         );
@@ -367,6 +396,12 @@ fn caveats(m: &Measures, breakdown: &[Share]) -> Vec<String> {
         caveats.push(format!(
             "{:.0} % of the request path's time is unknown",
             100.0 * share.share
+        ));
+    }
+    if let Some(rate) = m.sampled_hz {
+        caveats.push(format!(
+            "stacks were sampled at {rate} Hz: times are estimates, one span's to ±{} ms, sums with a 95 % interval; calls are not counted (≥), native code is not told from Python",
+            (1000.0 / rate).ceil()
         ));
     }
     let estimated = m.functions.iter().filter(|(_, sums)| sums.calls_error > 0);
@@ -431,7 +466,7 @@ fn function(m: &Measures, key: &FunctionKey, sums: &FunctionSums) -> Function {
         line: key.line,
         kind: key.kind.as_str().into(),
         calls: sums.calls,
-        calls_error: sums.calls_error,
+        calls_error: (!sums.sampled).then_some(sums.calls_error),
         total_ns: sums.total_ns,
         self_ns: sums.self_ns,
         native_ns: sums.native_ns,

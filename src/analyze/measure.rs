@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::device::Devices;
+use super::lines::Counted;
 use super::sampled::{self, Sampled};
 use super::throttled::{self, Unseen};
 use crate::cli::Progress;
@@ -14,6 +15,9 @@ use crate::trace::{Event, Kind, Names, Sym};
 
 /// Durations kept of one function or scope: a step that runs more often than this is too short to be one.
 const MOST_DURATIONS: usize = 200_000;
+
+/// Two-sided 95 % of the normal distribution.
+const Z95: f64 = 1.96;
 
 /// Call paths kept; what would be one more is booked on its caller.
 const MOST_PATHS: usize = 50_000;
@@ -34,6 +38,11 @@ pub struct FunctionSums {
     pub calls: u64,
     /// Half the width of the 95 % interval, where calls are an estimate.
     pub calls_error: u64,
+    /// Known by sampled stacks: `calls` is the least that there were.
+    pub sampled: bool,
+    /// Of its time by samples, in ns²: one span's error each, about a period. A function that has the share p of n samples
+    /// stands in about n p (1 - p) spans, so this is the variance of n independent samples.
+    variance: f64,
     /// The same of `total_ns`.
     pub error_ns: i64,
     /// Time inside, what it called included, recursion counted once.
@@ -154,6 +163,9 @@ pub struct Measures {
     pub recorder_cpu_ns: Option<i64>,
     pub lost: u64,
     pub throttled: u64,
+    /// Rate of the samples that a process's calls are known by, the lowest if they differ.
+    pub sampled_hz: Option<f64>,
+    pub lines: Counted,
     pub devices: Devices,
 }
 
@@ -231,6 +243,9 @@ struct Flags {
     resumed: bool,
     suspended: bool,
     crossed: bool,
+    /// Of sampled stacks, and how wrong its length may be.
+    sampled: bool,
+    error_ns: i64,
 }
 
 /// Reads a whole timeline.
@@ -254,6 +269,9 @@ pub fn measure(mut reader: Reader) -> Result<Measures> {
     let tracks: Vec<_> = pass.stacks.keys().copied().collect();
     for track in tracks {
         pass.pop_until(track, i64::MAX, &names);
+    }
+    for (_, sums) in &mut pass.measures.functions {
+        sums.error_ns = (Z95 * sums.variance.sqrt()) as i64;
     }
     throttled::settle(&mut pass.measures, &pass.unseen);
     sampled::settle(&mut pass.measures, pass.sampled, &names);
@@ -304,6 +322,7 @@ impl Pass {
                 match names.text(event.name) {
                     "process.rss_bytes" => m.rss_max_bytes = m.rss_max_bytes.max(value),
                     "thread.cpu_ns" => m.thread(track, event.pid).cpu_ns = Some(value),
+                    "line.time_ns" => m.lines.add(event, names),
                     "recorder.cpu_ns" => m.recorder_cpu_ns = Some(value),
                     _ => {}
                 }
@@ -326,6 +345,8 @@ impl Pass {
                     resumed: holds("resumed"),
                     suspended: holds("suspended"),
                     crossed: holds("async"),
+                    sampled: holds("sampled"),
+                    error_ns: args["error_ns"].as_i64().unwrap_or(0),
                 }
             }),
         };
@@ -420,7 +441,15 @@ impl Pass {
                 }
             }
             let sums = &mut self.measures.functions[function].1;
-            if event.kind == Kind::Python && !flags.resumed && !flags.suspended && !sums.too_many {
+            if flags.sampled {
+                let error_ns = flags.error_ns as f64;
+                sums.sampled = true;
+                sums.variance += error_ns * error_ns;
+            } else if event.kind == Kind::Python
+                && !flags.resumed
+                && !flags.suspended
+                && !sums.too_many
+            {
                 sums.durations_ns.push(dur_ns);
                 if sums.durations_ns.len() > MOST_DURATIONS {
                     sums.durations_ns = Vec::new();
@@ -640,6 +669,10 @@ impl Measures {
         process.dur_ns = event.dur_ns.unwrap_or(0);
         process.cpu_ns = args["cpu_ns"].as_i64();
         process.python = text("python");
+        if let Some(rate) = args["sampled_hz"].as_f64() {
+            let least = self.sampled_hz.map_or(rate, |other| other.min(rate));
+            self.sampled_hz = Some(least);
+        }
         process.covered = args["covered"].as_bool().unwrap_or(true);
         process.reason = text("reason");
         process.ended = text("ended");
@@ -666,7 +699,8 @@ pub fn library(file: &str) -> &str {
 
 /// Native calls that wait for something else than the processor, by the end of their name.
 pub fn waits(name: &str) -> bool {
-    const WAITS: [&str; 25] = [
+    const WAITS: [&str; 26] = [
+        crate::record::WAITING_NAME,
         "time.sleep",
         "lock.acquire",
         "RLock.acquire",
@@ -701,7 +735,8 @@ pub fn waits(name: &str) -> bool {
     })
 }
 
-fn json(args: Option<Sym>, names: &Names) -> serde_json::Value {
+/// What stands in a row's args; null if it has none.
+pub(super) fn json(args: Option<Sym>, names: &Names) -> serde_json::Value {
     args.and_then(|args| serde_json::from_str(names.text(args)).ok())
         .unwrap_or_default()
 }

@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
-use super::{Analysis, Finding, Function, Step};
+use super::{Analysis, Finding, Function, Line, Step};
 use crate::report::units::{count, line, share, time};
 
 /// Bars, steps, functions and caveats that are shown; the rest is in the JSON.
 const MOST_BARS: usize = 8;
 const MOST_STEPS: usize = 8;
 const MOST_FUNCTIONS: usize = 8;
+const MOST_LINES: usize = 8;
 const MOST_FINDINGS: usize = 5;
 const MOST_CAVEATS: usize = 5;
 /// Shares below this have no bar of their own.
@@ -74,6 +75,7 @@ pub fn page(a: &Analysis, style: Style) -> String {
     findings(&mut out, &a.findings, style);
     steps(&mut out, &a.steps, style);
     functions(&mut out, &a.functions, style);
+    lines(&mut out, &a.lines, style);
     recording(&mut out, a, style);
     out
 }
@@ -213,9 +215,20 @@ fn functions(out: &mut String, functions: &[Function], style: Style) {
         return;
     }
     let name = style.width.saturating_sub(2 + 10 + 3 * 10).max(12);
+    // samples of stacks do not tell native code from Python, and have an error
+    let sampled = functions.iter().all(|f| f.calls_error.is_none());
+    let [title_text, first, second, third] = match sampled {
+        true => [
+            "Functions by own time, estimated",
+            "own",
+            "total",
+            "± (95 %)",
+        ],
+        false => ["Functions by own time", "Python", "native", "total"],
+    };
     let head = format!(
-        "{:name$} {:>9} {:>9} {:>9} {:>9}",
-        "Functions by own time", "calls", "Python", "native", "total"
+        "{title_text:name$} {:>9} {first:>9} {second:>9} {third:>9}",
+        "calls"
     );
     title(out, style, &head);
     for f in functions.iter().take(MOST_FUNCTIONS) {
@@ -243,16 +256,53 @@ fn functions(out: &mut String, functions: &[Function], style: Style) {
                 time(ns as f64)
             }
         };
-        let about = if f.calls_error > 0 { "≈" } else { "" };
+        let about = match f.calls_error {
+            None => "≥",
+            Some(0) => "",
+            Some(_) => "≈",
+        };
         let calls = format!("{about}{}", count(f.calls as f64));
+        let [first, second, third] = match sampled {
+            true => [f.self_ns, f.total_ns, f.error_ns],
+            false => [python_ns, native_ns, f.total_ns],
+        };
         let _ = writeln!(
             out,
             "  {:width$} {:>9} {:>9} {:>9} {:>9}",
             cut(&format!("{}{place}", line(&f.name)), name - 2),
             calls,
-            ns(python_ns),
-            ns(native_ns),
-            ns(f.total_ns),
+            ns(first),
+            ns(second),
+            ns(third),
+            width = name - 2,
+        );
+    }
+}
+
+fn lines(out: &mut String, lines: &[Line], style: Style) {
+    if lines.is_empty() {
+        return;
+    }
+    let name = style.width.saturating_sub(2 + 10 + 2 * 10).max(12);
+    let head = format!(
+        "{:name$} {:>9} {:>9} {:>9}",
+        "Lines by time, calls from them included", "hits", "time", "share"
+    );
+    title(out, style, &head);
+    for l in lines.iter().take(MOST_LINES) {
+        let file = l.file.rsplit('/').next().unwrap_or(&l.file);
+        let place = format!("{}:{} {}", line(file), l.line, line(&l.function));
+        let (least, about) = match l.estimated {
+            true => ("≥", "≈"),
+            false => ("", ""),
+        };
+        let _ = writeln!(
+            out,
+            "  {:width$} {:>9} {:>9} {:>9}",
+            cut(&place, name - 2),
+            format!("{least}{}", count(l.hits as f64)),
+            format!("{about}{}", time(l.time_ns as f64)),
+            share(l.share),
             width = name - 2,
         );
     }

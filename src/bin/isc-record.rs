@@ -16,6 +16,9 @@ Examples:
   isc-record -o run.parquet app.py --its-own-option
   isc-record --duration 30s -m uvicorn serve:app
   isc-record -o run.parquet --last 60s --trigger 'scope:request > 500ms' serve.py
+  isc-record --sample 100 app.py
+  isc-record --attach 4711 --duration 10s -o live.parquet
+  isc-record --lines app:decode_step app.py
   isc-record --recover /dev/shm/inferscope-1a2b3c4d -o run.parquet
 
 Exit status: the program's; 128 + n after signal n; 126 and 127 when it cannot be run or is not
@@ -61,9 +64,20 @@ struct Args {
     /// Leave numpy's own functions alone
     #[arg(long)]
     no_wrap: bool,
-    /// Take no samples of native code
-    #[arg(long)]
-    no_sample: bool,
+    /// Take no samples of native code while tracing; nothing to do with --sample
+    #[arg(long, alias = "no-sample")]
+    no_native_samples: bool,
+    /// Do not trace: sample Python stacks HZ times a second, from outside, at no cost for the program
+    #[arg(long, value_name = "HZ", value_parser = config::rate,
+        conflicts_with_all = ["include", "exclude", "start_on", "budget", "exact", "no_wrap", "no_native_samples", "lines"])]
+    sample: Option<f64>,
+    /// Record a Python that runs already, until Ctrl-C: traced from Python 3.14 on, else sampled (at 100 Hz, or --sample)
+    #[arg(long, value_name = "PID", conflicts_with_all = ["program", "module", "python", "recover", "list", "clean"])]
+    attach: Option<u32>,
+    /// Measure the lines of these functions; a module, path, function or module:function, may be given more than once;
+    /// Python 3.12 and later
+    #[arg(long, value_name = "PATTERN")]
+    lines: Vec<String>,
     /// Memory for records of one process that are not yet written [default: 8MiB]
     #[arg(long, value_name = "SIZE", value_parser = cli::bytes)]
     ring: Option<u64>,
@@ -95,7 +109,7 @@ struct Args {
     #[arg(
         trailing_var_arg = true,
         value_name = "PROGRAM",
-        required_unless_present_any = ["module", "recover", "list", "clean"]
+        required_unless_present_any = ["module", "recover", "list", "clean", "attach"]
     )]
     program: Vec<OsString>,
 }
@@ -114,7 +128,7 @@ fn main() -> ExitCode {
         }
         let config = Config::load()?;
         let module = !args.module.is_empty();
-        record::run(&Options {
+        let options = Options {
             output: args.output,
             python: config.resolve(args.python, "python"),
             module,
@@ -123,7 +137,11 @@ fn main() -> ExitCode {
             exclude: config.resolve(args.exclude, "exclude"),
             budget: config.get(args.budget.or(args.exact.then_some(0.0)), "budget")?,
             wrap: config.get(args.no_wrap.then_some(false), "wrap")?,
-            sample: config.get(args.no_sample.then_some(false), "sample")?,
+            native_samples: config
+                .get(args.no_native_samples.then_some(false), "native_samples")?,
+            attach: args.attach.is_some(),
+            sample_hz: config.resolve(args.sample, "sample"),
+            lines: config.resolve(args.lines, "lines"),
             start_on: config.resolve(args.start_on, "start_on"),
             delay: config.get(args.delay, "delay")?,
             duration: config.resolve(args.duration, "duration"),
@@ -132,6 +150,10 @@ fn main() -> ExitCode {
             ring_bytes: config.get(args.ring, "ring")?,
             spill_dir: config.resolve(args.spill_dir, "spill_dir"),
             spill_limit_bytes: config.get(args.spill_limit, "spill_limit")?,
-        })
+        };
+        match args.attach {
+            Some(pid) => record::attach(&options, pid),
+            None => record::run(&options),
+        }
     })
 }

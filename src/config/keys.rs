@@ -26,6 +26,8 @@ pub enum Type {
     Bytes,
     /// `3%`, `0.5 %`; `none` for no limit.
     Share,
+    /// `100`, `100 Hz`.
+    Rate,
     /// `1.5s`, `250ms`, `2m`; a bare number is seconds.
     Time,
     Text,
@@ -46,6 +48,7 @@ pub enum Type {
 pub enum Value {
     Bytes(u64),
     Share(f64),
+    Rate(f64),
     Time(Duration),
     Text(String),
     Path(PathBuf),
@@ -83,7 +86,9 @@ pub const KEYS: &[Key] = &[
     key("record", "python", Type::Program),
     key("record", "budget", Type::Share).or("3%"),
     key("record", "wrap", Type::Flag).or("true"),
-    key("record", "sample", Type::Flag).or("true"),
+    key("record", "native_samples", Type::Flag).or("true"),
+    key("record", "sample", Type::Rate),
+    key("record", "lines", Type::List),
     key("merge", "memory", Type::Bytes).or("512MiB"),
     key("analyze", "rules", Type::Paths),
     key("analyze", "fail_on", Type::Text),
@@ -123,6 +128,14 @@ impl Key {
             Type::Share => match share(text) {
                 Ok(share) => Value::Share(share),
                 Err(_) => return wrong("share; write 3%, 0.5% or none"),
+            },
+            Type::Rate => match rate(text) {
+                Ok(rate) => Value::Rate(rate),
+                Err(_) => {
+                    return wrong(
+                        "rate; write 100 or 100Hz (samples of native code are native_samples)",
+                    );
+                }
             },
             Type::Time => match time(text) {
                 Ok(time) => Value::Time(time),
@@ -194,6 +207,21 @@ pub fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Samples per second as people write them: `100`, `99.5 Hz`, from 1 to 1000.
+///
+/// # Errors
+/// A sentence for clap to print.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let number = text.trim().to_ascii_lowercase();
+    let number = number.strip_suffix("hz").unwrap_or(&number).trim();
+    match number.parse() {
+        Ok(rate) if (1.0..=1000.0).contains(&rate) => Ok(rate),
+        _ => Err(format!(
+            "{text:?} is no rate; write 100, anything from 1 to 1000 a second"
+        )),
+    }
+}
+
 /// A time as people write it: `250ms`, `1.5s`, `2m`; a bare number is seconds.
 ///
 /// # Errors
@@ -228,6 +256,7 @@ impl fmt::Display for Value {
             }
             Value::Share(0.0) => write!(f, "none"),
             Value::Share(share) => write!(f, "{}%", (share * 1e6).round() / 1e4),
+            Value::Rate(rate) => write!(f, "{rate}Hz"),
             Value::Time(time) => write!(f, "{}s", time.as_secs_f64()),
             Value::Text(text) => write!(f, "{}", text.escape_debug()),
             Value::Path(path) => write!(f, "{}", path.display()),

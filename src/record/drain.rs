@@ -44,6 +44,8 @@ pub struct ProcessFacts {
     pub python: Option<String>,
     pub host: String,
     pub forked_from: Option<u32>,
+    /// Its stacks were sampled at this rate, from outside, and no probe is in it.
+    pub sampled_hz: Option<f64>,
 }
 
 impl Default for ProcessFacts {
@@ -57,6 +59,7 @@ impl Default for ProcessFacts {
             python: None,
             host: String::new(),
             forked_from: None,
+            sampled_hz: None,
         }
     }
 }
@@ -598,8 +601,12 @@ impl Process {
             Record::Counter { id, value, .. } => {
                 let mut event = self.row(names, Kind::Counter, id, at, tid);
                 event.value = Some(value);
-                if names.text(event.name) == "probe.call_ns" {
-                    self.throttled.set_cost(value);
+                match names.text(event.name) {
+                    "probe.call_ns" => self.throttled.set_cost(value),
+                    "line.time_ns" => {
+                        event.args = thread.metadata.take().map(|json| names.sym(&json));
+                    }
+                    _ => {}
                 }
                 out.push(event);
             }

@@ -107,7 +107,8 @@ impl Flight {
         Ok(self.window.chunks())
     }
 
-    /// Writes the window, as it is now, into a file of its own; its name. After [`Flight::turn`].
+    /// Writes the window, as it is now, into a file of its own; its name. After [`Flight::turn`]. `open`: rows of what goes on
+    /// and the drain does not know of.
     ///
     /// # Errors
     /// What keeps it from being written; standard output, which takes one trace only.
@@ -117,6 +118,7 @@ impl Flight {
         now_ns: i64,
         drain: &Drain,
         states: &States,
+        open: Vec<Event>,
     ) -> Result<Option<PathBuf>> {
         let Sink::File(path) = &self.plan.sink else {
             return Ok(None);
@@ -133,7 +135,15 @@ impl Flight {
             ..Ends::default()
         };
         let (mut drain, none) = (drain.clone(), BTreeMap::new());
-        write(&self.window, &mut writer, &mut drain, states, &ends, &none)?;
+        write(
+            &self.window,
+            &mut writer,
+            &mut drain,
+            states,
+            &ends,
+            &none,
+            open,
+        )?;
         writer.finish()?;
         Ok(Some(path))
     }
@@ -149,13 +159,14 @@ impl Flight {
         ends: &Ends,
         uncovered: &BTreeMap<u32, String>,
     ) -> Result<u64> {
-        let rows = write(&self.window, &mut self.exit, drain, states, ends, uncovered)?;
+        let (window, to) = (&self.window, &mut self.exit);
+        let rows = write(window, to, drain, states, ends, uncovered, Vec::new())?;
         self.exit.finish()?;
         Ok(rows)
     }
 }
 
-/// Writes the window, then what is so at its end: see [`States::finish`].
+/// Writes the window, then `out` and what is so at its end: see [`States::finish`].
 fn write(
     window: &Window<Past>,
     to: &mut Writer,
@@ -163,6 +174,7 @@ fn write(
     states: &States,
     ends: &Ends,
     uncovered: &BTreeMap<u32, String>,
+    mut out: Vec<Event>,
 ) -> Result<u64> {
     let Some((edge_ns, past)) = window.edge() else {
         return Ok(0);
@@ -184,7 +196,6 @@ fn write(
             event.value = event.value.map(|ns| (ns - before_ns as f64).max(0.0));
         }
     })?;
-    let mut out = Vec::new();
     drain.finish(&mut out);
     let mut states = states.since(&past.states);
     states.finish(ends, uncovered, drain, &mut out);

@@ -27,6 +27,12 @@ pub struct Settings {
     pub wrap: bool,
     pub sample: bool,
     pub native: bool,
+    /// The program runs already: frames may be open.
+    #[serde(default)]
+    pub attached: bool,
+    /// Modules, paths and functions whose lines are measured.
+    #[serde(default)]
+    pub lines: Vec<String>,
     pub start_on: Option<String>,
     pub delay_ms: u64,
     pub duration_ms: Option<u64>,

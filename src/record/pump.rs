@@ -13,6 +13,7 @@ use super::ended::{Ends, Status};
 use super::flight::{self, Flight};
 use super::folder::Folder;
 use super::journal::{Frame, Journal, Known, Replay};
+use super::sampling::Source;
 use super::states::{Now, States};
 use super::window;
 use crate::error::{Error, Result};
@@ -38,6 +39,7 @@ pub struct Pump {
     reader: Reader,
     seen: HashSet<ProcessKey>,
     ends: Ends,
+    samples: Option<Source>,
     rows: Rows,
 }
 
@@ -75,17 +77,16 @@ pub enum Goal {
 }
 
 impl Pump {
-    /// Follows the run in `folder`, whose processes are children of ours.
+    /// Follows the run in `folder`, whose processes `states` finds.
     ///
     /// # Errors
     /// A directory that cannot be read, a journal or a window that cannot be made.
-    pub fn new(folder: &Folder, goal: Goal) -> Result<Pump> {
+    pub fn new(folder: &Folder, goal: Goal, states: States) -> Result<Pump> {
         let reader = Reader::open(&folder.dir, &folder.settings.spill)
             .map_err(Error::io("read", &folder.dir))?;
         let paths = folder.journals();
         let journal = Journal::create(&paths[0], folder.settings.spill_limit_bytes)
             .map_err(Error::io("create", &paths[0]))?;
-        let states = States::new(std::process::id());
         let to = match goal {
             Goal::Trace(writer) => To::Trace(writer),
             Goal::Window(plan) => {
@@ -100,8 +101,14 @@ impl Pump {
             reader,
             seen: HashSet::new(),
             ends: Ends::default(),
+            samples: None,
             rows,
         })
+    }
+
+    /// Takes sampled stacks too.
+    pub fn sample(&mut self, source: Source) {
+        self.samples = Some(source);
     }
 
     /// What has been done so far.
@@ -118,7 +125,10 @@ impl Pump {
     pub fn look(&mut self) {
         let rows = &mut self.rows;
         rows.states.look(now(), &mut rows.drain, &mut rows.out);
+        let samples = self.samples.as_mut();
+        let new = samples.map(|samples| samples.take(&mut rows.drain, &mut rows.out));
         rows.journal_rows();
+        rows.journal_facts(&new.unwrap_or_default());
         rows.states.retire(&mut rows.drain, &mut rows.out); // a replay forgets no thread
         rows.write();
     }
@@ -138,9 +148,11 @@ impl Pump {
     pub fn dump(&mut self, why: &str) -> Result<Option<PathBuf>> {
         self.rows.end_chunk();
         let rows = &mut self.rows;
+        let open = (self.samples.as_ref()).map(|samples| samples.open(&mut rows.drain));
         match &mut rows.to {
             Some(To::Window(flight)) => {
-                flight.dump(why, now().monotonic_ns, &rows.drain, &rows.states)
+                let open = open.unwrap_or_default();
+                flight.dump(why, now().monotonic_ns, &rows.drain, &rows.states, open)
             }
             _ => Ok(None),
         }
@@ -181,13 +193,18 @@ impl Pump {
         self.poll().map(|_| ())
     }
 
-    /// Ends the trace. `status`: pid of the program, and how it ended.
+    /// Ends the trace. `status`: pid of the program, and how it ended, if it is our child.
     ///
     /// # Errors
     /// Why the trace could not be written; the records are still in the journal.
-    pub fn finish(mut self, folder: &Folder, status: (u32, Status)) -> Result<Count> {
+    pub fn finish(mut self, folder: &Folder, status: Option<(u32, Status)>) -> Result<Count> {
         let uncovered: BTreeMap<u32, String> = folder.uncovered().into_iter().collect();
-        self.ends.program = Some(status);
+        if let Some(samples) = self.samples.take() {
+            samples.end(&mut self.rows.drain, &mut self.rows.out);
+            self.rows.journal_rows();
+            self.rows.write();
+        }
+        self.ends.program = status;
         let keys = self.rows.drain.processes().into_iter().map(|(key, _)| key);
         let running = keys.filter(|key| lives(key.pid, key.start_ticks));
         self.ends.running = running.collect();
@@ -298,6 +315,18 @@ impl Rows {
         self.journaled(wrote);
     }
 
+    /// What is known of these processes, which write no records that tell it.
+    fn journal_facts(&mut self, keys: &[ProcessKey]) {
+        let Some(journal) = self.journal.as_mut().filter(|_| !keys.is_empty()) else {
+            return;
+        };
+        let known = self.drain.snapshot();
+        let mut known = known.iter().filter(|known| keys.contains(&known.key));
+        let wrote = known
+            .try_for_each(|known| journal.records(&nobodys(0, known.key, known.tid), &known.bytes));
+        self.journaled(wrote);
+    }
+
     /// Goes on without a journal that cannot be written: what it has stays, under the other name.
     fn journaled(&mut self, wrote: io::Result<()>) {
         if let Err(error) = wrote {
@@ -374,13 +403,7 @@ impl Rows {
                 .iter()
                 .try_for_each(|(key, _)| next.process(*key))?;
             for (number, known) in drain.snapshot().iter().enumerate() {
-                let chain = Chain {
-                    pid: known.key.pid,
-                    start_ticks: known.key.start_ticks,
-                    chain: u64::MAX - number as u64, // nobody's: the program's own are counted from 1
-                    tid: known.tid,
-                    ..Chain::default()
-                };
+                let chain = nobodys(number as u64, known.key, known.tid);
                 next.records(&chain, &known.bytes)?;
             }
             Ok(())
@@ -405,7 +428,9 @@ impl Rows {
             let out = &mut self.out;
             self.drain.finish(out);
             self.states.finish(ends, uncovered, &mut self.drain, out);
-            out.push(flight::recorder(sys::cpu_ns(), &mut self.drain));
+            if !ends.recovered {
+                out.push(flight::recorder(sys::cpu_ns(), &mut self.drain)); // of the dead one nothing is known
+            }
             self.write();
         }
         match (self.to.take(), self.refused.take()) {
@@ -418,6 +443,17 @@ impl Rows {
             (None, Some(error)) => Err(error),
             (None, None) => Ok(()),
         }
+    }
+}
+
+/// A chain for what the drain knew; the program's own are counted from 1.
+fn nobodys(number: u64, key: ProcessKey, tid: u64) -> Chain {
+    Chain {
+        pid: key.pid,
+        start_ticks: key.start_ticks,
+        chain: u64::MAX - number,
+        tid,
+        ..Chain::default()
     }
 }
 

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 
+use inferscope_spool::sys;
+
 use super::drain::{Drain, ProcessKey};
 use super::ended::Ends;
 use crate::trace::{Event, Kind};
@@ -36,6 +38,8 @@ pub struct Now {
 #[derive(Clone, Debug)]
 pub struct States {
     root: u32,
+    /// What ran before this is no part of the recording.
+    since: Option<Now>,
     host: String,
     lives: BTreeMap<ProcessKey, Life>,
 }
@@ -50,6 +54,9 @@ struct Life {
     start_realtime_ns: i64,
     last_ns: i64,
     cpu_ns: i64,
+    /// CPU time before the recording.
+    before_ns: i64,
+    since: Option<Now>,
     rss_bytes: i64,
     alive: bool,
     threads: BTreeMap<u64, ThreadLife>,
@@ -58,6 +65,8 @@ struct Life {
 #[derive(Clone, Debug)]
 struct ThreadLife {
     name: String,
+    /// What the kernel had counted before the recording.
+    before: Scheduled,
     first_ns: i64,
     last_ns: i64,
     /// Start of the window not yet written, and what the counters were then.
@@ -80,9 +89,22 @@ impl States {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         States {
             root,
+            since: None,
             host: host.trim().to_owned(),
             lives: BTreeMap::new(),
         }
+    }
+
+    /// Follows process `root`, which runs already, and its children, from now on.
+    pub fn attached(root: u32) -> States {
+        let mut states = States::new(root);
+        let clocks = sys::clocks();
+        states.since = Some(Now {
+            monotonic_ns: clocks.monotonic_ns,
+            realtime_ns: clocks.realtime_ns,
+            boottime_ns: clocks.boottime_ns,
+        });
+        states
     }
 
     /// Looks once at every process and thread, and writes what changed.
@@ -92,6 +114,7 @@ impl States {
         // time tells it from another that has got its pid.
         let any = |pid| (pid, None);
         let mut queue: Vec<(u32, Option<u64>)> = children(self.root).into_iter().map(any).collect();
+        queue.extend(self.since.map(|_| any(self.root)));
         let known = self.lives.iter().filter(|(_, life)| life.alive);
         queue.extend(known.map(|(key, _)| (key.pid, Some(key.start_ticks))));
         let probed = drain.processes().into_iter();
@@ -113,9 +136,9 @@ impl States {
             let life = self
                 .lives
                 .entry(key)
-                .or_insert_with(|| Life::new(pid, &stat, now));
+                .or_insert_with(|| Life::new(pid, &stat, now, self.since));
             // A zombie keeps the sums of its main thread, but has no memory and no executable.
-            life.cpu_ns = life.cpu_ns.max(stat.cpu_ns);
+            life.cpu_ns = life.cpu_ns.max(stat.cpu_ns - life.before_ns);
             life.last_ns = now.monotonic_ns;
             if stat.state != 'Z' {
                 life.describe(pid, &stat);
@@ -303,6 +326,7 @@ impl States {
                 "python": facts.python,
                 "covered": covered,
                 "clock": covered.then_some(&facts.clock),
+                "sampled_hz": facts.sampled_hz,
                 "reason": reason,
                 "notes": notes,
                 "exit": end.exit,
@@ -350,8 +374,10 @@ fn thread_row(
 }
 
 impl Life {
-    fn new(pid: u32, stat: &Stat, now: Now) -> Life {
-        let age_ns = (now.boottime_ns - stat.start_ticks as i64 * TICK_NS).max(0);
+    fn new(pid: u32, stat: &Stat, now: Now, since: Option<Now>) -> Life {
+        let age_ns = stat.age_ns(now, None);
+        let before = since.filter(|since| age_ns > now.monotonic_ns - since.monotonic_ns);
+        let age_ns = stat.age_ns(now, since);
         Life {
             ppid: stat.ppid,
             name: stat.comm.clone(),
@@ -360,6 +386,8 @@ impl Life {
             start_realtime_ns: now.realtime_ns - age_ns,
             last_ns: now.monotonic_ns,
             cpu_ns: 0,
+            before_ns: before.map_or(0, |_| stat.cpu_ns),
+            since,
             rss_bytes: 0,
             alive: true,
             threads: BTreeMap::new(),
@@ -422,11 +450,16 @@ impl Life {
             }
             let thread = self.threads.entry(tid).or_insert_with(|| {
                 // A thread that is new to us and has run for less than the window began inside of it.
-                let age_ns = Stat::read(&format!("{task}/stat")).map_or(0, |stat| {
-                    (now.boottime_ns - stat.start_ticks as i64 * TICK_NS).max(0)
-                });
-                let first_ns = now.monotonic_ns - age_ns.max(sums.cpu_ns + sums.runnable_ns);
+                let stat = Stat::read(&format!("{task}/stat"));
+                let age_ns = |since| stat.as_ref().map_or(0, |stat| stat.age_ns(now, since));
+                let whole_ns = age_ns(None).max(sums.cpu_ns + sums.runnable_ns);
+                let cut_ns = age_ns(self.since);
+                let (first_ns, before) = match cut_ns < whole_ns && self.since.is_some() {
+                    true => (now.monotonic_ns - cut_ns, sums),
+                    false => (now.monotonic_ns - whole_ns, Scheduled::default()),
+                };
                 ThreadLife {
+                    before,
                     name: String::new(),
                     first_ns,
                     last_ns: first_ns,
@@ -436,6 +469,10 @@ impl Life {
                     counted_ns: -1,
                 }
             });
+            let sums = Scheduled {
+                cpu_ns: sums.cpu_ns - thread.before.cpu_ns,
+                runnable_ns: sums.runnable_ns - thread.before.runnable_ns,
+            };
             if !name.is_empty() {
                 thread.name = name.trim_end().to_owned();
             }
@@ -516,6 +553,14 @@ struct Stat {
 }
 
 impl Stat {
+    /// Time since its start, or since the recording's if that is later.
+    fn age_ns(&self, now: Now, since: Option<Now>) -> i64 {
+        let age_ns = (now.boottime_ns - self.start_ticks as i64 * TICK_NS).max(0);
+        since.map_or(age_ns, |since| {
+            age_ns.min(now.monotonic_ns - since.monotonic_ns)
+        })
+    }
+
     fn read(path: &str) -> Option<Stat> {
         Stat::parse(&fs::read_to_string(path).ok()?)
     }
@@ -553,7 +598,8 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     Stat::read(&format!("/proc/{pid}/stat")).map(|stat| stat.start_ticks)
 }
 
-fn children(pid: u32) -> Vec<u32> {
+/// The processes that a process has started and that still run.
+pub fn children(pid: u32) -> Vec<u32> {
     let mut all = Vec::new();
     for tid in numbers(Path::new(&format!("/proc/{pid}/task"))) {
         let list =
@@ -656,6 +702,7 @@ mod tests {
         let mut out = Vec::new();
         let mut thread = ThreadLife {
             name: String::new(),
+            before: Scheduled::default(),
             first_ns: 0,
             last_ns: 100_000_000,
             window_ns: 0,

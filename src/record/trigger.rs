@@ -16,6 +16,11 @@ pub struct Trigger {
 }
 
 impl Trigger {
+    /// Whether it waits for Python functions, which samples see too.
+    pub fn is_python(&self) -> bool {
+        self.kind == Kind::Python
+    }
+
     /// Whether this row is one.
     pub fn fires(&self, event: &Event, names: &Names) -> bool {
         event.kind == self.kind

@@ -219,6 +219,10 @@ pub fn cut(mut event: Event, edge_ns: i64, names: &mut Names) -> Option<Event> {
     if event.kind == Kind::Clock || event.start_ns >= edge_ns {
         return Some(event);
     }
+    if event.kind == Kind::Process && event.dur_ns.is_none() {
+        event.start_ns = edge_ns; // how long it was is not known, but that it was
+        return Some(event);
+    }
     let dur_ns = event.dur_ns?;
     let left_ns = event
         .start_ns
@@ -282,6 +286,8 @@ mod tests {
         assert_eq!(cut(wait, 10, &mut names).unwrap().value, Some(4.0));
         let instant = Event::new(Kind::Mark, wait.name, 9, 0, 1, 1);
         assert_eq!(cut(instant, 10, &mut names), None);
+        let process = Event::new(Kind::Process, wait.name, 9, 0, 1, 1);
+        assert_eq!(cut(process, 10, &mut names).unwrap().start_ns, 10);
         let clock = Event::new(Kind::Clock, wait.name, 9, 0, 1, 1);
         assert_eq!(cut(clock, 10, &mut names), Some(clock));
     }

@@ -133,6 +133,7 @@ impl Page {
             first: tables([
                 Table::of("Steps and requests", &analysis["steps"], &STEPS),
                 functions(&analysis["functions"]),
+                Table::of("Lines", &analysis["lines"], &LINES),
             ]),
             calls: source,
             paths: flame::heaviest(tree),
@@ -174,6 +175,7 @@ const STEPS: [&str; 8] = [
     "dur_ns_p90",
     "dur_ns_p99",
 ];
+const LINES: [&str; 6] = ["function", "file", "line", "hits", "time_ns", "share"];
 const PROCESSES: [&str; 8] = [
     "name", "process", "pid", "python", "covered", "reason", "start_ns", "dur_ns",
 ];
@@ -368,6 +370,7 @@ fn functions(values: &Value) -> Table {
         let native = number(&function["native_ns"]).clamp(0.0, own.max(0.0));
         let calls = units::value("calls", &function["calls"]);
         let calls = match number(&function["calls_error"]) {
+            _ if function["calls_error"].is_null() => format!("≥ {calls}"),
             error if error > 0.0 => format!("{calls} ± {}", units::count(error)),
             _ => calls,
         };

@@ -186,7 +186,7 @@ unsafe extern "C" fn scope_enter(
             hot::switch(true);
             if let Some(py) = py::get() {
                 // SAFETY: the GIL is held.
-                unsafe { python::tell_open_frames(py) };
+                unsafe { python::tell_open_frames(py, false) };
             }
         }
         let handle = NEXT_HANDLE.load(Relaxed);

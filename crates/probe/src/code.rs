@@ -2,6 +2,7 @@
 
 use crate::governor::Phase;
 use crate::hot;
+use crate::lines::{self, Lines};
 use crate::py::{self, Owned, Py, PyObject};
 use crate::slices::Shown;
 use std::collections::HashMap;
@@ -64,7 +65,7 @@ impl Site {
 }
 
 /// What is known of one code object.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Code {
     /// Its name's id in the trace.
     pub id: u32,
@@ -78,6 +79,8 @@ pub struct Code {
     pub once: bool,
     /// The body of numpy itself: when it returns, numpy's functions are there to be wrapped.
     pub numpy: bool,
+    /// Its lines are measured.
+    pub lines: Option<&'static Lines>,
     /// Whether it is recorded now, by the budget.
     pub phase: Phase,
     /// What slices of time have shown of it, before 3.12.
@@ -261,12 +264,16 @@ pub unsafe fn learn(py: &Py, code: *mut PyObject, globals: *mut PyObject) -> *mu
                 py.text(found)
             }
         };
-        let wanted = hot::run().is_some_and(|run| {
-            let ours = file
-                .strip_prefix(&*run.dir.to_string_lossy())
-                .is_some_and(|rest| rest.starts_with('/'));
-            !ours && run.settings.wants(module.as_deref().unwrap_or(""), &file)
+        let module = module.unwrap_or_default();
+        let run = hot::run().filter(|run| {
+            let rest = file.strip_prefix(&*run.dir.to_string_lossy());
+            !rest.is_some_and(|rest| rest.starts_with('/')) // it is ours
         });
+        let by_line = run
+            .filter(|run| py.version >= (3, 12) && !run.settings.lines.is_empty())
+            .filter(|run| run.settings.measures_lines(&module, &file, &name))
+            .and_then(|_| lines::measure(&name, &file, u32::try_from(line).unwrap_or(0)));
+        let wanted = by_line.is_some() || run.is_some_and(|run| run.settings.wants(&module, &file));
         let suspends =
             flags & (CO_GENERATOR | CO_COROUTINE | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR) != 0;
         let bytes = if suspends && py.version < (3, 12) {
@@ -281,8 +288,9 @@ pub unsafe fn learn(py: &Py, code: *mut PyObject, globals: *mut PyObject) -> *mu
                 0
             },
             wanted,
-            once: flags & CO_OPTIMIZED == 0 && module.as_deref() != Some("__main__"),
+            once: flags & CO_OPTIMIZED == 0 && module != "__main__",
             coroutine: wanted && flags & CO_COROUTINE != 0,
+            lines: by_line,
             suspends,
             numpy: name == "<module>" && file.ends_with("/numpy/__init__.py"),
             bytes,

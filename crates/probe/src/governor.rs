@@ -12,6 +12,7 @@
 
 use crate::code::Code;
 use crate::hot;
+use crate::lines;
 use crate::py::PyObject;
 use inferscope_spool::record::Record;
 use std::cell::UnsafeCell;
@@ -107,8 +108,8 @@ pub struct Phase {
     over_at: u64,
     /// Most calls and resumptions per tick of late.
     peak: f32,
-    /// It is in the list.
-    listed: bool,
+    /// It is in the list: it was shed at least once.
+    pub listed: bool,
 }
 
 /// One event in [`Phase::count`].
@@ -196,7 +197,7 @@ pub fn share() -> f64 {
 }
 
 /// Between two readings of a thread's CPU clock, in ticks.
-pub fn window() -> u64 {
+pub fn window_ticks() -> u64 {
     WINDOW_US * hot::micro()
 }
 
@@ -217,6 +218,21 @@ pub fn charge(ticks: i64) {
 pub fn charge_native() -> bool {
     // One pair of events costs about as much in a loop, and three times that in cold caches (native_time).
     charge(2 * PAIR.load(Relaxed));
+    !is_empty()
+}
+
+/// Takes the tokens of a line's event, which costs about as much as a call's two, and does the window's work when it is
+/// time; whether there were some left.
+#[inline(always)]
+pub fn charge_line(time: u64) -> bool {
+    charge(PAIR.load(Relaxed));
+    let thread = hot::thread();
+    // SAFETY: null, or this thread's own state; the read ends here.
+    let due = !thread.is_null() && time >= unsafe { (*thread).window_end };
+    if due && governs() {
+        // SAFETY: a line's event comes with the GIL held.
+        unsafe { window(thread, time, TOGGLE.get().copied()) };
+    }
     !is_empty()
 }
 
@@ -274,10 +290,7 @@ unsafe fn check(
     // SAFETY: as the caller promises; no reference is held over a call that may record.
     unsafe {
         if time >= (*thread).window_end {
-            read_cpu(thread);
-            (*thread).window_end = time + WINDOW_US * hot::micro();
-            WINDOWS.fetch_add(1, Relaxed);
-            rearm(thread, toggle);
+            window(thread, time, Some(toggle));
         }
         let left = TOKENS.load(Relaxed);
         let phase = &mut (*known).phase;
@@ -324,6 +337,19 @@ unsafe fn begin_burst(known: *mut Code, thread: *mut hot::Thread, time: u64, new
             phase.count = 0;
             phase.due = true;
             (phase.over, phase.over_at) = (work(), time);
+        }
+    }
+}
+
+/// A window of this thread ends, and the next one begins.
+unsafe fn window(thread: *mut hot::Thread, time: u64, toggle: Option<Toggle>) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        read_cpu(thread);
+        (*thread).window_end = time + window_ticks();
+        WINDOWS.fetch_add(1, Relaxed);
+        if let Some(toggle) = toggle {
+            rearm(thread, toggle);
         }
     }
 }
@@ -393,6 +419,12 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle) {
             read_cpu(thread);
             (*known).phase.pool = work();
             spare -= took + ((burst as f64 * rate) as i64).saturating_mul(PAIR.load(Relaxed));
+        }
+        if spare > 0 && lines::wait() {
+            let from = hot::now();
+            lines::rearm(crate::monitor::set_events);
+            let most = MOST_TOGGLE_US * hot::micro();
+            charge(hot::now().saturating_sub(from).min(most) as i64);
         }
     }
 }
@@ -505,7 +537,8 @@ pub fn wake(version: (u32, u32)) {
         0
     }
     let quiet = hot::now().saturating_sub(RAN.load(Relaxed));
-    if OFF.load(Relaxed) == 0 || quiet < WINDOW_US * hot::micro() || ASKED.swap(true, Relaxed) {
+    let none_off = OFF.load(Relaxed) == 0 && !lines::wait();
+    if none_off || quiet < WINDOW_US * hot::micro() || ASKED.swap(true, Relaxed) {
         return;
     }
     type Add =

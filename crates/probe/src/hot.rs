@@ -6,10 +6,12 @@
 use crate::clock::{self, Calibration};
 use crate::governor;
 use crate::json::quote;
+use crate::lines;
 use crate::sample::{self, Sampler};
 use crate::settings::Settings;
 use crate::slices;
 use inferscope_spool::record::{Record, SpanKind, Text};
+use inferscope_spool::sys::Folder;
 use inferscope_spool::{Pool, Producer};
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
@@ -39,6 +41,8 @@ pub struct Run {
 /// What belongs to one process id.
 struct Process {
     pool: Pool,
+    /// The run's directory.
+    folder: std::io::Result<Folder>,
     helper: Mutex<Option<JoinHandle<()>>>,
     /// Set to end the helper, which waits on `wake`.
     stop: Mutex<bool>,
@@ -111,6 +115,8 @@ const LONGEST_TICK: Duration = Duration::from_millis(50);
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
 
 static RUN: OnceLock<Run> = OnceLock::new();
+/// The recorder is gone: no helper is started any more.
+static GONE: AtomicBool = AtomicBool::new(false);
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
 static ON: AtomicBool = AtomicBool::new(false);
 /// Recording has been switched on once; until then `delay` and `start_on` hold it back.
@@ -151,6 +157,8 @@ pub struct Thread {
     /// CPU time it had used when that was last read, in ticks, and when it is to be read again; see `governor`.
     pub cpu: u64,
     pub window_end: u64,
+    /// Frames whose lines are measured, outermost first.
+    pub lines: Vec<crate::lines::Open>,
     /// A scope, mark or Python frame of this thread belongs to this task; 0 outside of tasks.
     pub flow: u64,
 }
@@ -192,6 +200,7 @@ thread_local! {
             gc_start: 0,
             cpu: 0,
             window_end: 0,
+            lines: Vec::new(),
             flow: 0,
         }))
     };
@@ -367,6 +376,14 @@ pub fn write_with(metadata: &str, record: &Record) -> bool {
 pub fn write_process(record: &Record) {
     if let (Some(words), Some(process)) = (record.words(), current()) {
         process.pool.push_names(words.as_slice());
+    }
+}
+
+/// Writes JSON metadata and the record it belongs to, both to the process's own chain.
+pub fn write_process_with(metadata: &str, record: &Record) {
+    if let (Some(words), Some(process)) = (record.words(), current()) {
+        let text = Text::Metadata(metadata).encode();
+        process.pool.push_names_pair(&text, words.as_slice());
     }
 }
 
@@ -579,6 +596,7 @@ fn open(run: &'static Run) -> Result<&'static Process, String> {
     }
     let process: &'static Process = Box::leak(Box::new(Process {
         pool,
+        folder: Folder::open(&run.dir),
         helper: Mutex::new(None),
         stop: Mutex::new(false),
         wake: Condvar::new(),
@@ -729,7 +747,9 @@ fn write_clock(process: &Process) {
 
 /// Starts the helper thread unless it runs: it readies segments, reads clocks, keeps `delay` and `duration`.
 pub fn start_helper() {
-    let Some(process) = current() else { return };
+    let Some(process) = current().filter(|_| !GONE.load(Relaxed)) else {
+        return;
+    };
     let mut helper = locked(&process.helper);
     if helper.is_some() {
         return;
@@ -818,12 +838,24 @@ fn help(process: &'static Process) {
         if clock_at.elapsed() >= CLOCK_EVERY {
             clock_at = Instant::now();
             write_clock(process);
+            lines::tell();
+            if process.folder.as_ref().is_ok_and(Folder::is_removed) {
+                return abandon();
+            }
         }
         if let Some(py) = crate::py::get() {
             governor::wake(py.version);
         }
         keep_hours(run, started + since.elapsed());
     }
+}
+
+/// The recorder has ended and taken the run's directory away: what this process does from now on is its own.
+fn abandon() {
+    OVER.store(true, Relaxed);
+    switch(false);
+    GONE.store(true, Relaxed);
+    crate::python::stop();
 }
 
 /// Switches on after `delay`, and off for good after `duration`; `age` is since the first process's start.
@@ -895,6 +927,7 @@ extern "C" fn in_child() {
         thread.gc_start = 0;
         governor::forked(thread);
         slices::forked(thread);
+        lines::forked(thread);
     }
     after_fork();
 }
@@ -903,6 +936,7 @@ extern "C" fn at_exit() {
     if let Some(process) = current() {
         governor::finish();
         slices::finish();
+        lines::tell();
         write_clock(process);
         write_process(&Record::Exit { time: now() });
     }

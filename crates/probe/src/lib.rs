@@ -5,8 +5,9 @@
 //! interpreter that is already in the process.
 //!
 //! Modules stand in the order data flows: [`hot`] writes records, the doors ([`monitor`] for CPython 3.12+,
-//! [`profile`] before or, under a budget, [`frames`], [`wrap`] for numpy's own functions, [`sample`] for
-//! all other native code) turn events into them; [`governor`] and [`slices`] keep the budget; [`api`] is what the Python
+//! [`profile`] before or, under a budget, [`frames`], [`lines`] for time by line, [`wrap`] for numpy's own functions,
+//! [`sample`] for all other native code) turn events into them; [`governor`] and [`slices`] keep the budget; [`api`] is
+//! what the Python
 //! module calls.
 
 pub mod hot;
@@ -18,6 +19,7 @@ mod code;
 mod frames;
 mod governor;
 mod json;
+mod lines;
 mod loaded;
 mod monitor;
 mod name;

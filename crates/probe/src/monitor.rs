@@ -7,6 +7,7 @@
 use crate::code::{self, Code};
 use crate::governor;
 use crate::hot;
+use crate::lines::{self, Lines};
 use crate::name;
 use crate::py::{self, Owned, Py, PyObject, VectorCall};
 use crate::python::{self, BY_EXCEPTION};
@@ -14,6 +15,10 @@ use crate::wrap;
 use inferscope_spool::record::{RESUMED, SUSPENDED};
 use std::ffi::{CStr, c_long};
 use std::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Release};
+
+mod stop;
+
+pub use stop::stop;
 
 /// Tool numbers that no tool of Python's own has (0 debugger, 1 coverage, 2 profiler, 5 optimizer).
 const DISCOVERY: c_long = 3;
@@ -29,6 +34,9 @@ struct State {
     only_return: *mut PyObject,
     nothing: *mut PyObject,
     frames: *mut PyObject,
+    /// The same with those of lines.
+    all_lines: *mut PyObject,
+    frames_lines: *mut PyObject,
     native: bool,
     plain: name::Plain,
 }
@@ -99,6 +107,8 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
             only_return: number(event(c"PY_RETURN"))?.into_raw(),
             nothing: number(0)?.into_raw(),
             frames: number(frames)?.into_raw(),
+            all_lines: number(frames | calls | event(c"LINE"))?.into_raw(),
+            frames_lines: number(frames | event(c"LINE"))?.into_raw(),
             native,
             plain: calibration
                 .as_ref()
@@ -107,7 +117,7 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
         STATE.store(Box::into_raw(Box::new(state)), Release);
         governor::start(hot::run().map_or(0.0, |run| run.settings.budget), toggle);
 
-        let callbacks: [(c_long, &CStr, VectorCall); 11] = [
+        let callbacks: [(c_long, &CStr, VectorCall); 12] = [
             (DISCOVERY, c"PY_START", found_start),
             (DISCOVERY, c"PY_RESUME", found_resume),
             (TRACING, c"PY_START", on_start),
@@ -116,6 +126,7 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
             (TRACING, c"PY_RETURN", on_return),
             (TRACING, c"PY_YIELD", on_yield),
             (TRACING, c"PY_UNWIND", on_unwind),
+            (TRACING, c"LINE", on_line),
             (TRACING, c"CALL", on_call),
             (TRACING, c"C_RETURN", on_c_return),
             (TRACING, c"C_RAISE", on_c_return),
@@ -252,7 +263,11 @@ unsafe fn toggle(code: *mut PyObject, known: *mut Code, on: bool) {
     let Some(state) = state() else { return };
     // SAFETY: a live code object and its record, the GIL held.
     unsafe {
+        if let Some(lines) = (*known).lines.filter(|_| !on) {
+            lines.interrupt();
+        }
         let events = match (on, (*known).numpy) {
+            (true, _) if (*known).lines.is_some_and(Lines::are_on) => state.frames_lines,
             (true, _) => state.frames,
             (false, true) => state.only_return,
             (false, false) => state.nothing,
@@ -269,6 +284,81 @@ unsafe fn toggle(code: *mut PyObject, known: *mut Code, on: bool) {
     }
 }
 
+/// Sets a code object's events after its lines were switched on or off.
+///
+/// # Safety
+/// `code` is a live code object and the GIL is held.
+pub unsafe fn set_events(code: *mut PyObject) {
+    let Some(state) = state() else { return };
+    // SAFETY: as the caller promises.
+    unsafe {
+        let known = code::get(code);
+        if known.is_null() || (*known).phase.off {
+            return; // they follow when it is recorded again
+        }
+        if (*known).phase.listed {
+            return toggle(code, known, true);
+        }
+        let on = (*known).lines.is_some_and(Lines::are_on);
+        let events = if on { state.all_lines } else { state.all };
+        let end = std::ptr::null_mut::<PyObject>();
+        let set = (state.py.PyObject_CallFunctionObjArgs)(
+            state.set_local_events,
+            state.tracing,
+            code,
+            events,
+            end,
+        );
+        drop(Owned::new(state.py, set));
+    }
+}
+
+/// Learns what a code object is and turns its events on.
+unsafe fn meet(state: &State, code: *mut PyObject, globals: *mut PyObject) -> *mut Code {
+    let py = state.py;
+    // SAFETY: a live code object, null or live globals, and the GIL held.
+    unsafe {
+        let known = code::learn(py, code, globals);
+        let (wanted, numpy) = ((*known).wanted, (*known).numpy);
+        if wanted || numpy {
+            // In a budget, the native calls of what runs once are not worth their events.
+            let frames = (*known).once && governor::governs();
+            let events = match (wanted, (*known).lines) {
+                (true, Some(_)) => state.all_lines,
+                (true, None) if frames => state.frames,
+                (true, None) => state.all,
+                (false, _) => state.only_return,
+            };
+            let end = std::ptr::null_mut::<PyObject>();
+            let set = (py.PyObject_CallFunctionObjArgs)(
+                state.set_local_events,
+                state.tracing,
+                code,
+                events,
+                end,
+            );
+            drop(Owned::new(py, set));
+        }
+        known
+    }
+}
+
+/// Meets the code of a frame that was open before we looked.
+///
+/// # Safety
+/// `frame` is a live frame, `code` its code object, and the GIL is held.
+pub unsafe fn adopt(frame: *mut PyObject, code: *mut PyObject) {
+    let Some(state) = state() else { return };
+    // SAFETY: as the caller promises.
+    unsafe {
+        if code::get(code).is_null() {
+            let globals = state.py.attr(frame, c"f_globals");
+            let globals = globals.as_ref().map_or(std::ptr::null_mut(), Owned::get);
+            meet(state, code, globals);
+        }
+    }
+}
+
 /// A code object runs for the first time since we look: turns its events on and records this beginning, whose own
 /// event has passed.
 #[cold]
@@ -277,27 +367,10 @@ unsafe fn found(state: &State, code: *mut PyObject, flags: u32) -> *mut PyObject
     // SAFETY: called by the interpreter with a live code object and the GIL held.
     unsafe {
         if code::get(code).is_null() {
-            let known = code::learn(py, code, (py.PyEval_GetGlobals)());
-            let (wanted, numpy) = ((*known).wanted, (*known).numpy);
-            if wanted || numpy {
-                // In a budget, the native calls of what runs once are not worth their events.
-                let events = match wanted {
-                    true if (*known).once && governor::governs() => state.frames,
-                    true => state.all,
-                    false => state.only_return,
-                };
-                let end = std::ptr::null_mut::<PyObject>();
-                let set = (py.PyObject_CallFunctionObjArgs)(
-                    state.set_local_events,
-                    state.tracing,
-                    code,
-                    events,
-                    end,
-                );
-                drop(Owned::new(py, set));
-            }
-            if wanted {
+            let known = meet(state, code, (py.PyEval_GetGlobals)());
+            if (*known).wanted {
                 let time = python::begin(py, known, flags);
+                begin_lines(known, time);
                 governor::spend(known, time, flags == 0, toggle);
             }
         }
@@ -317,6 +390,24 @@ unsafe fn wanted(code: *mut PyObject) -> *mut code::Code {
         } else {
             known
         }
+    }
+}
+
+/// A frame begins or goes on, if its lines are measured.
+#[inline(always)]
+unsafe fn begin_lines(known: *mut Code, time: u64) {
+    // SAFETY: the callers' `known` is valid.
+    if let Some(lines) = unsafe { (*known).lines } {
+        lines::begin(lines, time);
+    }
+}
+
+/// A frame ends or is suspended, if its lines are measured.
+#[inline(always)]
+unsafe fn end_lines(known: *mut Code, time: u64) {
+    // SAFETY: the callers' `known` is valid.
+    if let Some(lines) = unsafe { (*known).lines } {
+        lines::end(lines, time);
     }
 }
 
@@ -346,6 +437,7 @@ callback!(on_start(state, args) {
     let known = wanted(*args);
     if !known.is_null() && !governor::shed(*args, known, toggle) {
         let time = python::begin(state.py, known, 0);
+        begin_lines(known, time);
         governor::spend(known, time, true, toggle);
     }
     state.py.none
@@ -355,6 +447,7 @@ callback!(on_resume(state, args) {
     let known = wanted(*args);
     if !known.is_null() {
         let time = python::begin(state.py, known, RESUMED);
+        begin_lines(known, time);
         governor::spend(known, time, false, toggle);
     }
     state.py.none
@@ -368,6 +461,7 @@ callback!(on_return(state, args) {
             python::numpy_is_here();
         }
         if (*known).wanted {
+            end_lines(known, time);
             python::end(known, 0, time);
         }
     }
@@ -378,6 +472,7 @@ callback!(on_yield(state, args) {
     let time = hot::now();
     let known = wanted(*args);
     if !known.is_null() {
+        end_lines(known, time);
         python::end(known, SUSPENDED, time);
     }
     state.py.none
@@ -387,7 +482,20 @@ callback!(on_unwind(state, args) {
     let time = hot::now();
     let known = wanted(*args);
     if !known.is_null() {
+        end_lines(known, time);
         python::end(known, BY_EXCEPTION, time);
+    }
+    state.py.none
+});
+
+callback!(on_line(state, args) {
+    let time = hot::now();
+    let known = code::get(*args);
+    if !known.is_null()
+        && let Some(lines) = (*known).lines.filter(|lines| lines.are_on())
+    {
+        let line = u32::try_from((state.py.PyLong_AsLong)(*args.add(1))).unwrap_or(0);
+        lines::at(state.py, *args, lines, line, time, set_events);
     }
     state.py.none
 });

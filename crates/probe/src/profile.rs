@@ -39,6 +39,9 @@ static SEEN: AtomicU64 = AtomicU64::new(0);
 /// # Safety
 /// The GIL is held.
 pub unsafe fn start(py: &'static Py) -> Result<(), String> {
+    if hot::run().is_some_and(|run| !run.settings.lines.is_empty()) {
+        hot::warn("--lines needs Python 3.12: lines are not measured, all else is recorded");
+    }
     FRAME_LASTI.store(py::sym(c"PyFrame_GetLasti"), Relaxed); // 3.11
     let set = py::sym(c"_PyEval_SetProfile");
     // SAFETY: the GIL is held; `_PyEval_SetProfile` takes any thread's state (ceval.c).

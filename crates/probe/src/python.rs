@@ -42,8 +42,23 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
         if !py.module(c"numpy").is_null() {
             numpy_is_here();
         }
+        if hot::run().is_some_and(|run| run.settings.attached) {
+            tell_open_frames(py, true);
+        }
     }
     Ok(())
+}
+
+/// Looks no more, for good: the recorder is gone. For the helper, which has no GIL.
+pub fn stop() {
+    unsafe extern "C" fn on_stop(_: *mut c_void) -> c_int {
+        // SAFETY: a pending call runs with the GIL held.
+        unsafe { monitor::stop() };
+        0
+    }
+    if py::get().is_some_and(|py| py.version >= (3, 12)) {
+        pending(on_stop);
+    }
 }
 
 /// A frame of `known` begins, or goes on after a suspension. Returns when, 0 if nothing was recorded.
@@ -384,11 +399,12 @@ unsafe fn watch_forks(py: &Py) {
     }
 }
 
-/// Writes the beginnings of the frames that are open on this thread now: for a recording that begins late.
+/// Writes the beginnings of the frames that are open on this thread now: for a recording that begins late. Called `from_script`, those
+/// of the script that had us start are left out: up to its module's.
 ///
 /// # Safety
 /// The GIL is held.
-pub unsafe fn tell_open_frames(py: &Py) {
+pub unsafe fn tell_open_frames(py: &Py, from_script: bool) {
     // SAFETY: as the caller promises.
     let ids = unsafe {
         let get = py.attr(py.module(c"sys"), c"_getframe");
@@ -399,8 +415,14 @@ pub unsafe fn tell_open_frames(py: &Py) {
             )
         });
         let mut ids = Vec::new();
+        let mut ours = from_script;
         while let Some(this) = frame {
             if let Some(found) = Owned::new(py, (py.PyFrame_GetCode)(this.get())) {
+                if !ours && hot::run().is_some_and(|run| run.settings.attached) {
+                    monitor::adopt(this.get(), found.get());
+                }
+                let name = py.attr_text(found.get(), c"co_name");
+                ours &= name.is_some_and(|name| name != "<module>");
                 let known = code::get(found.get());
                 if !known.is_null() && (*known).wanted {
                     ids.push((*known).id);
@@ -428,10 +450,15 @@ pub fn ask_for_open_frames() {
     unsafe extern "C" fn tell(_: *mut c_void) -> c_int {
         if let Some(py) = py::get() {
             // SAFETY: a pending call runs with the GIL held.
-            unsafe { tell_open_frames(py) };
+            unsafe { tell_open_frames(py, false) };
         }
         0
     }
+    pending(tell);
+}
+
+/// Has the main thread call this when it next runs Python.
+fn pending(call: unsafe extern "C" fn(*mut c_void) -> c_int) {
     let at = py::sym(c"Py_AddPendingCall");
     if !at.is_null() {
         // SAFETY: CPython's function of that name; it may be called from any thread, without the GIL.
@@ -440,7 +467,7 @@ pub fn ask_for_open_frames() {
                 unsafe extern "C" fn(*mut c_void) -> c_int,
                 *mut c_void,
             ) -> c_int = std::mem::transmute(at);
-            add(tell, std::ptr::null_mut());
+            add(call, std::ptr::null_mut());
         }
     }
 }

@@ -24,6 +24,10 @@ pub struct Settings {
     pub sample: bool,
     /// Whether calls of native functions are recorded.
     pub native: bool,
+    /// The program ran already when it was asked to record: frames are open.
+    pub attached: bool,
+    /// Modules, paths and functions whose lines are measured.
+    pub lines: Vec<String>,
     /// Name of the scope whose first entry starts the recording.
     pub start_on: Option<String>,
     pub delay_ms: u64,
@@ -59,6 +63,8 @@ impl Settings {
             wrap: flag("wrap", true),
             sample: flag("sample", true),
             native: flag("native", true),
+            attached: flag("attached", false),
+            lines: list("lines"),
             start_on: json.get("start_on").and_then(Json::text).map(str::to_owned),
             delay_ms: whole("delay_ms").unwrap_or(0),
             duration_ms: whole("duration_ms"),
@@ -71,6 +77,34 @@ impl Settings {
         let any = |patterns: &[String]| patterns.iter().any(|p| matches(p, module, file));
         !any(&self.exclude) && (self.include.is_empty() || any(&self.include))
     }
+}
+
+impl Settings {
+    /// Whether the lines of the function `name` are measured: by a pattern for its module or file, by its qualified
+    /// name or the end of it, or by both with a `:` between them.
+    pub fn measures_lines(&self, module: &str, file: &str, name: &str) -> bool {
+        self.lines
+            .iter()
+            .any(|pattern| match pattern.split_once(':') {
+                Some((place, function)) => matches(place, module, file) && is_named(function, name),
+                None => matches(pattern, module, file) || is_named(pattern, name),
+            })
+    }
+}
+
+/// Whether a function's qualified name is the pattern, ends with it, or is within what it names.
+fn is_named(pattern: &str, name: &str) -> bool {
+    let within = |name: &str| {
+        glob(pattern.as_bytes(), name.as_bytes())
+            || name
+                .strip_prefix(pattern)
+                .is_some_and(|rest| rest.starts_with('.'))
+    };
+    let ends = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
+    within(name)
+        || ends
+            .into_iter()
+            .any(|end| glob(pattern.as_bytes(), end.as_bytes()))
 }
 
 /// A pattern with a `/` or a `*` is a path (`*` any characters, `?` one; a folder stands for all below it,
@@ -149,6 +183,33 @@ mod tests {
         );
         assert_eq!(some.start_on.as_deref(), Some("main"));
         assert!(some.wants("app.model", "/x/app/model.py") && !some.wants("apple", "/x/apple.py"));
+    }
+
+    #[test]
+    fn lines_are_those_of_a_place_a_function_or_both() {
+        let wants = |pattern: &str, module: &str, file: &str, name: &str| {
+            let settings = Settings {
+                lines: vec![pattern.to_owned()],
+                ..Settings::parse("", Path::new("/run"))
+            };
+            settings.measures_lines(module, file, name)
+        };
+        for (pattern, expected) in [
+            ("decode", true),
+            ("Model.decode", true),
+            ("Model", true),
+            ("app", true),
+            ("app.py", true),
+            ("app:decode", true),
+            ("app.py:Model.*", true),
+            ("other:decode", false),
+            ("code", false),
+            ("del.decode", false),
+            ("app:code", false),
+        ] {
+            let found = wants(pattern, "app", "/x/app.py", "Model.decode");
+            assert_eq!(found, expected, "{pattern}");
+        }
     }
 
     #[test]

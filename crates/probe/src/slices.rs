@@ -310,7 +310,7 @@ unsafe fn goes_on(at: *mut Thread, time: u64, stack: usize) -> bool {
     unsafe {
         know(at);
         governor::read_cpu(at);
-        (*at).window_end = time + governor::window();
+        (*at).window_end = time + governor::window_ticks();
         if governor::tokens() >= 0 && stack > (*at).halfway || !hot::on() {
             return true;
         }
@@ -349,7 +349,7 @@ pub fn arm(tid: u64, time: u64, ip: u64) {
 /// The same without a signal: of the thread that next begins a frame. From the helper, every few ms.
 pub fn arm_any() {
     let time = hot::now();
-    let due = SINCE.load(Relaxed) + governor::window();
+    let due = SINCE.load(Relaxed) + governor::window_ticks();
     if MODE.load(Acquire) == OFF && time >= due && hot::on() {
         begin(ANY, time);
     }

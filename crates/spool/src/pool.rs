@@ -288,6 +288,12 @@ impl Pool {
         names.push(words)
     }
 
+    /// Appends two records of the process that belong together.
+    pub fn push_names_pair(&self, first: &[u64], second: &[u64]) -> bool {
+        let mut names = locked(&self.names);
+        names.push_pair(first, second)
+    }
+
     /// Counts records of no thread's chain that were lost before they came here.
     pub fn lose(&self, records: u64) {
         let lost = &self.shared.control.head().producer.lost;

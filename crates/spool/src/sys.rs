@@ -130,6 +130,39 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     }
 }
 
+/// Whether this is a pipe or socket that nobody reads from any more.
+pub fn has_no_reader(fd: &impl AsRawFd) -> bool {
+    let mut asked = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one entry, for the length of the call, which does not wait.
+    unsafe { libc::poll(&raw mut asked, 1, 0) == 1 && asked.revents & libc::POLLERR != 0 }
+}
+
+/// A folder that is looked at even after its name is gone.
+///
+/// The descriptor is never closed: in a program that closes all it finds (a daemon does), it is someone else's by then.
+#[derive(Debug)]
+pub struct Folder(std::mem::ManuallyDrop<std::fs::File>);
+
+impl Folder {
+    /// # Errors
+    /// No such folder.
+    pub fn open(path: &Path) -> io::Result<Folder> {
+        let file = std::fs::File::open(path)?;
+        Ok(Folder(std::mem::ManuallyDrop::new(file)))
+    }
+
+    /// Whether somebody has removed it.
+    pub fn is_removed(&self) -> bool {
+        self.0
+            .metadata()
+            .is_ok_and(|facts| facts.nlink() == 0 && facts.is_dir())
+    }
+}
+
 /// A process whose end can be waited for, a child or not.
 #[derive(Debug)]
 pub struct Watch(OwnedFd);
