@@ -79,12 +79,25 @@ pub struct Process {
     pub seen_ns: Option<i64>,
     /// Threads whose chains were closed, oldest first.
     closed: VecDeque<u64>,
+    /// Where its interpreter's GIL is.
+    pub gil: Option<Gil>,
+    /// Its threads by the address of their state in the interpreter.
+    pub states: HashMap<u64, u64>,
     defined: HashMap<u32, Defined>,
     threads: HashMap<u64, Thread>,
     scopes: HashMap<u64, OpenScope>,
     /// Times at which recording was switched off, in ns, ascending.
     off_ns: Vec<i64>,
     throttled: Throttled,
+}
+
+/// Addresses in a process: the GIL lies between two of them, and the word at `holder` (0: not known) points to the
+/// state of the thread that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gil {
+    pub start: u64,
+    pub end: u64,
+    pub holder: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +174,8 @@ impl Drain {
             exited: false,
             seen_ns: None,
             closed: VecDeque::new(),
+            gil: None,
+            states: HashMap::new(),
             defined: HashMap::new(),
             threads: HashMap::new(),
             scopes: HashMap::new(),
@@ -342,6 +357,10 @@ impl Drain {
             thread.closed = false;
             thread.last_ns = thread.last_ns.max(at);
             process.timed(names, tid, &mut thread, record, at, out);
+        } else if let Record::Gil { start, end, holder } = record {
+            process.gil = Some(Gil { start, end, holder });
+        } else if let Record::State { tid, address } = record {
+            process.states.insert(address, tid);
         } else if let Record::Text(text) = record {
             match text {
                 Text::Metadata(json) => thread.metadata = Some(json.to_owned()),
@@ -412,7 +431,7 @@ impl Process {
             | Record::Switch { time, .. }
             | Record::Exit { time } => time,
             Record::Clock { ticks, .. } => ticks,
-            Record::Text(_) => return None,
+            Record::Gil { .. } | Record::State { .. } | Record::Text(_) => return None,
         };
         Some(
             self.facts
@@ -629,7 +648,7 @@ impl Process {
                 }
             }
             Record::Exit { .. } => self.exited = true,
-            Record::Text(_) => {}
+            Record::Gil { .. } | Record::State { .. } | Record::Text(_) => {}
         }
     }
 

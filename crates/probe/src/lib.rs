@@ -15,6 +15,7 @@ pub mod py;
 mod api;
 mod clock;
 mod code;
+mod gil;
 mod governor;
 mod json;
 mod monitor;
