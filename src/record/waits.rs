@@ -2,16 +2,21 @@
 //!
 //! The kernel's sums (CPU time, time runnable) are exact while a thread does not run, so the time it was blocked
 //! between two looks that find it blocked is known to the ns. What it waited for is known for certain if it did not run
-//! in between; else the state of the earlier look stands for that time: looks come at random moments, so that each
-//! state is seen as often as it takes time, and the error is one of chance.
+//! in between; else it is shared out over what looks saw, see [`pool`], and the error is one of chance.
+
+mod pool; // time blocked, over the waits that were seen meanwhile
 
 use super::syscall::Waiting;
+use pool::{Open, Pool};
 
 /// Time that a row may cover when the thread ran in between. Short, so that the row's place is that of most of it.
 const MOST_NS: i64 = 100_000_000;
 
 /// Runnable time is written when it comes to this much, so that a thread that never lacks a processor has no rows.
 const LEAST_RUNNABLE_NS: i64 = 1_000_000;
+
+/// Time blocked at a thread's end of which nothing was seen is written from this much on.
+const LEAST_NS: i64 = 1_000_000;
 
 /// The CPU time of a thread that runs is as old as the last tick of the kernel, up to 10 ms (CONFIG_HZ of 100).
 const TICK_NS: i64 = 10_000_000;
@@ -61,6 +66,15 @@ pub struct Blocked {
     pub holder: Option<u64>,
 }
 
+impl Blocked {
+    /// Nothing is known of what it waits for.
+    const UNKNOWN: Blocked = Blocked {
+        waiting: Waiting::UNKNOWN,
+        file: "",
+        holder: None,
+    };
+}
+
 /// A wait of one thread, or several of one kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row {
@@ -73,16 +87,6 @@ pub struct Row {
     pub error_ns: i64,
 }
 
-/// A row that goes on.
-#[derive(Debug)]
-struct Open {
-    blocked: Blocked,
-    start_ns: i64,
-    waited_ns: i64,
-    /// Sum of the squares of what was waited while it ran in between.
-    uncertain: f64,
-}
-
 /// The account of one thread.
 #[derive(Debug)]
 pub struct Waits {
@@ -90,6 +94,9 @@ pub struct Waits {
     /// Where a row begins that nothing came before.
     from_ns: i64,
     open: Option<Open>,
+    /// When the last look found it waiting, until the next one.
+    stands_ns: Option<i64>,
+    pool: Pool,
     /// Time blocked up to the last look that found it so, and the sums of that look.
     blocked_ns: i64,
     sums: Option<Sums>,
@@ -106,6 +113,8 @@ impl Waits {
             first_ns,
             from_ns: first_ns,
             open: None,
+            stands_ns: None,
+            pool: Pool::new(first_ns),
             blocked_ns: 0,
             sums: None,
             last: (first_ns, Sums::default()),
@@ -126,12 +135,13 @@ impl Waits {
     /// Whether a look that sees this begins a row of its own.
     pub fn is_new(&self, now_ns: i64, waiting: &Waiting) -> bool {
         self.open.as_ref().is_none_or(|open| {
-            open.blocked.waiting != *waiting || now_ns - open.start_ns >= MOST_NS
+            open.blocked.waiting != *waiting || now_ns - self.pool.start_ns >= MOST_NS
         })
     }
 
     /// A look found the thread running, or able to.
     pub fn runs(&mut self, now_ns: i64, sums: Sums, rows: &mut Vec<Row>) {
+        self.looked(now_ns);
         self.last = (now_ns, sums);
         self.runnable(rows);
     }
@@ -142,29 +152,37 @@ impl Waits {
         self.last = (now_ns, sums);
         self.runnable(rows);
         let waited_ns = self.waited(self.total(now_ns, sums));
+        self.stands_ns = Some(now_ns);
         if let Some(open) = &mut self.open {
-            open.waited_ns += waited_ns;
+            open.certain_ns += waited_ns;
         }
     }
 
     /// A look found the thread in another wait than the one before, or in one that may be another.
     pub fn waits(&mut self, now_ns: i64, sums: Sums, blocked: Blocked, rows: &mut Vec<Row>) {
+        self.looked(now_ns);
+        self.stands_ns = Some(now_ns);
         self.last = (now_ns, sums);
         self.runnable(rows);
         let is_new = self.is_new(now_ns, &blocked.waiting);
         let waited_ns = self.waited(self.total(now_ns, sums));
         match &mut self.open {
-            Some(open) => open.interrupted(waited_ns),
+            // It had been woken when it seemed to stay.
+            Some(open) if waited_ns < 0 => open.certain_ns += waited_ns,
+            Some(_) => self.pool.add(waited_ns),
             // What it waited for before the first look was most likely the same.
             None => {
                 let mut open = Open::new(blocked, self.from_ns);
-                open.interrupted(waited_ns);
+                open.guess(waited_ns);
                 self.open = Some(open);
             }
         }
         if is_new {
-            self.close(now_ns, rows);
+            self.close(now_ns);
             self.open = Some(Open::new(blocked, now_ns));
+        }
+        if now_ns - self.pool.start_ns >= MOST_NS {
+            self.pool.settle(now_ns, rows);
         }
         self.sums = Some(sums);
     }
@@ -174,7 +192,8 @@ impl Waits {
         let (now_ns, sums) = self.last;
         let goes_on = self.open.as_ref().filter(|_| self.sums == Some(sums));
         let blocked = goes_on.map(|open| open.blocked);
-        self.close(now_ns, rows);
+        self.close(now_ns);
+        self.pool.settle(now_ns, rows);
         self.from_ns = now_ns;
         self.open = blocked.map(|blocked| Open::new(blocked, now_ns));
         if sums.runnable_ns > self.runnable_from.1 {
@@ -187,16 +206,18 @@ impl Waits {
         let (now_ns, sums) = self.last;
         let rest_ns = self.total(now_ns, sums) - self.blocked_ns;
         if self.sums != Some(sums) && rest_ns > TICK_NS {
-            let unknown = Blocked {
-                waiting: Waiting::UNKNOWN,
-                file: "",
-                holder: None,
-            };
-            let from_ns = self.from_ns;
-            let open = self.open.get_or_insert_with(|| Open::new(unknown, from_ns));
-            open.interrupted(rest_ns);
+            self.pool.add(rest_ns);
         }
-        self.close(now_ns, rows);
+        self.close(now_ns);
+        self.pool.settle(now_ns, rows);
+        let rest_ns = self.pool.rest();
+        if rest_ns >= LEAST_NS {
+            let mut unknown = Open::new(Blocked::UNKNOWN, self.from_ns);
+            unknown.guess(rest_ns);
+            self.open = Some(unknown);
+            self.close(now_ns);
+            self.pool.settle(now_ns, rows);
+        }
         if sums.runnable_ns > self.runnable_from.1 {
             self.write_runnable(rows);
         }
@@ -213,16 +234,17 @@ impl Waits {
         total_ns - std::mem::replace(&mut self.blocked_ns, total_ns)
     }
 
-    fn close(&mut self, now_ns: i64, rows: &mut Vec<Row>) {
-        let Some(open) = self.open.take() else { return };
-        if open.waited_ns > 0 {
-            rows.push(Row {
-                what: What::Blocked(open.blocked),
-                start_ns: open.start_ns,
-                end_ns: now_ns,
-                waited_ns: open.waited_ns.min(now_ns - open.start_ns),
-                error_ns: open.uncertain.sqrt().ceil() as i64,
-            });
+    /// The look before, if it found the thread waiting, stood for the time until now.
+    fn looked(&mut self, now_ns: i64) {
+        if let (Some(since_ns), Some(open)) = (self.stands_ns.take(), &mut self.open) {
+            open.stood_for(now_ns - since_ns);
+        }
+    }
+
+    fn close(&mut self, now_ns: i64) {
+        if let Some(mut open) = self.open.take() {
+            open.end_ns = now_ns;
+            self.pool.close(open);
         }
     }
 
@@ -250,22 +272,6 @@ impl Waits {
                 error_ns: 0,
             });
         }
-    }
-}
-
-impl Open {
-    fn new(blocked: Blocked, start_ns: i64) -> Open {
-        Open {
-            blocked,
-            start_ns,
-            waited_ns: 0,
-            uncertain: 0.0,
-        }
-    }
-
-    fn interrupted(&mut self, waited_ns: i64) {
-        self.waited_ns += waited_ns;
-        self.uncertain += (waited_ns as f64).powi(2);
     }
 }
 
@@ -340,7 +346,7 @@ mod tests {
         assert_eq!(
             told(&rows),
             [
-                ("lock", 10, 30, 14, 4),
+                ("lock", 10, 30, 14, 1),
                 ("io", 30, 70, 40, 0),
                 ("runnable", 0, 70, 3, 0)
             ]
@@ -358,7 +364,7 @@ mod tests {
         assert_eq!(
             told(&rows),
             [
-                ("sleep", 10, 35, 11, 9),
+                ("sleep", 10, 35, 11, 0),
                 ("lock", 35, 50, 15, 0),
                 ("runnable", 0, 50, 14, 0)
             ]
