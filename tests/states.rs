@@ -249,12 +249,7 @@ fn findings(analysis: &Value) -> Vec<&str> {
 
 #[test]
 fn a_loop_that_waits_in_a_callback_is_told_from_one_that_waits_for_work() {
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("app.py");
-    let text = "import asyncio, sys, time\nasync def serve():\n    for _ in range(60):\n        \
-                if sys.argv[1] == 'blocks':\n            time.sleep(0.01)\n        else:\n            \
-                await asyncio.sleep(0.01)\nasyncio.run(serve())\n";
-    std::fs::write(&program, text).unwrap();
+    let program = repository("tests/python/loops.py");
     for (python, version) in pythons() {
         let blocks = analysis(python, &program, &["blocks"]);
         let found = findings(&blocks);
@@ -265,13 +260,19 @@ fn a_loop_that_waits_in_a_callback_is_told_from_one_that_waits_for_work() {
             place.as_str().unwrap().starts_with("serve ("),
             "{version:?}: {place}"
         );
-        let idle = analysis(python, &program, &["idles"]);
-        let found = findings(&idle);
-        let waits = ["waiting", "blocked-loop", "blocking-io"];
-        assert!(
-            !found.iter().any(|id| waits.contains(id)),
-            "{version:?}: {found:?}"
-        );
+        for idle in ["idles", "selects", "serves"] {
+            let analysis = analysis(python, &program, &[idle]);
+            let found = findings(&analysis);
+            let waits = ["waiting", "blocked-loop", "blocking-io"];
+            assert!(
+                !found.iter().any(|id| waits.contains(id)),
+                "{version:?} {idle}: {found:?}"
+            );
+            assert!(
+                analysis["facts"]["idle.share"].as_f64().unwrap() > 0.0,
+                "{version:?} {idle}"
+            );
+        }
     }
 }
 

@@ -88,13 +88,27 @@ impl Place<'_> {
     fn is_of(&self, files: &[&str]) -> bool {
         files.iter().any(|file| self.file.ends_with(file))
     }
+
+    /// The program's own code: neither Python's nor an installed package's.
+    fn is_own(&self) -> bool {
+        !self.file.starts_with('<') && !self.file.contains("/lib/python")
+    }
 }
 
-/// Files of the standard library's servers and event loops.
-const LOOPS: [&str; 3] = [
+/// Files of servers and event loops: of the standard library, then of others.
+const LOOPS: [&str; 12] = [
     "asyncio/base_events.py",
     "asyncio/runners.py",
     "socketserver.py",
+    "trio/_core/_io_epoll.py",
+    "twisted/internet/epollreactor.py",
+    "twisted/internet/pollreactor.py",
+    "eventlet/hubs/poll.py",
+    "eventlet/hubs/epolls.py",
+    "gunicorn/workers/gthread.py",
+    "gunicorn/workers/sync.py",
+    "waitress/wasyncore.py",
+    "cheroot/connections.py",
 ];
 /// Files that make locks into something else: who waits in them does not wait for another to leave a section.
 const SYNCHRONIZE: [&str; 6] = [
@@ -123,10 +137,15 @@ pub fn is_idle<'a>(
         Waits::Io if polls && library(native) == "uvloop" => true,
         Waits::Io if polls => {
             let mut top = stack.next();
-            if top.is_some_and(|top| top.is_of(&["selectors.py"])) {
+            let selects = top.is_some_and(|top| top.is_of(&["selectors.py"]));
+            if selects {
                 top = stack.next();
             }
-            top.is_some_and(|top| top.is_of(&LOOPS))
+            // What registers descriptors once, to poll them again and again, is an event loop; but not in a callback of
+            // another one, which it holds up.
+            let registered = selects || call.ends_with("epoll.poll") || call == "epoll_wait";
+            let is_loop = |place: Place| place.is_of(&LOOPS);
+            top.is_some_and(|top| is_loop(top) || registered && top.is_own() && !stack.any(is_loop))
         }
         Waits::Io | Waits::Lock if call.ends_with("Queue.get") => true,
         Waits::Io | Waits::Lock => {
@@ -323,8 +342,22 @@ mod tests {
         assert!(!idle(
             Waits::Io,
             "epoll.poll",
-            &[select, place("communicate", "subprocess.py")]
+            &[
+                select,
+                place("communicate", "/lib/python3.12/subprocess.py")
+            ]
         ));
+        let own = [select, place("serve", "app.py"), place("main", "app.py")];
+        assert!(idle(Waits::Io, "epoll.poll", &own));
+        assert!(idle(Waits::Io, "epoll.poll", &own[1..]));
+        assert!(
+            !idle(Waits::Io, "select.select", &own[1..]),
+            "it may be for one answer"
+        );
+        assert!(
+            !idle(Waits::Io, "epoll.poll", &[select, own[1], turn]),
+            "it holds the loop up"
+        );
         assert!(!idle(Waits::Io, "socket.recv", &[place("read", "app.py")]));
         assert!(idle(
             Waits::Io,

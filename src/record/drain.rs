@@ -20,6 +20,9 @@ const MOST_NS: i64 = 1 << 60;
 /// Notes of one process that are kept: a probe has a dozen to give.
 const MOST_NOTES: usize = 256;
 
+/// Threads of one process whose states' addresses are kept; those of ended threads are used again.
+const MOST_STATES: usize = 1 << 16;
+
 /// Bytes of texts that are let go of when only rows long written had them.
 const MOST_TEXTS: usize = 8 << 20;
 
@@ -360,6 +363,9 @@ impl Drain {
         } else if let Record::Gil { start, end, holder } = record {
             process.gil = Some(Gil { start, end, holder });
         } else if let Record::State { tid, address } = record {
+            if process.states.len() >= MOST_STATES {
+                process.states.clear();
+            }
             process.states.insert(address, tid);
         } else if let Record::Text(text) = record {
             match text {

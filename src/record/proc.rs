@@ -17,6 +17,9 @@ pub struct Stat {
     pub ppid: u32,
     pub cpu_ns: i64,
     pub start_ticks: u64,
+    /// Address at which its environment ends: a fork keeps it, and an exec finds it another place (address space layout
+    /// randomisation). 0 until the exec is through, and where the system hides it.
+    pub environment_end: u64,
 }
 
 impl Stat {
@@ -37,6 +40,7 @@ impl Stat {
                 .saturating_add(number(15)? as i64)
                 .saturating_mul(TICK_NS),
             start_ticks: number(22)?,
+            environment_end: number(51).unwrap_or(0),
         })
     }
 }
@@ -66,7 +70,7 @@ pub fn numbers(folder: &Path) -> Vec<u64> {
 }
 
 /// Why a process without a probe has none. Looks at flags and at whether our variable is there; keeps neither.
-pub fn reason(pid: u32) -> String {
+pub fn reason(pid: u32, stat: &Stat) -> String {
     let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     let exe = exe
         .file_name()
@@ -76,6 +80,15 @@ pub fn reason(pid: u32) -> String {
         return "it is not a Python program, or one with Python inside that reads no PYTHONPATH (frozen)".to_owned();
     }
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let parent = Stat::read(&format!("/proc/{}/stat", stat.ppid));
+    let forked = |parent: Stat| {
+        parent.environment_end != 0 && parent.environment_end == stat.environment_end
+    };
+    if parent.is_some_and(forked)
+        && fs::read(format!("/proc/{}/cmdline", stat.ppid)).is_ok_and(|of_parent| of_parent == line)
+    {
+        return "it is a copy of its parent (fork) that ran nothing the probe records".to_owned();
+    }
     let flags = line
         .split(|byte| *byte == 0)
         .skip(1)

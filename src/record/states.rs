@@ -42,6 +42,8 @@ struct Life {
     name: String,
     /// Why no probe can be in it, as far as one sees from outside.
     reason: String,
+    /// Tells its program from the one before; see [`Stat`].
+    environment_end: u64,
     start_ns: i64,
     start_realtime_ns: i64,
     last_ns: i64,
@@ -457,7 +459,8 @@ impl Life {
         Life {
             ppid: stat.ppid,
             name: stat.comm.clone(),
-            reason: reason(pid),
+            reason: reason(pid, stat),
+            environment_end: stat.environment_end,
             start_ns: now.monotonic_ns - age_ns,
             start_realtime_ns: now.realtime_ns - age_ns,
             last_ns: now.monotonic_ns,
@@ -471,9 +474,10 @@ impl Life {
 
     /// An exec changes what a process is: name and reason are those of the last program it ran.
     fn describe(&mut self, pid: u32, stat: &Stat) {
-        if self.name != stat.comm {
+        if self.name != stat.comm || self.environment_end != stat.environment_end {
             self.name.clone_from(&stat.comm);
-            self.reason = reason(pid);
+            self.environment_end = stat.environment_end;
+            self.reason = reason(pid, stat);
         }
     }
 
@@ -607,6 +611,7 @@ fn without_nulls(mut value: serde_json::Value) -> serde_json::Value {
 mod tests {
     use super::*;
     use crate::record::ended::Status;
+    use std::io::Write;
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
 
@@ -623,6 +628,38 @@ mod tests {
     fn errors_are_rounded_up_to_a_digit() {
         let rounded = [0, 1, 9, 10, 11, 4_000_001].map(one_digit);
         assert_eq!(rounded, [0, 1, 9, 10, 20, 5_000_000]);
+    }
+
+    #[test]
+    fn an_exec_gives_a_process_another_reason_even_if_its_name_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let python = folder.path().join("python3");
+        fs::copy("/bin/sh", &python).unwrap();
+        let mut child = Command::new(&python)
+            .args(["-c", "read a; exec \"$0\" -E -c 'read b'"])
+            .arg(&python)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut drain, mut out) = (Drain::default(), Vec::new());
+        let mut states = States::new(std::process::id());
+        let pid = child.id();
+        let mut told = |wanted: &str| {
+            for _ in 0..1_000_000 {
+                states.look(now(), &mut drain, &mut out);
+                let lives = states.lives.iter();
+                let mut mine = lives.filter(|(key, _)| key.pid == pid);
+                if mine.any(|(_, life)| life.reason.contains(wanted)) {
+                    return;
+                }
+            }
+            panic!("it is never said: {wanted}");
+        };
+        told("environment of its own");
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        told("(-E)");
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]
