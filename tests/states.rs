@@ -166,7 +166,7 @@ mod truth {
 fn costs(events: &[Event], names: &Names) -> (f64, f64) {
     let counter = |name: &str| {
         let rows = events.iter().filter(|event| event.kind == Kind::Counter);
-        let row = rows.filter(|event| names.text(event.name) == name).last();
+        let row = rows.rev().find(|event| names.text(event.name) == name);
         row.and_then(|row| row.value).unwrap()
     };
     let processes = events.iter().filter(|event| event.kind == Kind::Process);
