@@ -8,9 +8,10 @@ pub mod facts;
 mod lines;
 pub mod measure;
 pub mod page;
-pub mod rules;
+pub mod rules; // conditions over facts, and what to say where they hold
 mod sampled;
-mod throttled; // conditions over facts, and what to say where they hold
+mod throttled;
+mod waited;
 
 use std::collections::BTreeMap;
 
@@ -80,7 +81,7 @@ pub struct Device {
     pub span_ns: i64,
 }
 
-/// One function, Python or native. `native_ns` is the native part of `self_ns`.
+/// One function, Python or native. `native_ns` is the native part of `self_ns`, `wait_ns` the one in which it waited.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Function {
     pub name: String,
@@ -93,10 +94,15 @@ pub struct Function {
     pub total_ns: i64,
     pub self_ns: i64,
     pub native_ns: i64,
+    #[serde(default)]
+    pub wait_ns: i64,
     pub await_ns: i64,
     pub error_ns: i64,
     /// The timeline's row of its longest span.
     pub row: i64,
+    /// Its number among the measures.
+    #[serde(skip)]
+    pub at: usize,
 }
 
 /// One line of a function that was measured by line.
@@ -194,6 +200,9 @@ pub struct Thread {
     pub native_ns: i64,
     pub runnable_ns: i64,
     pub blocked_ns: i64,
+    /// The parts of `blocked_ns`: `gil`, `lock`, `io`, `sleep`, `blocked`.
+    #[serde(default)]
+    pub waits: BTreeMap<String, i64>,
 }
 
 /// A call path, outermost first, and the time at its end.
@@ -224,7 +233,9 @@ pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
         });
     }
     let window = window(&reader.provenance().config);
-    let measures = measure::measure(reader)?;
+    let cpus = reader.provenance().machine["cpus"].as_u64();
+    let mut measures = measure::measure(reader)?;
+    measures.cpus = cpus;
     let (mut analysis, texts) = facts::analysis(&measures);
     analysis.caveats.extend(window);
     analysis.findings = rules.findings(&analysis.facts, &texts)?;

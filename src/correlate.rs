@@ -2,7 +2,8 @@
 //!
 //! Works on rows as they go by in timeline order, and keeps only what is open. What does not nest stays
 //! without a parent: rows of other kinds, scopes that crossed a suspension (`"async":true`), and a span that
-//! begins inside another of its track and ends outside it.
+//! begins inside another of its track and ends outside it. A `wait` row is a window of time, which no span holds: its
+//! parent is the one that it began in.
 
 use std::collections::HashMap;
 
@@ -34,6 +35,11 @@ impl Nest {
     }
 
     fn parent(&mut self, row: i64, event: &Event, names: &Names) -> Option<i64> {
+        if event.kind == Kind::Wait {
+            let open = self.open.get(&(event.process, event.tid))?;
+            let around = open.iter().rfind(|(until, _)| *until > event.start_ns);
+            return around.map(|&(_, row)| row);
+        }
         if !event.kind.nests() || event.dur_ns.is_none() || crosses(event, names) {
             return None;
         }
@@ -96,7 +102,8 @@ mod tests {
         );
         let parents: Vec<_> = parents.iter().map(|p| p.0).collect();
         let (f, g) = (Some(0), Some(3));
-        assert_eq!(parents, [None, None, None, f, None, g, None, f]);
+        let dot = Some(5);
+        assert_eq!(parents, [None, None, None, f, None, g, dot, f]);
     }
 
     #[test]

@@ -10,11 +10,15 @@ mod folder; // the directory of a run: made, filled, locked, found again
 pub mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
 pub mod leftover; // runs that were cut short: listed, removed
+mod looks; // when threads are looked at, and what a look reads
+mod proc; // what /proc says
 mod pump; // segments to journal and trace
 mod sampling; // Python stacks, looked at from outside
-pub mod states; // CPU time, runnable, blocked, memory and lives, from /proc
+pub mod states; // CPU time, waits, memory and lives, as rows
+mod syscall; // a system call to what it waits for
 mod throttle; // what the budget left out, estimated
 mod trigger; // what asks for it
+mod waits; // looks at a thread to its time in each state
 mod window; // the last of a run, in chunks
 
 use std::ffi::OsString;

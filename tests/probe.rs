@@ -227,7 +227,9 @@ fn take(process: &mut Process, chain: u64, tid: u64, record: Record, metadata: &
         | Record::Sample { .. }
         | Record::Throttle { .. }
         | Record::Slices { .. }
-        | Record::Exit { .. } => Row::Other,
+        | Record::Exit { .. }
+        | Record::Gil { .. }
+        | Record::State { .. } => Row::Other,
         Record::Text(Text::Metadata(text)) => {
             text.clone_into(metadata);
             return;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use inferscope::analyze::{self, Analysis, Rules};
-use inferscope::cli::Sink;
-use inferscope::trace::io::Writer;
+use inferscope::cli::{Sink, Source};
+use inferscope::trace::io::{Reader, Writer};
 use inferscope::trace::provenance::{Provenance, Stage, Step};
 use inferscope::trace::text;
 
@@ -75,6 +75,40 @@ const CROWDED: &str = "
     py:main  native  30ms   60ms   numpy.b   numpy/core.so
     py:main  wait    0ms    100ms  runnable  -              -     40000000";
 
+/// Three threads that run Python in turn, or wait: `waits` is a row's name, `ms` its value, `file` where they wait.
+fn together(waits: &str, ms: i64, file: &str) -> String {
+    let mut text = String::from("track kind start end name file line value args\n");
+    for worker in 0..3 {
+        text += &format!("py:w{worker} python 0ms 100ms work app.py 1\n");
+    }
+    for worker in 0..3 {
+        text += &format!("py:w{worker} python 2ms 98ms section {file} 9\n");
+    }
+    for worker in 0..3 {
+        let holder = 5000 + (worker + 1) % 3;
+        text += &format!(
+            "py:w{worker} wait 5ms 95ms {waits} - - {ms}000000 {{\"error_ns\":0,\"holder\":{holder}}}\n"
+        );
+    }
+    text
+}
+
+/// An event loop's turn of 100 ms that polls for `poll` ms, and 1 ms later runs a task that sleeps for `sleep` ms.
+fn turn(poll: i64, sleep: i64) -> String {
+    let (turn, task) = (poll + 1, poll + 2);
+    let (slept, end) = (task + 1 + sleep, task + 2 + sleep);
+    format!(
+        "track    kind    start     end      name                     file                    line  flow
+         py:main  python  0ms       100ms    BaseEventLoop._run_once  asyncio/base_events.py  1     -
+         py:main  python  0ms       {turn}ms EpollSelector.select     selectors.py            2     -
+         py:main  native  0ms       {poll}ms select.epoll.poll        select.so               -     -
+         py:main  python  {turn}ms  {end}ms  Handle._run              asyncio/events.py       3     -
+         py:main  python  {task}ms  {end}ms  serve                    app.py                  4     7
+         py:main  native  {}ms      {slept}ms  time.sleep             python                  -     7",
+        task + 1
+    )
+}
+
 fn analysis(text: &str, rules: &Rules) -> Analysis {
     analyze::run(text::reader(text, Stage::Timeline).unwrap(), rules).unwrap()
 }
@@ -95,6 +129,121 @@ fn each_rule_finds_its_own_case_and_nothing_else_does() {
     assert!(collecting.contains(&"gc-pressure".into()), "{collecting:?}");
     assert_eq!(found(LOCKED), ["waiting"]);
     assert_eq!(found(CROWDED), ["too-few-cpus"]);
+}
+
+#[test]
+fn waits_have_rules_by_what_for() {
+    assert_eq!(found(&together("gil", 60, "app.py")), ["gil-contention"]);
+    assert_eq!(found(&together("gil", 10, "app.py")), ["cpu-bound-python"]);
+    assert_eq!(found(&together("lock", 60, "app.py")), ["lock-convoy"]);
+    // in a condition they wait to be told, not for each other
+    assert_eq!(
+        found(&together("lock", 60, "lib/threading.py")),
+        ["waiting"]
+    );
+    assert_eq!(found(&together("io", 60, "app.py")), ["blocking-io"]);
+    assert_eq!(found(&together("io", 20, "app.py")), ["cpu-bound-python"]);
+    assert_eq!(found(&turn(20, 60)), ["blocked-loop"]);
+    assert_eq!(found(&turn(88, 5)), Vec::<String>::new(), "an idle loop");
+    let idle = analysis(&turn(88, 5), &Rules::built_in().unwrap());
+    assert!(
+        idle.verdict.summary.starts_with("idle"),
+        "{}",
+        idle.verdict.summary
+    );
+    let loops = analysis(&turn(20, 60), &Rules::built_in().unwrap());
+    assert_eq!(loops.facts["eventloop.ready_ns_p50"], 1_000_000);
+    assert_eq!(loops.findings[0].place, "serve (app.py:4)");
+}
+
+#[test]
+fn callbacks_that_compute_for_long_are_named() {
+    let busy = |ms: i64| {
+        let mut text = String::from("track kind start end name file line flow\n");
+        for at in 0..5 {
+            let (start, end) = (at * 200, at * 200 + ms);
+            text += &format!(
+                "py:main python {start}ms {end}ms serve app.py 4 {}\n",
+                at + 1
+            );
+            text += &format!(
+                "py:main python {}ms {}ms tokenize app.py 9 {}\n",
+                start + 1,
+                end - 1,
+                at + 1
+            );
+        }
+        analysis(&text, &Rules::built_in().unwrap())
+    };
+    let of = |analysis: &Analysis| {
+        let all = analysis.findings.iter();
+        let found = all.filter(|finding| finding.id == "slow-callback");
+        found
+            .map(|finding| finding.place.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(&busy(150)), ["tokenize (app.py:9)"]);
+    assert!(of(&busy(90)).is_empty());
+}
+
+#[test]
+fn who_has_the_gil_is_named() {
+    let analysis = analysis(&together("gil", 60, "app.py"), &Rules::built_in().unwrap());
+    assert!(
+        analysis.findings[0].place.starts_with("section (app.py:9)"),
+        "{}",
+        analysis.findings[0].place
+    );
+}
+
+#[test]
+fn too_many_threads_are_told_from_too_few_processors() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut text = String::from("track kind start end name file line value args\n");
+    for worker in 0..4 {
+        text += &format!("py:w{worker} python 0ms 100ms work app.py 1\n");
+    }
+    for worker in 0..4 {
+        text += &format!("py:w{worker} wait 0ms 100ms runnable - - 50000000\n");
+    }
+    for worker in 0..4 {
+        text += &format!("py:w{worker} counter 100ms - thread.cpu_ns - - 50000000\n");
+    }
+    for (cpus, id) in [(2, "thread-oversubscription"), (8, "too-few-cpus")] {
+        let (events, names) = text::parse(&text).unwrap();
+        let mut provenance = Provenance::raw(Step::new("test", vec![], vec![]));
+        provenance.stage = Stage::Timeline;
+        provenance.machine = serde_json::json!({"cpus": cpus});
+        let path = folder.path().join(format!("{cpus}.parquet"));
+        let mut writer = Writer::create(&Sink::File(path.clone()), &provenance).unwrap();
+        for event in &events {
+            writer.push(event, &names).unwrap();
+        }
+        writer.finish().unwrap();
+        let reader = Reader::open(&Source::from(path.as_path())).unwrap();
+        let analysis = analyze::run(reader, &Rules::built_in().unwrap()).unwrap();
+        let ids: Vec<&str> = (analysis.findings.iter())
+            .map(|finding| &*finding.id)
+            .collect();
+        let other = ["thread-oversubscription", "too-few-cpus"];
+        let told: Vec<_> = ids.iter().filter(|id| other.contains(*id)).collect();
+        assert_eq!(told, [&id], "{cpus}");
+    }
+}
+
+#[test]
+fn each_instant_is_in_one_category_whatever_is_waited_for() {
+    for text in [
+        together("gil", 60, "app.py"),
+        together("lock", 200, "app.py"), // more than there is
+        turn(20, 60),
+        LOCKED.to_owned(),
+        CROWDED.to_owned(),
+    ] {
+        let analysis = analysis(&text, &Rules::built_in().unwrap());
+        let sum: i64 = analysis.breakdown.iter().map(|share| share.time_ns).sum();
+        assert_eq!(sum, analysis.span_ns, "{:?}", analysis.breakdown);
+    }
 }
 
 #[test]

@@ -1,15 +1,18 @@
 //! Measures to facts, tables, breakdown and verdict.
 
+mod wait; // facts about waits
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::device::percentile;
 use super::lines;
-use super::measure::{FunctionKey, FunctionSums, Measures, Natives, Thread as Track, library};
+use super::measure::{FunctionKey, FunctionSums, Measures, Natives, Own, Thread as Track, library};
 use super::*;
 use crate::record::WAITING_NAME;
 use crate::trace::Kind;
+use wait::{is_wait, waits};
 
 /// A function is a step when it takes at least this share of the timeline …
 const STEP_SHARE: f64 = 0.03;
@@ -85,7 +88,13 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
             share_of(&|c| c == "startup" || c == "import"),
         ),
         ("gc.share", share_of(&|c| c == "gc")),
-        ("wait.share", share_of(&|c| c == "wait")),
+        ("wait.share", share_of(&is_wait)),
+        ("gil.share", share_of(&|c| c == "gil")),
+        ("lock.share", share_of(&|c| c == "lock")),
+        ("io.share", share_of(&|c| c == "io")),
+        ("sleep.share", share_of(&|c| c == "sleep")),
+        ("blocked.share", share_of(&|c| c == "blocked")),
+        ("idle.share", share_of(&|c| c == "idle")),
         ("runnable.share", share_of(&|c| c == "runnable")),
         ("unknown.share", share_of(&|c| c == "unknown")),
     ];
@@ -120,6 +129,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         a.facts.insert(name.into(), json!(number));
     }
     device_facts(m, &mut a);
+    let tops = waits(m, path, &breakdown, &mut a.facts);
     // The hottest native call and Python function of the path, and the function that makes the hottest native
     // calls: sums over many threads would pass the timeline's length, and no gain could be had from them.
     let on_path = functions_of(m, path);
@@ -138,12 +148,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         a.facts.insert(format!("{label}.share"), json!(share));
         let Some(f) = function else { return };
         texts.insert(format!("{label}.name"), f.name.clone());
-        let place = match (&f.file, f.line) {
-            (Some(file), Some(line)) => format!("{} ({file}:{line})", f.name),
-            (Some(file), None) => format!("{} ({file})", f.name),
-            _ => f.name.clone(),
-        };
-        texts.insert(format!("{label}.where"), place);
+        texts.insert(format!("{label}.where"), place_of(&f));
         rows.insert(label.to_owned(), f.row);
         match f.calls_error {
             Some(_) => a
@@ -158,6 +163,11 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         a.facts.insert(format!("{label}.time_ns"), json!(own(&f)));
     };
     let waits = |f: &Function| super::measure::waits(&f.name);
+    let waited = |f: &Function| {
+        let of = |own: &Own| own.wait_ns - own.idle_ns;
+        path.and_then(|track| m.own.get(&(track, f.at)))
+            .map_or(0, of)
+    };
     top(
         "native.top",
         on_path
@@ -171,15 +181,15 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         "wait.top",
         on_path
             .iter()
-            .filter(|f| f.kind == "native" && waits(f) && f.self_ns > 0)
-            .max_by_key(|f| f.self_ns)
+            .filter(|f| waited(f) > 0)
+            .max_by_key(|f| waited(f))
             .cloned(),
-        &|f| f.self_ns,
+        &waited,
     );
     top(
         "python.top",
-        hottest(&on_path, "python", &|f| f.self_ns - f.native_ns),
-        &|f| f.self_ns - f.native_ns,
+        hottest(&on_path, "python", &interpreted),
+        &interpreted,
     );
     top(
         "caller.top",
@@ -191,6 +201,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         hottest(&functions, "python", &|f| f.await_ns),
         &|f| f.await_ns,
     );
+    texts.extend(tops);
     // Samples see who waits, not in what.
     if texts
         .get("wait.top.name")
@@ -236,12 +247,11 @@ fn breakdown(m: &Measures, path: Option<(u32, u64)>) -> Vec<Share> {
         for (library, ns) in &t.times.native_ns {
             times.insert(format!("native: {library}"), *ns);
         }
-        // What the kernel saw blocked beyond the calls known to wait happened inside Python code (`with
-        // lock:` makes no call); runnable time lies in Python and native code alike.
-        let hidden = (t.blocked_ns - t.times.wait_ns - (m.span_ns() - t.covered_ns)).max(0);
-        let hidden = hidden.min(t.times.python_ns);
-        let python = t.times.python_ns - hidden;
-        times.insert("wait".into(), t.times.wait_ns + hidden);
+        for (waits, ns) in &t.times.waits {
+            times.insert(waits.word().into(), *ns);
+        }
+        // Time without a processor lies in Python and native code alike.
+        let python = t.times.python_ns;
         let native: i64 = t.times.native_ns.values().sum();
         let running = (python + native).max(1);
         let runnable = t.runnable_ns.min(running);
@@ -306,7 +316,13 @@ fn verdict(
         ),
         false => String::new(),
     };
-    let known = native + python + wait + startup + fact("gc.share") + fact("runnable.share");
+    let known = native
+        + python
+        + wait
+        + startup
+        + fact("gc.share")
+        + fact("runnable.share")
+        + fact("idle.share");
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
     let gpu_busy = fact("gpu.busy_ns") / m.span_ns().max(1) as f64;
     let (class, summary) = if m.events == 0 || breakdown.is_empty() || known < 0.2 {
@@ -319,16 +335,25 @@ fn verdict(
             "gpu-bound",
             format!("the GPU is busy {} of the time", percent(gpu_busy)),
         )
-    } else if wait >= MOSTLY {
+    } else if wait >= MOSTLY || wait > doing.max(startup) {
         (
             "balanced",
             format!(
-                "waiting: {} of the time, most of it in {}",
+                "waiting: {} of the time, most of it for {}, in {}",
                 percent(wait),
+                text("wait.for"),
                 match text("wait.top.where") {
-                    "" => "Python code that no call explains (`with lock:` makes none)",
+                    "" => "a place that is not known",
                     place => place,
                 }
+            ),
+        )
+    } else if fact("idle.share") >= MOSTLY {
+        (
+            "balanced",
+            format!(
+                "idle: {} of the time it waits for work",
+                percent(fact("idle.share"))
             ),
         )
     } else if native_led {
@@ -430,6 +455,20 @@ fn caveats(m: &Measures, breakdown: &[Share]) -> Vec<String> {
     caveats
 }
 
+/// Interpreter time of its own.
+fn interpreted(f: &Function) -> i64 {
+    f.self_ns - f.native_ns - f.wait_ns
+}
+
+/// Name, file and line.
+fn place_of(f: &Function) -> String {
+    match (&f.file, f.line) {
+        (Some(file), Some(line)) => format!("{} ({file}:{line})", f.name),
+        (Some(file), None) => format!("{} ({file})", f.name),
+        _ => f.name.clone(),
+    }
+}
+
 fn device_facts(m: &Measures, a: &mut Analysis) {
     let d = &m.devices;
     if d.by_device.is_empty() {
@@ -459,8 +498,9 @@ fn device_facts(m: &Measures, a: &mut Analysis) {
     });
 }
 
-fn function(m: &Measures, key: &FunctionKey, sums: &FunctionSums) -> Function {
+fn function(m: &Measures, at: usize, key: &FunctionKey, sums: &FunctionSums) -> Function {
     Function {
+        at,
         name: m.names.text(key.name).to_owned(),
         file: key.file.map(|file| m.names.text(file).to_owned()),
         line: key.line,
@@ -470,6 +510,7 @@ fn function(m: &Measures, key: &FunctionKey, sums: &FunctionSums) -> Function {
         total_ns: sums.total_ns,
         self_ns: sums.self_ns,
         native_ns: sums.native_ns,
+        wait_ns: sums.wait_ns,
         await_ns: sums.await_ns,
         error_ns: sums.error_ns,
         row: sums.longest.0,
@@ -484,7 +525,8 @@ fn functions_of(m: &Measures, path: Option<(u32, u64)>) -> Vec<Function> {
             calls: own.calls,
             self_ns: own.self_ns,
             native_ns: own.native_ns,
-            ..function(m, key, sums)
+            wait_ns: own.wait_ns,
+            ..function(m, at, key, sums)
         })
     };
     (m.functions.iter().enumerate())
@@ -493,8 +535,8 @@ fn functions_of(m: &Measures, path: Option<(u32, u64)>) -> Vec<Function> {
 }
 
 fn functions(m: &Measures) -> Vec<Function> {
-    let mut all: Vec<Function> = (m.functions.iter())
-        .map(|(key, sums)| function(m, key, sums))
+    let mut all: Vec<Function> = (m.functions.iter().enumerate())
+        .map(|(at, (key, sums))| function(m, at, key, sums))
         .collect();
     all.sort_by(|a, b| {
         b.self_ns
@@ -641,6 +683,9 @@ fn threads(m: &Measures) -> Vec<Thread> {
             native_ns: t.times.native_sum_ns(),
             runnable_ns: t.runnable_ns,
             blocked_ns: t.blocked_ns,
+            waits: (t.seen.iter())
+                .map(|(waits, ns)| (waits.word().to_owned(), *ns))
+                .collect(),
         })
         .collect()
 }

@@ -2,16 +2,20 @@
 //!
 //! Memory grows with functions, call paths and open spans, not with events. Nothing here judges; rules do.
 
+mod wait; // `wait` rows, and what waits say of event loops and locks
+
 use std::collections::{BTreeMap, HashMap};
 
 use super::device::Devices;
 use super::lines::Counted;
 use super::sampled::{self, Sampled};
 use super::throttled::{self, Unseen};
+use super::waited::{self, Loops, Waited, Waits};
 use crate::cli::Progress;
 use crate::error::Result;
 use crate::trace::io::Reader;
 use crate::trace::{Event, Kind, Names, Sym};
+use wait::places;
 
 /// Durations kept of one function or scope: a step that runs more often than this is too short to be one.
 const MOST_DURATIONS: usize = 200_000;
@@ -51,6 +55,8 @@ pub struct FunctionSums {
     pub self_ns: i64,
     /// The native part of `self_ns`.
     pub native_ns: i64,
+    /// The part of `self_ns` in which it waited.
+    pub wait_ns: i64,
     /// Time suspended between two segments of one task.
     pub await_ns: i64,
     pub awaits: u64,
@@ -71,6 +77,9 @@ pub struct Own {
     pub calls: u64,
     pub self_ns: i64,
     pub native_ns: i64,
+    /// Waited, and what of that was for work.
+    pub wait_ns: i64,
+    pub idle_ns: i64,
 }
 
 /// Categories of a thread's time. Each instant is in one.
@@ -81,6 +90,10 @@ pub struct Times {
     pub gc_ns: i64,
     /// In native calls that are known to wait (sleep, poll, locks).
     pub wait_ns: i64,
+    /// All waits within spans, by what for.
+    pub waits: BTreeMap<Waits, i64>,
+    /// For a lock that another thread holds while it is in a section.
+    pub contended_ns: i64,
     pub native_ns: BTreeMap<String, i64>,
     /// CPU time by samples outside of any span: threads that a native library made.
     pub outside_ns: BTreeMap<String, i64>,
@@ -105,8 +118,10 @@ pub struct Thread {
     pub cpu_ns: Option<i64>,
     pub runnable_ns: i64,
     pub blocked_ns: i64,
-    /// Wall time for each ns of CPU time, less 1: how long it was ready to run and did not. Over its whole life.
-    pub short_of_cpu: f64,
+    /// The last stretch in which it was ready to run and did not: its end, and how long for each ns that it ran.
+    pub short_of_cpu: (i64, f64),
+    /// The parts of `blocked_ns`, as the kernel saw them.
+    pub seen: BTreeMap<Waits, i64>,
     pub first_ns: Option<i64>,
     pub last_ns: i64,
     /// Length of the union of its outermost spans.
@@ -167,7 +182,19 @@ pub struct Measures {
     pub sampled_hz: Option<f64>,
     pub lines: Counted,
     pub devices: Devices,
+    pub loops: Loops,
+    /// Who had the GIL while others waited for it: waiting thread, thread that had it, its function.
+    pub holders: BTreeMap<(Track, Track, Option<usize>), i64>,
+    /// Waits for locks that another thread held while in a section, by thread and function.
+    pub contended: BTreeMap<(Track, usize), i64>,
+    /// Sum of the squares of the errors of `wait` rows.
+    pub wait_error2: f64,
+    /// Processors of the machine it was recorded on.
+    pub cpus: Option<u64>,
 }
+
+/// A thread: process and number.
+pub type Track = (u32, u64);
 
 impl Measures {
     /// Length of the timeline, in ns.
@@ -213,7 +240,12 @@ struct Frame {
     child_ns: i64,
     flow: Option<u64>,
     importing: bool,
-    waits: bool,
+    waits: Option<Waits>,
+    /// It is what an event loop does between two polls: a callback, a task's segment.
+    step: bool,
+    /// It is a turn of an event loop, or a poll in one.
+    turn: bool,
+    polls: bool,
     new_call: bool,
 }
 
@@ -234,6 +266,7 @@ struct Pass {
     suspended: HashMap<(u64, usize, usize), i64>,
     flags: HashMap<Sym, Flags>,
     sampled: Sampled,
+    waited: Waited,
     unseen: Unseen,
 }
 
@@ -274,6 +307,7 @@ pub fn measure(mut reader: Reader) -> Result<Measures> {
         sums.error_ns = (Z95 * sums.variance.sqrt()) as i64;
     }
     throttled::settle(&mut pass.measures, &pass.unseen);
+    waited::settle(&mut pass.measures, pass.waited, &names);
     sampled::settle(&mut pass.measures, pass.sampled, &names);
     pass.measures.names = names;
     pass.measures.devices.finish();
@@ -303,20 +337,8 @@ impl Pass {
                 thread.name = names.text(event.name).to_owned();
                 let args = json(event.args, names);
                 thread.cpu_ns = args["cpu_ns"].as_i64().or(thread.cpu_ns);
-                let (cpu, runnable) = (args["cpu_ns"].as_f64(), args["runnable_ns"].as_f64());
-                thread.short_of_cpu = match (cpu, runnable) {
-                    (Some(cpu), Some(runnable)) if cpu > 0.0 => runnable.max(0.0) / cpu,
-                    _ => 0.0,
-                };
             }
-            Kind::Wait => {
-                let waited = event.value.map_or(event.dur_ns.unwrap_or(0), |v| v as i64);
-                let thread = m.thread(track, event.pid);
-                match names.text(event.name) {
-                    "runnable" => thread.runnable_ns += waited,
-                    _ => thread.blocked_ns += waited,
-                }
-            }
+            Kind::Wait => self.wait(event, names),
             Kind::Counter => {
                 let value = event.value.unwrap_or(0.0) as i64;
                 match names.text(event.name) {
@@ -391,7 +413,10 @@ impl Pass {
             child_ns: 0,
             flow: event.flow,
             importing,
-            waits: false,
+            waits: None,
+            step: false,
+            turn: false,
+            polls: false,
             new_call: !flags.resumed,
         };
         if event.kind != Kind::Scope {
@@ -418,8 +443,32 @@ impl Pass {
                 sums.import_ns += dur_ns;
             }
             frame.importing = importing;
-            frame.waits = event.kind == Kind::Native && waits(names.text(event.name));
             frame.function = Some(function);
+            let name = names.text(event.name);
+            let stack = self.stacks.get(&track).map_or(&[][..], |stack| stack);
+            if event.kind == Kind::Native && waits(name) {
+                let stack = places(&self.measures, stack, names);
+                let waits = Waits::of_call(name);
+                frame.waits = Some(match waited::is_idle(waits, name, "", stack) {
+                    true => Waits::Idle,
+                    false => waits,
+                });
+            }
+            let begins = event.flow.is_some() && caller_flow != event.flow;
+            if (begins || waited::is_callback(event.kind, name))
+                && !stack.iter().any(|frame| frame.step)
+            {
+                frame.step = true;
+                self.measures.loops.begin(track);
+            }
+            if begins && let Some(turn) = stack.iter().rev().find(|frame| frame.turn) {
+                self.measures
+                    .loops
+                    .ready(track, turn.start_ns, event.start_ns);
+            }
+            frame.turn = waited::is_turn(name);
+            frame.polls = frame.waits == Some(Waits::Idle) || waited::is_poll(name);
+            let sums = &mut self.measures.functions[function].1;
             let open = self.depths.entry((track.0, track.1, function)).or_default();
             *open += 1;
             if *open == 1 {
@@ -508,7 +557,11 @@ impl Pass {
             }
             Some(frame) if !frame.importing && matches!(frame.kind, Kind::Python | Kind::Scope) => {
                 // spans are wall time, and so is what is taken from them
-                let ns = (cpu_ns as f64 * (1.0 + thread.short_of_cpu)) as i64;
+                let short = match thread.short_of_cpu {
+                    (end_ns, short) if event.start_ns < end_ns => short,
+                    _ => 0.0,
+                };
+                let ns = (cpu_ns as f64 * (1.0 + short)) as i64;
                 frame.natives.add(event.file, ns);
                 self.sampled.add(track, function, event.file, ns);
             }
@@ -569,7 +622,11 @@ impl Pass {
                 _ if frame.importing && frame.kind != Kind::Gc => times.import_ns += own_ns,
                 Kind::Python => times.python_ns += own_ns,
                 Kind::Gc => times.gc_ns += own_ns,
-                Kind::Native if frame.waits => times.wait_ns += own_ns,
+                Kind::Native if frame.waits.is_some() => {
+                    times.wait_ns += own_ns;
+                    let waits = frame.waits.unwrap_or(Waits::Blocked);
+                    *times.waits.entry(waits).or_default() += own_ns;
+                }
                 Kind::Native | Kind::Op => {
                     let file = frame.function.and_then(|f| m.functions[f].0.file);
                     frame.natives.add(file, own_ns);
@@ -598,7 +655,19 @@ impl Pass {
                 m.gc_count += 1;
                 m.gc_ns += own_ns;
             }
+            if let Some(waits) = frame.waits.filter(|_| !frame.importing) {
+                m.waited(track, waits, own_ns, caller, stack, names);
+            }
+            if frame.polls {
+                m.loops.polled(track, frame.end_ns);
+            }
             if let Some(function) = frame.function {
+                if frame.step || stack.iter().any(|frame| frame.step) {
+                    m.loops.spent(track, function, own_ns);
+                }
+                if frame.step {
+                    m.loops.end(track, frame.end_ns - frame.start_ns);
+                }
                 let sums = &mut m.functions[function].1;
                 sums.self_ns += own_ns;
                 if let Some(open) = self.depths.get_mut(&(track.0, track.1, function)) {
@@ -613,8 +682,15 @@ impl Pass {
                     _ => 0,
                 };
                 sums.native_ns += native_ns;
+                if frame.waits.is_some() {
+                    sums.wait_ns += own_ns;
+                }
                 if !frame.importing {
                     let own = m.own.entry((track, function)).or_default();
+                    if let Some(waits) = frame.waits {
+                        own.wait_ns += own_ns;
+                        own.idle_ns += if waits == Waits::Idle { own_ns } else { 0 };
+                    }
                     own.calls += u64::from(frame.new_call);
                     own.self_ns += own_ns;
                     own.native_ns += native_ns;

@@ -52,7 +52,7 @@ pub fn settle(m: &mut Measures, sampled: Sampled, names: &Names) {
             let Some(function) = function else { continue };
             let own = m.own.get(&(track, function)).copied().unwrap_or_default();
             let ns: i64 = natives.0.iter().map(|(_, ns)| ns).sum();
-            let ns = ns.min(own.self_ns - own.native_ns);
+            let ns = ns.min(own.self_ns - own.native_ns - own.wait_ns);
             if ns > 0 {
                 m.book(track, function, false, 0, ns);
             }

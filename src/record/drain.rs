@@ -21,6 +21,9 @@ const MOST_NS: i64 = 1 << 60;
 /// Notes of one process that are kept: a probe has a dozen to give.
 const MOST_NOTES: usize = 256;
 
+/// Threads of one process whose states' addresses are kept; those of ended threads are used again.
+const MOST_STATES: usize = 1 << 16;
+
 /// Bytes of texts that are let go of when only rows long written had them.
 const MOST_TEXTS: usize = 8 << 20;
 
@@ -83,12 +86,25 @@ pub struct Process {
     pub seen_ns: Option<i64>,
     /// Threads whose chains were closed, oldest first.
     closed: VecDeque<u64>,
+    /// Where its interpreter's GIL is.
+    pub gil: Option<Gil>,
+    /// Its threads by the address of their state in the interpreter.
+    pub states: HashMap<u64, u64>,
     defined: Dense<Defined>,
     threads: HashMap<u64, Thread>,
     scopes: HashMap<u64, OpenScope>,
     /// Times at which recording was switched off, in ns, ascending.
     off_ns: Vec<i64>,
     throttled: Throttled,
+}
+
+/// Addresses in a process: the GIL lies between two of them, and the word at `holder` (0: not known) points to the
+/// state of the thread that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gil {
+    pub start: u64,
+    pub end: u64,
+    pub holder: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -165,6 +181,8 @@ impl Drain {
             exited: false,
             seen_ns: None,
             closed: VecDeque::new(),
+            gil: None,
+            states: HashMap::new(),
             defined: Dense::default(),
             threads: HashMap::new(),
             scopes: HashMap::new(),
@@ -376,8 +394,20 @@ impl Process {
             self.timed(names, tid, thread, record, at, out);
             return true;
         }
-        let Record::Text(text) = record else {
-            return true;
+        let text = match record {
+            Record::Gil { start, end, holder } => {
+                self.gil = Some(Gil { start, end, holder });
+                return true;
+            }
+            Record::State { tid, address } => {
+                if self.states.len() >= MOST_STATES {
+                    self.states.clear();
+                }
+                self.states.insert(address, tid);
+                return true;
+            }
+            Record::Text(text) => text,
+            _ => return true,
         };
         match text {
             Text::Metadata(json) => thread.metadata = Some(json.to_owned()),
@@ -432,7 +462,7 @@ impl Process {
             | Record::Switch { time, .. }
             | Record::Exit { time } => time,
             Record::Clock { ticks, .. } => ticks,
-            Record::Text(_) => return None,
+            Record::Gil { .. } | Record::State { .. } | Record::Text(_) => return None,
         };
         Some(
             self.facts
@@ -689,7 +719,7 @@ impl Process {
                 }
             }
             Record::Exit { .. } => self.exited = true,
-            Record::Text(_) => {}
+            Record::Gil { .. } | Record::State { .. } | Record::Text(_) => {}
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::drain::{Drain, ProcessKey};
 use super::ended::Ends;
 use super::pump::lives;
-use super::states::States;
+use super::states::{self, States};
 use super::trigger::Trigger;
 use super::window::{Window, cut};
 use crate::cli::Sink;
@@ -44,14 +44,14 @@ pub struct Flight {
 /// Sums as they were when a chunk began.
 #[derive(Clone, Debug)]
 struct Past {
-    states: States,
+    sums: states::Past,
     recorder_cpu_ns: i64,
 }
 
 impl Past {
     fn of(states: &States) -> Past {
         Past {
-            states: states.clone(),
+            sums: states.past(),
             recorder_cpu_ns: sys::cpu_ns(),
         }
     }
@@ -166,7 +166,7 @@ impl Flight {
     }
 }
 
-/// Writes the window, then `out` and what is so at its end: see [`States::finish`].
+/// Writes the window, then `out` and what is so at its end: see [`States::ended`].
 fn write(
     window: &Window<Past>,
     to: &mut Writer,
@@ -192,13 +192,12 @@ fn write(
         if event.kind == Kind::Counter
             && let Some(&key) = keys.get(&event.process)
         {
-            let before_ns = past.states.cpu_ns(key, event.tid, of_process);
+            let before_ns = past.sums.cpu_ns(key, event.tid, of_process);
             event.value = event.value.map(|ns| (ns - before_ns as f64).max(0.0));
         }
     })?;
     drain.finish(&mut out);
-    let mut states = states.since(&past.states);
-    states.finish(ends, uncovered, drain, &mut out);
+    states.ended(&past.sums, ends, uncovered, drain, &mut out);
     let recorder_cpu_ns = sys::cpu_ns() - past.recorder_cpu_ns;
     out.push(recorder(recorder_cpu_ns, drain));
     for event in out {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use inferscope_spool::sys;
 
 use super::drain::ProcessKey;
-use super::states;
+use super::proc;
 pub use source::Source;
 use source::{Function, Told};
 pub use spy::Spy;
@@ -139,13 +139,13 @@ impl Sampler {
         queue.extend(self.targets.keys().map(|key| key.pid));
         let mut living = Vec::new();
         while let Some(pid) = queue.pop() {
-            let Some(start_ticks) = states::start_ticks(pid) else {
+            let Some(start_ticks) = proc::start_ticks(pid) else {
                 continue;
             };
             let key = ProcessKey { pid, start_ticks };
             if !living.contains(&key) {
                 living.push(key);
-                queue.extend(states::children(pid));
+                queue.extend(proc::children(pid));
             }
         }
         let period_ns = (1e9 / self.plan.rate_hz) as i64;

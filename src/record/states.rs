@@ -1,27 +1,20 @@
-//! What threads did while nobody called us, read from /proc: CPU time, runnable, blocked, memory, lives.
+//! What processes and threads did while nobody called us, read from /proc: CPU time, waits, memory, lives.
 //!
-//! Costs the program nothing and sees threads and processes that no probe covers. The kernel's counters are
-//! exact; where inside a window the thread waited is not known, so a `wait` row is the window and its value
-//! the time waited. What a thread did between our last look and its end is missing from both.
+//! Costs the program nothing and sees threads and processes that no probe covers. What they wait for is seen by
+//! [`super::looks`]; what a thread did between our last look and its end is missing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
 use inferscope_spool::sys;
 
-use super::drain::{Drain, ProcessKey};
+use super::drain::{Drain, Gil, ProcessKey};
 use super::ended::Ends;
+use super::looks::{Looks, ThreadRow};
+use super::proc::{OUR_THREAD, Stat, children, numbers, reason};
+use super::waits::{Sums, What};
 use crate::trace::{Event, Kind};
-
-/// /proc's clock tick is 1/100 s on Linux, whatever the kernel's own is (`man 5 proc`, USER_HZ).
-const TICK_NS: i64 = 10_000_000;
-
-/// Name of the thread that the probe runs beside the program's own; see crates/probe/src/hot.rs.
-const OUR_THREAD: &str = "inferscope";
-
-/// Waits are written once they come to this much, so that a thread that hardly waits writes hardly a row.
-const LEAST_WAIT_NS: i64 = 1_000_000;
 
 /// Threads of one process that have ended and are remembered until the end of the run.
 const MOST_ENDED: usize = 4096;
@@ -35,21 +28,26 @@ pub struct Now {
 }
 
 /// Follows every process below one of ours.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct States {
     root: u32,
     /// What ran before this is no part of the recording.
     since: Option<Now>,
     host: String,
     lives: BTreeMap<ProcessKey, Life>,
+    looks: Looks,
+    /// Small numbers for what threads lock, by process and address.
+    locks: HashMap<(ProcessKey, u64), usize>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Life {
     ppid: u32,
     name: String,
     /// Why no probe can be in it, as far as one sees from outside.
     reason: String,
+    /// Tells its program from the one before; see [`Stat`].
+    environment_end: u64,
     start_ns: i64,
     start_realtime_ns: i64,
     last_ns: i64,
@@ -59,28 +57,44 @@ struct Life {
     since: Option<Now>,
     rss_bytes: i64,
     alive: bool,
+    /// The system does not tell what its threads wait for.
+    hidden: bool,
     threads: BTreeMap<u64, ThreadLife>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct ThreadLife {
     name: String,
     /// What the kernel had counted before the recording.
-    before: Scheduled,
+    before: Sums,
     first_ns: i64,
     last_ns: i64,
-    /// Start of the window not yet written, and what the counters were then.
-    window_ns: i64,
-    window: Scheduled,
-    last: Scheduled,
+    last: Sums,
     counted_ns: i64,
 }
 
-/// The two sums of /proc/PID/task/TID/schedstat.
-#[derive(Clone, Copy, Debug, Default)]
-struct Scheduled {
-    cpu_ns: i64,
-    runnable_ns: i64,
+/// Sums of processes and threads at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// CPU time of each process, and the sums of its threads.
+    lives: BTreeMap<ProcessKey, (i64, BTreeMap<u64, Sums>)>,
+    looks_cpu_ns: i64,
+}
+
+impl Past {
+    /// CPU time of a thread, or of the whole process, in ns.
+    pub fn cpu_ns(&self, key: ProcessKey, tid: u64, of_process: bool) -> i64 {
+        match of_process {
+            true => self.lives.get(&key).map_or(0, |(cpu_ns, _)| *cpu_ns),
+            false => self.sums(key, tid).cpu_ns,
+        }
+    }
+
+    fn sums(&self, key: ProcessKey, tid: u64) -> Sums {
+        let threads = self.lives.get(&key).map(|(_, threads)| threads);
+        let sums = threads.and_then(|threads| threads.get(&tid));
+        sums.copied().unwrap_or_default()
+    }
 }
 
 impl States {
@@ -92,6 +106,8 @@ impl States {
             since: None,
             host: host.trim().to_owned(),
             lives: BTreeMap::new(),
+            looks: Looks::start(),
+            locks: HashMap::new(),
         }
     }
 
@@ -145,52 +161,41 @@ impl States {
                 life.memory(pid, number, now, drain, out);
             }
             life.look_at_threads(pid, number, now, drain, out);
+            life.hidden |= self.looks.is_denied(key);
         }
+        let gils = gils(drain);
+        let followed: Vec<_> = (seen.iter())
+            .map(|key| (*key, gils.get(&key.pid).copied()))
+            .collect();
+        let rows = self.looks.follow(&followed);
+        self.write(rows, drain, out);
         for (key, life) in &mut self.lives {
             if life.alive && !seen.contains(key) {
                 life.alive = false;
                 let number = drain.process(*key).id;
-                life.flush(*key, number, drain, out);
+                life.flush(*key, number, life.cpu_ns, drain, out);
+                drain.process(*key).states = HashMap::new();
             }
         }
     }
 
-    /// Ends all open windows: what comes after is in rows of its own.
+    /// Ends all rows that go on: what comes after is in rows of its own.
     pub fn cut(&mut self, drain: &mut Drain, out: &mut Vec<Event>) {
-        for (key, life) in self.lives.iter_mut().filter(|(_, life)| life.alive) {
-            let number = drain.process(*key).id;
-            for (tid, thread) in &mut life.threads {
-                thread.write(key.pid, number, *tid, drain, out);
-            }
-        }
+        let rows = self.looks.cut();
+        self.write(rows, drain, out);
     }
 
-    /// The same, less what was so at `past`: what processes and threads did since then.
-    pub fn since(&self, past: &States) -> States {
-        let mut states = self.clone();
-        for (key, life) in &mut states.lives {
-            let Some(old) = past.lives.get(key) else {
-                continue;
-            };
-            life.cpu_ns -= old.cpu_ns;
-            for (tid, thread) in &mut life.threads {
-                if let Some(old) = old.threads.get(tid) {
-                    thread.last.cpu_ns -= old.last.cpu_ns;
-                    thread.last.runnable_ns -= old.last.runnable_ns;
-                }
-            }
-        }
-        states
-    }
-
-    /// CPU time of a thread, or of the process (`tid` its pid), in ns.
-    pub fn cpu_ns(&self, key: ProcessKey, tid: u64, of_process: bool) -> i64 {
-        let life = self.lives.get(&key);
-        match of_process {
-            true => life.map_or(0, |life| life.cpu_ns),
-            false => life
-                .and_then(|life| life.threads.get(&tid))
-                .map_or(0, |thread| thread.last.cpu_ns),
+    /// The sums as they are now.
+    pub fn past(&self) -> Past {
+        let of = |life: &Life| {
+            let threads = life.threads.iter();
+            let threads = threads.map(|(tid, thread)| (*tid, thread.last)).collect();
+            (life.cpu_ns, threads)
+        };
+        let lives = self.lives.iter().map(|(key, life)| (*key, of(life)));
+        Past {
+            lives: lives.collect(),
+            looks_cpu_ns: self.looks.cost_ns(),
         }
     }
 
@@ -233,8 +238,7 @@ impl States {
                 continue;
             }
             for tid in gone {
-                if let Some(mut thread) = life.threads.remove(&tid) {
-                    thread.write(key.pid, number, tid, drain, out);
+                if let Some(thread) = life.threads.remove(&tid) {
                     let place = (number, key.pid, tid);
                     let times = (thread.first_ns, thread.last_ns);
                     out.push(thread_row(
@@ -258,12 +262,32 @@ impl States {
         drain: &mut Drain,
         out: &mut Vec<Event>,
     ) {
-        let mut lives = std::mem::take(&mut self.lives);
-        for (key, life) in &mut lives {
+        let rows = self.looks.finish();
+        self.write(rows, drain, out);
+        self.ended(&Past::default(), ends, uncovered, drain, out);
+    }
+
+    /// Writes one row for each process and thread, as if it ended now; with what it did since `past`. After
+    /// [`States::cut`].
+    pub fn ended(
+        &self,
+        past: &Past,
+        ends: &Ends,
+        uncovered: &BTreeMap<u32, String>,
+        drain: &mut Drain,
+        out: &mut Vec<Event>,
+    ) {
+        let pid = std::process::id();
+        let sym = drain.names.sym("recorder.looks_cpu_ns");
+        let at_ns = inferscope_spool::sys::monotonic_ns();
+        let mut row = Event::new(Kind::Counter, sym, at_ns, 0, pid, u64::from(pid));
+        row.value = Some((self.looks.cost_ns() - past.looks_cpu_ns) as f64);
+        out.push(row);
+        let lives = &self.lives;
+        for (key, life) in lives.iter().filter(|(_, life)| life.alive) {
             let number = drain.process(*key).id;
-            if life.alive {
-                life.flush(*key, number, drain, out);
-            }
+            let cpu_ns = life.cpu_ns - past.cpu_ns(*key, 0, true);
+            life.flush(*key, number, cpu_ns, drain, out);
         }
         let rows: Vec<_> = drain
             .processes()
@@ -285,9 +309,8 @@ impl States {
         for (key, number, covered, facts, thread_names, notes, active, (end, seen_ns)) in rows {
             // after an exec the probe counts the start time up, and the kernel does not
             let execs = lives.range(..=key).next_back();
-            let life = execs
-                .filter(|(real, _)| real.pid == key.pid)
-                .map(|(_, life)| life);
+            let execs = execs.filter(|(real, _)| real.pid == key.pid);
+            let life = execs.map(|(_, life)| life);
             let name = if covered && !facts.name.is_empty() {
                 facts.name.clone()
             } else {
@@ -318,6 +341,10 @@ impl States {
                 }
                 (false, None, None) => Some("it ended before it could be looked at".to_owned()),
             };
+            let mut notes = notes;
+            if life.is_some_and(|life| life.hidden) {
+                notes.push(HIDDEN.to_owned());
+            }
             let args = serde_json::json!({
                 "host": if facts.host.is_empty() { &self.host } else { &facts.host },
                 "pid": key.pid,
@@ -333,7 +360,7 @@ impl States {
                 "signal": end.signal,
                 "ended": end.ended,
                 "recovered": ends.recovered.then_some(true),
-                "cpu_ns": life.map(|life| life.cpu_ns),
+                "cpu_ns": execs.map(|(real, life)| life.cpu_ns - past.cpu_ns(*real, 0, true)),
             });
             row.args = Some(drain.names.sym(&without_nulls(args).to_string()));
             out.push(row);
@@ -342,7 +369,8 @@ impl States {
                 let name = thread_names.get(tid).unwrap_or(&thread.name);
                 let place = (number, key.pid, *tid);
                 let times = (thread.first_ns, thread.last_ns);
-                out.push(thread_row(drain, name, place, times, Some(thread.last)));
+                let sums = thread.last.since(past.sums(key, *tid));
+                out.push(thread_row(drain, name, place, times, Some(sums)));
             }
             // threads that came and went between two looks
             let unseen = |tid: &u64| own.is_none_or(|life| !life.threads.contains_key(tid));
@@ -361,7 +389,7 @@ fn thread_row(
     name: &str,
     (number, pid, tid): (u32, u32, u64),
     (first_ns, last_ns): (i64, i64),
-    sums: Option<Scheduled>,
+    sums: Option<Sums>,
 ) -> Event {
     let sym = drain.names.sym(name);
     let mut row = Event::new(Kind::Thread, sym, first_ns, number, pid, tid);
@@ -373,6 +401,82 @@ fn thread_row(
     row
 }
 
+/// The GIL of each process; of one that has executed another program, that of the last.
+fn gils(drain: &Drain) -> BTreeMap<u32, Gil> {
+    let processes = drain.processes().into_iter();
+    let known = processes.filter_map(|(key, process)| Some((key, process.gil?)));
+    let mut all: Vec<_> = known.collect();
+    all.sort_by_key(|(key, _)| *key);
+    all.into_iter().map(|(key, gil)| (key.pid, gil)).collect()
+}
+
+impl States {
+    /// Turns what was seen of threads into rows of the trace.
+    fn write(&mut self, rows: Vec<ThreadRow>, drain: &mut Drain, out: &mut Vec<Event>) {
+        for (key, tid, row) in rows {
+            let number = drain.process(key).id;
+            let mut args = format!("{{\"error_ns\":{}", one_digit(row.error_ns));
+            let name = match row.what {
+                What::Runnable => "runnable",
+                What::Blocked(blocked) => {
+                    let mut add = |name: &str, value: &str| {
+                        args += &format!(",\"{name}\":{value}");
+                    };
+                    let waiting = blocked.waiting;
+                    if !waiting.call.is_empty() {
+                        add("call", &format!("\"{}\"", waiting.call));
+                    }
+                    if !blocked.file.is_empty() {
+                        add("file", &format!("\"{}\"", blocked.file));
+                    }
+                    let lock = waiting.address.and_then(|at| self.lock(key, at));
+                    if let Some(lock) = lock {
+                        add("lock", &lock.to_string());
+                    }
+                    let holder = blocked.holder.and_then(|at| holder(drain, key, at));
+                    if let Some(holder) = holder.filter(|holder| *holder != tid) {
+                        add("holder", &holder.to_string());
+                    }
+                    waiting.state.name()
+                }
+            };
+            args.push('}');
+            let sym = drain.names.sym(name);
+            let mut event = Event::new(Kind::Wait, sym, row.start_ns, number, key.pid, tid);
+            event.dur_ns = Some(row.end_ns - row.start_ns);
+            event.value = Some(row.waited_ns as f64);
+            event.args = Some(drain.names.sym(&args));
+            out.push(event);
+        }
+    }
+
+    /// The number of a lock; `None` once there are too many, whose texts would fill the memory.
+    fn lock(&mut self, key: ProcessKey, address: u64) -> Option<usize> {
+        let next = self.locks.len();
+        if next >= MOST_LOCKS {
+            return self.locks.get(&(key, address)).copied();
+        }
+        Some(*self.locks.entry((key, address)).or_insert(next))
+    }
+}
+
+/// The thread whose state, in the interpreter, is at an address: of the process's last program.
+fn holder(drain: &Drain, key: ProcessKey, address: u64) -> Option<u64> {
+    let processes = drain.processes();
+    let same = processes.iter().rev().filter(|(of, _)| of.pid == key.pid);
+    let mut found = same.filter_map(|(_, process)| process.states.get(&address));
+    found.next().copied()
+}
+
+/// A number rounded up to its first digit, so that there are few different texts.
+fn one_digit(number: i64) -> i64 {
+    let mut unit = 1;
+    while number / unit >= 10 {
+        unit *= 10;
+    }
+    (number.max(0) + unit - 1) / unit * unit
+}
+
 impl Life {
     fn new(pid: u32, stat: &Stat, now: Now, since: Option<Now>) -> Life {
         let age_ns = stat.age_ns(now, None);
@@ -381,7 +485,8 @@ impl Life {
         Life {
             ppid: stat.ppid,
             name: stat.comm.clone(),
-            reason: reason(pid),
+            reason: reason(pid, stat),
+            environment_end: stat.environment_end,
             start_ns: now.monotonic_ns - age_ns,
             start_realtime_ns: now.realtime_ns - age_ns,
             last_ns: now.monotonic_ns,
@@ -390,15 +495,17 @@ impl Life {
             since,
             rss_bytes: 0,
             alive: true,
+            hidden: false,
             threads: BTreeMap::new(),
         }
     }
 
     /// An exec changes what a process is: name and reason are those of the last program it ran.
     fn describe(&mut self, pid: u32, stat: &Stat) {
-        if self.name != stat.comm {
+        if self.name != stat.comm || self.environment_end != stat.environment_end {
             self.name.clone_from(&stat.comm);
-            self.reason = reason(pid);
+            self.environment_end = stat.environment_end;
+            self.reason = reason(pid, stat);
         }
     }
 
@@ -440,7 +547,8 @@ impl Life {
         let mut cpu_ns = 0;
         for tid in numbers(Path::new(&format!("/proc/{pid}/task"))) {
             let task = format!("/proc/{pid}/task/{tid}");
-            let Some(sums) = Scheduled::read(&format!("{task}/schedstat")) else {
+            let line = fs::read_to_string(format!("{task}/schedstat")).unwrap_or_default();
+            let Some(sums) = Sums::parse(&line) else {
                 continue;
             };
             let name = fs::read_to_string(format!("{task}/comm")).unwrap_or_default();
@@ -456,47 +564,37 @@ impl Life {
                 let cut_ns = age_ns(self.since);
                 let (first_ns, before) = match cut_ns < whole_ns && self.since.is_some() {
                     true => (now.monotonic_ns - cut_ns, sums),
-                    false => (now.monotonic_ns - whole_ns, Scheduled::default()),
+                    false => (now.monotonic_ns - whole_ns, Sums::default()),
                 };
                 ThreadLife {
                     before,
                     name: String::new(),
                     first_ns,
                     last_ns: first_ns,
-                    window_ns: first_ns,
-                    window: Scheduled::default(),
-                    last: Scheduled::default(),
+                    last: Sums::default(),
                     counted_ns: -1,
                 }
             });
-            let sums = Scheduled {
-                cpu_ns: sums.cpu_ns - thread.before.cpu_ns,
-                runnable_ns: sums.runnable_ns - thread.before.runnable_ns,
-            };
+            let sums = sums.since(thread.before);
             if !name.is_empty() {
                 thread.name = name.trim_end().to_owned();
             }
-            let busy = sums.cpu_ns != thread.last.cpu_ns;
-            let was_idle =
-                thread.last.cpu_ns == thread.window.cpu_ns && thread.last_ns > thread.window_ns;
-            // Idle windows grow until the thread runs again; a window in which it ran ends now.
-            if busy && was_idle {
-                thread.write(pid, number, tid, drain, out);
-            }
             thread.last = sums;
             thread.last_ns = now.monotonic_ns;
-            if busy {
-                thread.write(pid, number, tid, drain, out);
-            }
+            thread.count(pid, number, tid, drain, out);
             cpu_ns += sums.cpu_ns;
         }
         self.cpu_ns = self.cpu_ns.max(cpu_ns);
     }
 
-    fn flush(&mut self, key: ProcessKey, number: u32, drain: &mut Drain, out: &mut Vec<Event>) {
-        for (tid, thread) in &mut self.threads {
-            thread.write(key.pid, number, *tid, drain, out);
-        }
+    fn flush(
+        &self,
+        key: ProcessKey,
+        number: u32,
+        cpu_ns: i64,
+        drain: &mut Drain,
+        out: &mut Vec<Event>,
+    ) {
         let sym = drain.names.sym("process.cpu_ns");
         let mut row = Event::new(
             Kind::Counter,
@@ -506,160 +604,33 @@ impl Life {
             key.pid,
             u64::from(key.pid),
         );
-        row.value = Some(self.cpu_ns as f64);
+        row.value = Some(cpu_ns as f64);
         out.push(row);
     }
 }
 
 impl ThreadLife {
-    /// Writes the window up to `last_ns` and starts the next one there.
-    fn write(&mut self, pid: u32, number: u32, tid: u64, drain: &mut Drain, out: &mut Vec<Event>) {
-        let dur_ns = self.last_ns - self.window_ns;
-        let cpu_ns = self.last.cpu_ns - self.window.cpu_ns;
-        let runnable_ns = (self.last.runnable_ns - self.window.runnable_ns).clamp(0, dur_ns);
-        let blocked_ns = (dur_ns - cpu_ns - runnable_ns).max(0);
-        for (name, waited_ns) in [("runnable", runnable_ns), ("blocked", blocked_ns)] {
-            if waited_ns >= LEAST_WAIT_NS {
-                let sym = drain.names.sym(name);
-                let mut row = Event::new(Kind::Wait, sym, self.window_ns, number, pid, tid);
-                row.dur_ns = Some(dur_ns);
-                row.value = Some(waited_ns as f64);
-                out.push(row);
-            }
+    /// Writes the CPU time if it has changed.
+    fn count(&mut self, pid: u32, number: u32, tid: u64, drain: &mut Drain, out: &mut Vec<Event>) {
+        if self.last.cpu_ns == self.counted_ns {
+            return;
         }
-        if self.last.cpu_ns != self.counted_ns {
-            self.counted_ns = self.last.cpu_ns;
-            let sym = drain.names.sym("thread.cpu_ns");
-            let mut row = Event::new(Kind::Counter, sym, self.last_ns, number, pid, tid);
-            row.value = Some(self.last.cpu_ns as f64);
-            out.push(row);
-        }
-        self.window_ns = self.last_ns;
-        self.window = self.last;
+        self.counted_ns = self.last.cpu_ns;
+        let sym = drain.names.sym("thread.cpu_ns");
+        let mut row = Event::new(Kind::Counter, sym, self.last_ns, number, pid, tid);
+        row.value = Some(self.last.cpu_ns as f64);
+        out.push(row);
     }
 }
+
+/// Locks of a run that get a number.
+const MOST_LOCKS: usize = 1000;
+
+/// What the trace says where the system hides what threads wait for.
+const HIDDEN: &str = "what its threads waited for is not known: the system does not let us read /proc/PID/task/TID/syscall";
 
 /// Bytes of a page, as /proc/PID/statm counts them on x86-64 and most arm64 kernels.
 const PAGE_BYTES: i64 = 4096;
-
-/// The fields of a /proc stat line that matter here.
-#[derive(Debug)]
-struct Stat {
-    comm: String,
-    state: char,
-    ppid: u32,
-    cpu_ns: i64,
-    start_ticks: u64,
-}
-
-impl Stat {
-    /// Time since its start, or since the recording's if that is later.
-    fn age_ns(&self, now: Now, since: Option<Now>) -> i64 {
-        let age_ns = (now.boottime_ns - self.start_ticks as i64 * TICK_NS).max(0);
-        since.map_or(age_ns, |since| {
-            age_ns.min(now.monotonic_ns - since.monotonic_ns)
-        })
-    }
-
-    fn read(path: &str) -> Option<Stat> {
-        Stat::parse(&fs::read_to_string(path).ok()?)
-    }
-
-    /// The name stands in parentheses and may hold any character, parentheses too: split at the last one.
-    fn parse(line: &str) -> Option<Stat> {
-        let (left, right) = line.rsplit_once(')')?;
-        let fields: Vec<&str> = right.split_ascii_whitespace().collect();
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        Some(Stat {
-            comm: left.split_once('(')?.1.to_owned(),
-            state: fields.first()?.chars().next()?,
-            ppid: number(4)? as u32,
-            cpu_ns: (number(14)? as i64)
-                .saturating_add(number(15)? as i64)
-                .saturating_mul(TICK_NS),
-            start_ticks: number(22)?,
-        })
-    }
-}
-
-impl Scheduled {
-    fn read(path: &str) -> Option<Scheduled> {
-        let text = fs::read_to_string(path).ok()?;
-        let mut words = text.split_ascii_whitespace().map(str::parse::<i64>);
-        Some(Scheduled {
-            cpu_ns: words.next()?.ok()?,
-            runnable_ns: words.next()?.ok()?,
-        })
-    }
-}
-
-/// Start time of a process as [`ProcessKey`] has it; `None` when it is gone.
-pub fn start_ticks(pid: u32) -> Option<u64> {
-    Stat::read(&format!("/proc/{pid}/stat")).map(|stat| stat.start_ticks)
-}
-
-/// The processes that a process has started and that still run.
-pub fn children(pid: u32) -> Vec<u32> {
-    let mut all = Vec::new();
-    for tid in numbers(Path::new(&format!("/proc/{pid}/task"))) {
-        let list =
-            fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
-        all.extend(
-            list.split_ascii_whitespace()
-                .filter_map(|word| word.parse::<u32>().ok()),
-        );
-    }
-    all
-}
-
-fn numbers(folder: &Path) -> Vec<u64> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut all: Vec<u64> = entries
-        .filter_map(|e| e.file_name().to_str()?.parse().ok())
-        .collect();
-    all.sort_unstable();
-    all
-}
-
-/// Why a process without a probe has none. Looks at flags and at whether our variable is there; keeps neither.
-fn reason(pid: u32) -> String {
-    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-    let exe = exe
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    if !exe.contains("python") && !exe.contains("pypy") {
-        return "it is not a Python program, or one with Python inside that reads no PYTHONPATH (frozen)".to_owned();
-    }
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let flags = line
-        .split(|byte| *byte == 0)
-        .skip(1)
-        .take_while(|arg| arg.starts_with(b"-") && arg.len() > 1);
-    for flag in flags {
-        // The program's own arguments begin after -c or -m: what follows is not ours to look at.
-        if flag == b"-c" || flag == b"-m" || flag.starts_with(b"--") {
-            break;
-        }
-        if flag.contains(&b'I') {
-            return "Python runs isolated (-I)".to_owned();
-        }
-        if flag.contains(&b'E') {
-            return "Python ignores its environment (-E)".to_owned();
-        }
-        if flag.contains(&b'S') {
-            return "Python runs without its site module (-S)".to_owned();
-        }
-    }
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    if !environment
-        .split(|byte| *byte == 0)
-        .any(|entry| entry.starts_with(b"INFERSCOPE_SPOOL="))
-    {
-        return "it was started with an environment of its own, without ours".to_owned();
-    }
-    format!("{exe} did not load the probe")
-}
 
 fn without_nulls(mut value: serde_json::Value) -> serde_json::Value {
     if let Some(object) = value.as_object_mut() {
@@ -674,57 +645,59 @@ fn without_nulls(mut value: serde_json::Value) -> serde_json::Value {
 mod tests {
     use super::*;
     use crate::record::ended::Status;
+    use std::io::Write;
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
-    fn now(ns: i64) -> Now {
+    fn now() -> Now {
+        let clocks = inferscope_spool::sys::clocks();
         Now {
-            monotonic_ns: ns,
-            realtime_ns: ns,
-            boottime_ns: ns,
+            monotonic_ns: clocks.monotonic_ns,
+            realtime_ns: clocks.realtime_ns,
+            boottime_ns: clocks.boottime_ns,
         }
     }
 
     #[test]
-    fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let line = "7 (a) b) (c) R 1 7 7 0 -1 4 1 0 0 0 3 4 0 0 20 0 1 0 99 1 1";
-        let stat = Stat::parse(line).unwrap();
-        assert_eq!(
-            (stat.comm.as_str(), stat.state, stat.ppid),
-            ("a) b) (c", 'R', 1)
-        );
-        assert_eq!((stat.cpu_ns, stat.start_ticks), (7 * TICK_NS, 99));
-        assert!(Stat::parse("7 (a").is_none());
+    fn errors_are_rounded_up_to_a_digit() {
+        let rounded = [0, 1, 9, 10, 11, 4_000_001].map(one_digit);
+        assert_eq!(rounded, [0, 1, 9, 10, 20, 5_000_000]);
     }
 
     #[test]
-    fn windows_add_up_to_the_threads_life() {
-        let mut drain = Drain::default();
-        let mut out = Vec::new();
-        let mut thread = ThreadLife {
-            name: String::new(),
-            before: Scheduled::default(),
-            first_ns: 0,
-            last_ns: 100_000_000,
-            window_ns: 0,
-            window: Scheduled::default(),
-            last: Scheduled {
-                cpu_ns: 30_000_000,
-                runnable_ns: 20_000_000,
-            },
-            counted_ns: -1,
+    fn an_exec_gives_a_process_another_reason_even_if_its_name_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let python = folder.path().join("python3");
+        fs::copy("/bin/sh", &python).unwrap();
+        let mut child = Command::new(&python)
+            .args(["-c", "read a; exec \"$0\" -E -c 'read b'"])
+            .arg(&python)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut drain, mut out) = (Drain::default(), Vec::new());
+        let mut states = States::new(std::process::id());
+        let pid = child.id();
+        let mut told = |wanted: &str| {
+            for _ in 0..1_000_000 {
+                states.look(now(), &mut drain, &mut out);
+                let lives = states.lives.iter();
+                let mut mine = lives.filter(|(key, _)| key.pid == pid);
+                if mine.any(|(_, life)| life.reason.contains(wanted)) {
+                    return;
+                }
+            }
+            panic!("it is never said: {wanted}");
         };
-        thread.write(1, 0, 1, &mut drain, &mut out);
-        let waited: Vec<_> = out
-            .iter()
-            .filter(|e| e.kind == Kind::Wait)
-            .map(|e| e.value)
-            .collect();
-        assert_eq!(waited, [Some(20e6), Some(50e6)]);
-        assert_eq!(out.last().and_then(|e| e.value), Some(30e6));
+        told("environment of its own");
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        told("(-E)");
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]
-    fn a_child_that_waits_is_seen_waiting_and_gets_its_rows() {
+    fn a_child_that_waits_is_seen_waiting_for_its_pipe_and_gets_its_rows() {
         let mut child = Command::new("cat")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -732,16 +705,29 @@ mod tests {
             .unwrap();
         let (mut drain, mut out) = (Drain::default(), Vec::new());
         let mut states = States::new(std::process::id());
+        let stat = Stat::read(&format!("/proc/{}/stat", child.id()));
         let key = ProcessKey {
             pid: child.id(),
-            start_ticks: start_ticks(child.id()).unwrap(),
+            start_ticks: stat.unwrap().start_ticks,
         };
-        let base = key.start_ticks as i64 * TICK_NS;
-        states.look(now(base + 1_000_000_000), &mut drain, &mut out);
-        states.look(now(base + 2_000_000_000), &mut drain, &mut out);
+        let reads = |states: &States| {
+            let read = libc::SYS_read.to_string() + " ";
+            let call = fs::read_to_string(format!("/proc/{}/syscall", key.pid)).unwrap();
+            states.lives.contains_key(&key) && call.starts_with(&read)
+        };
+        let (mut looks, mut first) = (0, None);
+        // until it has waited for a hundredth of a second, seen by looks of which the last comes later
+        while first.is_none_or(|since: Instant| since.elapsed() < Duration::from_millis(100)) {
+            states.look(now(), &mut drain, &mut out);
+            looks += 1;
+            assert!(looks < 1_000_000);
+            if first.is_none() && reads(&states) {
+                first = Some(Instant::now());
+            }
+        }
         drop(child.stdin.take());
         child.wait().unwrap();
-        states.look(now(base + 3_000_000_000), &mut drain, &mut out);
+        states.look(now(), &mut drain, &mut out);
         let ends = Ends {
             program: Some((key.pid, Status::Exit(0))),
             ..Ends::default()
@@ -752,11 +738,22 @@ mod tests {
             out.iter()
                 .filter(move |e| e.kind == kind && e.process == number)
         };
-        let blocked: f64 = mine(Kind::Wait)
-            .filter(|e| drain.names.text(e.name) == "blocked")
-            .filter_map(|e| e.value)
-            .sum();
-        assert!(blocked > 1.5e9, "{blocked}");
+        let told: Vec<_> = mine(Kind::Wait)
+            .map(|e| {
+                (
+                    drain.names.text(e.name),
+                    drain.names.text(e.args.unwrap()),
+                    e.value,
+                )
+            })
+            .collect();
+        let pipe = told
+            .iter()
+            .find(|(name, args, _)| *name == "io" && args.contains("\"file\":\"pipe\""));
+        assert!(
+            pipe.is_some_and(|(.., waited)| waited > &Some(0.0)),
+            "{told:?}"
+        );
         let row = mine(Kind::Process).next().unwrap();
         let args = drain.names.text(row.args.unwrap());
         assert!(

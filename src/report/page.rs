@@ -452,7 +452,8 @@ fn colour(category: &str, natives: &mut usize, others: &mut usize) -> String {
         "gc" => "gc",
         "import" => "import",
         "startup" | "exit" => "startup",
-        "wait" => "wait",
+        // one colour for all that is not work: their names tell them apart
+        "gil" | "lock" | "io" | "sleep" | "blocked" | "idle" => "wait",
         "runnable" => "runnable",
         "unknown" => "unknown",
         _ => {

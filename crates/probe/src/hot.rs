@@ -4,6 +4,7 @@
 //! spool at once and opens one of its own at its first event.
 
 use crate::clock::{self, Calibration};
+use crate::gil;
 use crate::governor;
 use crate::json::quote;
 use crate::lines;
@@ -594,6 +595,9 @@ fn open(run: &'static Run) -> Result<&'static Process, String> {
             );
         }
     }
+    if let Some(words) = gil::record().and_then(|record| record.words()) {
+        pool.push_names(words.as_slice());
+    }
     let process: &'static Process = Box::leak(Box::new(Process {
         pool,
         folder: Folder::open(&run.dir),
@@ -755,21 +759,29 @@ pub fn start_helper() {
         return;
     }
     *locked(&process.stop) = false;
-    // SAFETY: the sets are initialised by the calls that fill them. With all signals blocked in the helper (it
-    // inherits the mask), the program's handlers run on the program's own threads only.
+    *helper = quietly(|| {
+        std::thread::Builder::new()
+            .name("inferscope".into())
+            .stack_size(256 << 10)
+            .spawn(move || help(process))
+    })
+    .ok();
+}
+
+/// Runs `then` with all signals blocked. A thread that it starts inherits the mask, so that the program's handlers run
+/// on the program's own threads only.
+pub fn quietly<T>(then: impl FnOnce() -> T) -> T {
+    // SAFETY: the sets are initialised by the calls that fill them.
     let before = unsafe {
         let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
         before
     };
-    *helper = std::thread::Builder::new()
-        .name("inferscope".into())
-        .stack_size(256 << 10)
-        .spawn(move || help(process))
-        .ok();
+    let done = then();
     // SAFETY: `before` was filled above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    done
 }
 
 /// Ends the helper and waits for it, so that a fork copies a process with the program's own threads only.

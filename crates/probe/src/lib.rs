@@ -17,6 +17,7 @@ mod api;
 mod clock;
 mod code;
 mod frames;
+mod gil;
 mod governor;
 mod json;
 mod lines;

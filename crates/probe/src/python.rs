@@ -4,7 +4,7 @@ use crate::code::{self, Code, Pending};
 use crate::governor;
 use crate::hot::{self, Thread};
 use crate::py::{self, FastCall, Owned, Py, PyObject};
-use crate::{frames, monitor, name, profile, task, wrap};
+use crate::{frames, gil, monitor, name, profile, task, wrap};
 use inferscope_spool::record::{RAISED, RESUMED, Record, SpanKind};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -26,6 +26,7 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
     }
     // SAFETY: as the caller promises, for all calls below.
     unsafe {
+        gil::find(py);
         watch_collector(py);
         watch_forks(py);
         let budget = hot::run().map_or(0.0, |run| run.settings.budget);
@@ -267,11 +268,14 @@ pub unsafe fn look_for_numpy(py: &Py) {
     }
 }
 
-/// Names the thread if threading knows it by now, without making a Thread object for it.
+/// Says where the thread's state is, and names it if threading knows it by now, without making a Thread object for it.
 #[cold]
 unsafe fn find_name(py: &Py, at: *mut Thread) {
     // SAFETY: the GIL is held; no reference to the thread's state is kept over a call into Python.
     unsafe {
+        if (*at).name_tries == 0 {
+            gil::tell_thread(py);
+        }
         if libc::gettid() == libc::getpid() {
             hot::name_thread("MainThread");
             return;

@@ -117,6 +117,11 @@ pub enum Record<'a> {
     Switch { time: u64, on: bool },
     /// The process ends by itself: it came to its end or called `exit`. On the names chain.
     Exit { time: u64 },
+    /// Addresses in the interpreter: of the structure that its GIL lies in, from `start` to `end`, and in it of the
+    /// word that points to the state of the thread which has the GIL; 0 = not known. On the names chain.
+    Gil { start: u64, end: u64, holder: u64 },
+    /// Where the interpreter keeps the state of a thread. On the names chain.
+    State { tid: u64, address: u64 },
     /// A text.
     Text(Text<'a>),
 }
@@ -156,6 +161,8 @@ const THROTTLE: u64 = 12;
 const NATIVE: u64 = 13;
 const SLICES: u64 = 16;
 const EXIT: u64 = 20;
+const GIL: u64 = 14;
+const STATE: u64 = 15;
 const METADATA: u64 = 64;
 const DEFINE: u64 = 65;
 const PROCESS: u64 = 66;
@@ -316,6 +323,8 @@ impl Record<'_> {
             },
             Record::Switch { time, on } => two(head(SWITCH, time), u64::from(on)),
             Record::Exit { time } => two(head(EXIT, time), 0),
+            Record::Gil { start, end, holder } => four(head(GIL, 0), start, end, holder),
+            Record::State { tid, address } => four(head(STATE, 0), tid, address, 0),
             Record::Text(_) => return None,
         })
     }
@@ -491,6 +500,24 @@ impl Record<'_> {
                 16,
             ),
             EXIT => (Record::Exit { time }, 16),
+            GIL => (
+                Record::Gil {
+                    start: second,
+                    end: word(2)?,
+                    holder: word(3)?,
+                },
+                32,
+            ),
+            STATE => {
+                word(3)?;
+                (
+                    Record::State {
+                        tid: second,
+                        address: word(2)?,
+                    },
+                    32,
+                )
+            }
             METADATA | DEFINE | PROCESS | THREAD | NOTE => {
                 let len = usize::try_from(time).ok().filter(|&len| len <= MAX_TEXT)?;
                 let body = std::str::from_utf8(bytes.get(16..16 + len)?).ok()?;
@@ -667,6 +694,12 @@ mod tests {
             },
             Record::Switch { time, on: true },
             Record::Exit { time },
+            Record::Gil {
+                start: 1,
+                end: u64::MAX,
+                holder: 2,
+            },
+            Record::State { tid: 3, address: 4 },
         ] {
             let bytes = bytes(record.words().unwrap().as_slice());
             assert_eq!(Record::decode(&bytes), Some((record, bytes.len())));

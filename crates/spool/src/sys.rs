@@ -62,9 +62,36 @@ pub fn pid_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |facts| facts.ino())
 }
 
+/// CLOCK_MONOTONIC, in ns.
+pub fn monotonic_ns() -> i64 {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
 /// CPU time of this process so far, in ns.
 pub fn cpu_ns() -> i64 {
     clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// CPU time of this thread so far, in ns.
+pub fn thread_cpu_ns() -> i64 {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// A word of another process's memory; `None` if it may not be read, or is not there.
+pub fn read_word(pid: u32, address: u64) -> Option<u64> {
+    let mut word = [0u8; 8];
+    let local = libc::iovec {
+        iov_base: word.as_mut_ptr().cast(),
+        iov_len: word.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: word.len(),
+    };
+    let pid = libc::pid_t::try_from(pid).ok()?;
+    // SAFETY: the local place is as long as it says and lives for the call; the kernel checks the other one.
+    let got = unsafe { libc::process_vm_readv(pid, &local, 1, &remote, 1, 0) };
+    (got == 8).then(|| u64::from_ne_bytes(word))
 }
 
 fn clock(id: libc::clockid_t) -> i64 {

@@ -1,0 +1,107 @@
+//! Facts about waits: what for, who has the GIL, what holds an event loop up.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::Share;
+use super::super::device::percentile;
+use super::super::measure::{Measures, Thread as Track};
+use super::super::waited::Waits;
+use super::place_of;
+
+/// Whether a category is one of waiting, but for work.
+pub(super) fn is_wait(category: &str) -> bool {
+    let is = |waits: &&Waits| **waits != Waits::Idle && waits.word() == category;
+    Waits::ALL.iter().any(|waits| is(&waits))
+}
+
+/// Facts about waits: of all threads, of the path, of event loops. Returns texts.
+pub(super) fn waits(
+    m: &Measures,
+    path: Option<(u32, u64)>,
+    breakdown: &[Share],
+    facts: &mut BTreeMap<String, Value>,
+) -> BTreeMap<String, String> {
+    let wall = m.span_ns().max(1) as f64;
+    let mut texts = BTreeMap::new();
+    let mut fact = |name: &str, value: Value| drop(facts.insert(name.into(), value));
+    let sum = |of: &dyn Fn(&Track) -> i64| -> i64 { m.threads.values().map(of).sum() };
+    let seen = |waits: Waits| sum(&|t| t.seen.get(&waits).copied().unwrap_or(0));
+    for waits in [Waits::Gil, Waits::Lock, Waits::Io, Waits::Sleep] {
+        fact(&format!("wait.{}_ns", waits.word()), json!(seen(waits)));
+    }
+    // 95 % of a normal distribution
+    fact("wait.error_ns", json!((1.96 * m.wait_error2.sqrt()) as i64));
+    let runnable = sum(&|t| t.runnable_ns);
+    let cpu = sum(&|t| t.cpu_ns.unwrap_or(0));
+    let busy = (cpu + runnable) as f64 / wall;
+    let excess = m.cpus.map_or(0.0, |cpus| (busy - cpus as f64).max(0.0));
+    fact("threads.busy", json!(busy));
+    fact("threads.excess", json!(excess));
+    fact("threads.gil", json!(seen(Waits::Gil) as f64 / wall));
+    let contended = sum(&|t| t.times.contended_ns);
+    fact("threads.lock", json!(contended as f64 / wall));
+    let own = path.and_then(|path| m.threads.get(&path));
+    let own = own.map_or(0, |t| t.times.contended_ns);
+    fact("lock.contended.share", json!(own as f64 / wall));
+
+    let most = breakdown.iter().find(|share| is_wait(&share.category));
+    if let Some(most) = most {
+        texts.insert(
+            "wait.for".into(),
+            Waits::of_row(&most.category).words().into(),
+        );
+    }
+    let mut place = |label: &str, function: Option<usize>, ns: i64, on: &str| {
+        fact(&format!("{label}.time_ns"), json!(ns));
+        fact(&format!("{label}.share"), json!(ns as f64 / wall));
+        let Some(function) = function else { return };
+        let (key, sums) = &m.functions[function];
+        let f = super::function(m, function, key, sums);
+        texts.insert(format!("{label}.where"), format!("{}{on}", place_of(&f)));
+        texts.insert(format!("{label}.name"), f.name);
+    };
+    let holders = m
+        .holders
+        .iter()
+        .filter(|((waits, ..), _)| Some(*waits) == path);
+    // Ties go to the first, so that equal input gives equal bytes.
+    if let Some(((_, holder, function), ns)) = holders.rev().max_by_key(|(_, ns)| **ns) {
+        let thread = m.threads.get(holder).map_or("", |thread| &thread.name);
+        place("gil.holder", *function, *ns, &format!(" in {thread}"));
+    }
+    let locks = m
+        .contended
+        .iter()
+        .filter(|((waits, _), _)| Some(*waits) == path);
+    if let Some(((_, function), ns)) = locks.rev().max_by_key(|(_, ns)| **ns) {
+        place("lock.top", Some(*function), *ns, "");
+    }
+    let loops = &m.loops;
+    let waiting: i64 = loops.waiting.values().sum();
+    let top = loops.waiting.iter().rev().max_by_key(|(_, ns)| **ns);
+    place(
+        "eventloop.wait",
+        top.map(|(function, _)| *function),
+        waiting,
+        "",
+    );
+    let slow: i64 = loops.slow.values().map(|(_, ns)| ns).sum();
+    let top = loops.slow.iter().rev().max_by_key(|(_, (_, ns))| *ns);
+    place(
+        "eventloop.slow",
+        top.map(|(function, _)| *function),
+        slow,
+        "",
+    );
+    let count: u64 = loops.slow.values().map(|(count, _)| count).sum();
+    fact("eventloop.slow.count", json!(count));
+    if !loops.ready_ns.is_empty() {
+        let mut ready = loops.ready_ns.clone();
+        ready.sort_unstable();
+        fact("eventloop.ready_ns_p50", json!(percentile(&ready, 50)));
+        fact("eventloop.ready_ns_p99", json!(percentile(&ready, 99)));
+    }
+    texts
+}

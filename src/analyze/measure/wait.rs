@@ -1,0 +1,138 @@
+//! `wait` rows on their way into the measures, and what waits hold up.
+
+use super::super::waited::{self, In, Place, Waits};
+use super::{Frame, Measures, Pass, Track, json};
+use crate::trace::{Event, Kind, Names};
+
+/// A thread that ran for less than this part of a row hardly ran at all, and a sample in it says nothing of the rest.
+const MOST_SHORT: f64 = 20.0;
+
+impl Pass {
+    /// A thread waited, in what it was in when it was first seen to.
+    pub(super) fn wait(&mut self, event: &Event, names: &Names) {
+        let track = (event.process, event.tid);
+        let ns = event.value.map_or(event.dur_ns.unwrap_or(0), |v| v as i64);
+        let thread = self.measures.thread(track, event.pid);
+        if names.text(event.name) == "runnable" {
+            thread.runnable_ns += ns;
+            // As if it had run for the rest of the row. Where it also waited, that is too little, and a sample stands
+            // for less than it should.
+            let ran_ns = (event.dur_ns.unwrap_or(0) - ns).max(1);
+            let short = (ns as f64 / ran_ns as f64).min(MOST_SHORT);
+            thread.short_of_cpu = (event.end_ns(), short);
+            return;
+        }
+        let mut waits = Waits::of_row(names.text(event.name));
+        thread.blocked_ns += ns;
+        *thread.seen.entry(waits).or_default() += ns;
+        let args = json(event.args, names);
+        self.measures.wait_error2 += args["error_ns"].as_f64().unwrap_or(0.0).powi(2);
+        self.pop_until(track, event.start_ns, names);
+        if let Some(holder) = args["holder"].as_u64().filter(|_| waits == Waits::Gil) {
+            let holder = (event.process, holder);
+            self.pop_until(holder, event.start_ns, names);
+            let stack = self.stacks.get(&holder).into_iter().flatten().rev();
+            let mut python = stack.filter(|frame| frame.kind == Kind::Python);
+            let function = python.next().and_then(|frame| frame.function);
+            let key = (track, holder, function);
+            *self.measures.holders.entry(key).or_default() += ns;
+        }
+        let Some(stack) = self.stacks.get(&track) else {
+            return;
+        };
+        let Some(top) = stack.last().filter(|top| !top.importing) else {
+            return;
+        };
+        let call = args["call"].as_str().unwrap_or("");
+        let mut python = stack.iter().rev().filter(|f| f.kind == Kind::Python);
+        let function = python.next().and_then(|frame| frame.function);
+        let place = match (top.kind, top.waits, top.function) {
+            (Kind::Native | Kind::Op, Some(known), _) if waits == Waits::Gil => In::Waiting(known),
+            (Kind::Native | Kind::Op, Some(_), _) => return, // it says so itself
+            (Kind::Native | Kind::Op, None, Some(native)) => {
+                // What a library waits for within itself, for its own threads say, is its own time.
+                if matches!(waits, Waits::Lock | Waits::Blocked) {
+                    return;
+                }
+                let file = self.measures.functions[native].0.file;
+                let file = file.map_or("", |file| names.text(file));
+                let places = places(&self.measures, stack, names);
+                if waited::is_idle(waits, call, file, places) {
+                    waits = Waits::Idle;
+                }
+                In::Native(native)
+            }
+            (Kind::Python | Kind::Scope, ..) => {
+                let Some(function) = function else { return };
+                let places = places(&self.measures, stack, names);
+                if waited::is_idle(waits, call, "", places) {
+                    waits = Waits::Idle;
+                }
+                In::Python(function)
+            }
+            _ => return,
+        };
+        self.measures
+            .waited(track, waits, ns, function, stack, names);
+        self.waited.add(track, place, waits, ns);
+    }
+}
+
+/// The Python frames of a stack, innermost first.
+pub(super) fn places<'a>(
+    m: &'a Measures,
+    stack: &'a [Frame],
+    names: &'a Names,
+) -> impl Iterator<Item = Place<'a>> {
+    let python = stack.iter().rev().filter(|f| f.kind == Kind::Python);
+    python.filter_map(|frame| frame.function).map(|function| {
+        let key = &m.functions[function].0;
+        Place {
+            name: names.text(key.name),
+            file: key.file.map_or("", |file| names.text(file)),
+        }
+    })
+}
+
+impl Measures {
+    /// Notes a wait of `function` where it holds others up: in an event loop, at a lock.
+    pub(super) fn waited(
+        &mut self,
+        track: Track,
+        waits: Waits,
+        ns: i64,
+        function: Option<usize>,
+        stack: &[Frame],
+        names: &Names,
+    ) {
+        let Some(function) = function else { return };
+        let blocks = !matches!(waits, Waits::Idle | Waits::Gil);
+        if blocks && stack.iter().any(|frame| frame.step) {
+            *self.loops.waiting.entry(function).or_default() += ns;
+        }
+        let top = places(self, stack, names).next();
+        if waits == Waits::Lock && waited::is_contended(top) {
+            *self.contended.entry((track, function)).or_default() += ns;
+            self.threads.entry(track).or_default().times.contended_ns += ns;
+        }
+    }
+
+    /// Adds time that a function waited within what is known of it, up to what there is.
+    pub(in super::super) fn book_wait(
+        &mut self,
+        track: Track,
+        function: usize,
+        ns: i64,
+        idle_ns: i64,
+    ) {
+        let Some(own) = self.own.get_mut(&(track, function)) else {
+            return;
+        };
+        let native = self.functions[function].0.kind == Kind::Native;
+        let rest = if native { 0 } else { own.native_ns };
+        let taken = ns.min(own.self_ns - rest - own.wait_ns).max(0);
+        own.wait_ns += taken;
+        own.idle_ns += idle_ns.min(taken);
+        self.functions[function].1.wait_ns += taken;
+    }
+}

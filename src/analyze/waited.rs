@@ -1,0 +1,403 @@
+//! What threads waited for: `wait` rows set against the spans in which they began.
+//!
+//! Native calls that are known to wait say themselves how long they took, and what for. Rows say the rest: waits within
+//! Python code (`with lock:` makes no call, nor does the GIL), and within other native calls. Like samples they
+//! are summed by thread and function first, and only then cut to the time there is.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::measure::{Measures, library};
+use crate::trace::{Kind, Names};
+
+type Track = (u32, u64);
+
+/// What a thread waits for; the words are categories of the breakdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Waits {
+    Gil,
+    Lock,
+    Io,
+    Sleep,
+    /// For work: an event loop's turn, a connection, a queue's next item.
+    Idle,
+    /// For something else.
+    Blocked,
+}
+
+impl Waits {
+    pub const ALL: [Waits; 6] = [
+        Waits::Gil,
+        Waits::Lock,
+        Waits::Io,
+        Waits::Sleep,
+        Waits::Idle,
+        Waits::Blocked,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Waits::Gil => "gil",
+            Waits::Lock => "lock",
+            Waits::Io => "io",
+            Waits::Sleep => "sleep",
+            Waits::Idle => "idle",
+            Waits::Blocked => "blocked",
+        }
+    }
+
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Waits::Gil => "the GIL",
+            Waits::Lock => "a lock",
+            Waits::Io => "input or output",
+            Waits::Sleep => "a sleep to end",
+            Waits::Idle => "work",
+            Waits::Blocked => "something unknown",
+        }
+    }
+
+    /// Of a `wait` row's name.
+    pub fn of_row(name: &str) -> Waits {
+        let named = |waits: &Waits| *waits != Waits::Idle && waits.word() == name;
+        let found = Waits::ALL.into_iter().find(named);
+        found.unwrap_or(Waits::Blocked)
+    }
+
+    /// Of a native function that waits; see [`super::measure::waits`].
+    pub fn of_call(name: &str) -> Waits {
+        let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
+        if name == crate::record::WAITING_NAME {
+            Waits::Blocked // stacks were sampled, and tell no more
+        } else if ends(&["sleep", "pause"]) {
+            Waits::Sleep
+        } else if ends(&["cquire", "__enter__", "join", "Queue.get", "tstate_lock"]) {
+            Waits::Lock
+        } else {
+            Waits::Io
+        }
+    }
+}
+
+/// One frame of Python code, as far as it says what its thread is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub name: &'a str,
+    pub file: &'a str,
+}
+
+impl Place<'_> {
+    fn is_of(&self, files: &[&str]) -> bool {
+        files.iter().any(|file| self.file.ends_with(file))
+    }
+
+    /// The program's own code: neither Python's nor an installed package's.
+    fn is_own(&self) -> bool {
+        !self.file.starts_with('<') && !self.file.contains("/lib/python")
+    }
+}
+
+/// Files of servers and event loops: of the standard library, then of others.
+const LOOPS: [&str; 12] = [
+    "asyncio/base_events.py",
+    "asyncio/runners.py",
+    "socketserver.py",
+    "trio/_core/_io_epoll.py",
+    "twisted/internet/epollreactor.py",
+    "twisted/internet/pollreactor.py",
+    "eventlet/hubs/poll.py",
+    "eventlet/hubs/epolls.py",
+    "gunicorn/workers/gthread.py",
+    "gunicorn/workers/sync.py",
+    "waitress/wasyncore.py",
+    "cheroot/connections.py",
+];
+/// Files that make locks into something else: who waits in them does not wait for another to leave a section.
+const SYNCHRONIZE: [&str; 6] = [
+    "threading.py",
+    "queue.py",
+    "concurrent/futures/_base.py",
+    "concurrent/futures/thread.py",
+    "multiprocessing/synchronize.py",
+    "multiprocessing/queues.py",
+];
+
+/// Whether a thread that waits waits for work. `call` is the native or system call; `stack` the Python frames,
+/// innermost first.
+pub fn is_idle<'a>(
+    waits: Waits,
+    call: &str,
+    native: &str,
+    mut stack: impl Iterator<Item = Place<'a>>,
+) -> bool {
+    let accepts = call.ends_with("accept");
+    let polls = ["poll", "select", "epoll_wait"]
+        .iter()
+        .any(|end| call.ends_with(end));
+    match waits {
+        Waits::Io if accepts => true,
+        Waits::Io if polls && library(native) == "uvloop" => true,
+        Waits::Io if polls => {
+            let mut top = stack.next();
+            let selects = top.is_some_and(|top| top.is_of(&["selectors.py"]));
+            if selects {
+                top = stack.next();
+            }
+            // What registers descriptors once, to poll them again and again, is an event loop; but not in a callback of
+            // another one, which it holds up.
+            let registered = selects || call.ends_with("epoll.poll") || call == "epoll_wait";
+            let is_loop = |place: Place| place.is_of(&LOOPS);
+            top.is_some_and(|top| is_loop(top) || registered && top.is_own() && !stack.any(is_loop))
+        }
+        Waits::Io | Waits::Lock if call.ends_with("Queue.get") => true,
+        Waits::Io | Waits::Lock => {
+            // a queue's get waits in a condition, or reads from a pipe
+            let within = |place: &Place| {
+                place.is_of(&["threading.py", "queue.py", "multiprocessing/connection.py"])
+                    || place.is_of(&[
+                        "multiprocessing/queues.py",
+                        "multiprocessing/synchronize.py",
+                    ])
+            };
+            stack
+                .take_while(within)
+                .any(|place| place.name.ends_with("Queue.get"))
+        }
+        _ => false,
+    }
+}
+
+/// Whether who waits for a lock here waits for another thread to leave a section.
+pub fn is_contended(top: Option<Place>) -> bool {
+    top.is_some_and(|top| !top.is_of(&SYNCHRONIZE))
+}
+
+/// What a thread is in while it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum In {
+    /// This function's own Python code.
+    Python(usize),
+    /// This native function.
+    Native(usize),
+    /// A native function that is known to wait, for this.
+    Waiting(Waits),
+}
+
+/// Sums of waits that rows tell of.
+#[derive(Debug, Default)]
+pub struct Waited(BTreeMap<Track, BTreeMap<In, BTreeMap<Waits, i64>>>);
+
+impl Waited {
+    pub fn add(&mut self, track: Track, place: In, waits: Waits, ns: i64) {
+        let places = self.0.entry(track).or_default();
+        *places.entry(place).or_default().entry(waits).or_default() += ns;
+    }
+}
+
+/// Takes `ns`, or as much of it as there is, from `from`, and gives it out in proportion.
+fn moved(from: &mut i64, shares: &BTreeMap<Waits, i64>, to: &mut BTreeMap<Waits, i64>) -> i64 {
+    let wanted: i64 = shares.values().sum();
+    let taken = wanted.min(*from).max(0);
+    *from -= taken;
+    for (&waits, &ns) in shares {
+        let part = i128::from(ns) * i128::from(taken) / i128::from(wanted.max(1));
+        *to.entry(waits).or_default() += part as i64;
+    }
+    taken
+}
+
+/// Moves waits out of the time of the interpreter and of libraries: of each thread, and of each function.
+pub fn settle(m: &mut Measures, waited: Waited, names: &Names) {
+    for (track, places) in waited.0 {
+        let mut python: BTreeMap<Waits, i64> = BTreeMap::new();
+        for (place, shares) in places {
+            let ns: i64 = shares.values().sum();
+            match place {
+                In::Python(function) => {
+                    let idle = shares.get(&Waits::Idle).copied().unwrap_or(0);
+                    m.book_wait(track, function, ns, idle);
+                    for (waits, ns) in shares {
+                        *python.entry(waits).or_default() += ns;
+                    }
+                }
+                In::Native(function) => {
+                    m.book_wait(track, function, ns, 0);
+                    let file = m.functions[function].0.file;
+                    let library = library(file.map_or("", |file| names.text(file)));
+                    if let Some(thread) = m.threads.get_mut(&track)
+                        && let Some(native) = thread.times.native_ns.get_mut(library)
+                    {
+                        moved(native, &shares, &mut thread.times.waits);
+                    }
+                }
+                In::Waiting(waits) => {
+                    if let Some(thread) = m.threads.get_mut(&track) {
+                        let times = &mut thread.times.waits;
+                        let mut from = times.remove(&waits).unwrap_or(0);
+                        moved(&mut from, &shares, times);
+                        *times.entry(waits).or_default() += from;
+                    }
+                }
+            }
+        }
+        if let Some(thread) = m.threads.get_mut(&track) {
+            let times = &mut thread.times;
+            moved(&mut times.python_ns, &python, &mut times.waits);
+        }
+    }
+}
+
+/// Longer than this is too long for a turn of an event loop: asyncio's own `slow_callback_duration`.
+const SLOW_TURN_NS: i64 = 100_000_000;
+/// Waits of tasks that are kept for percentiles.
+const MOST_READY: usize = 200_000;
+
+/// What event loops did.
+#[derive(Debug, Default)]
+pub struct Loops {
+    /// From the end of a turn's poll, when a task was ready at the latest, to its segment.
+    pub ready_ns: Vec<i64>,
+    /// Callbacks and segments of tasks that took too long for a turn, by the function with the most time of its own.
+    pub slow: BTreeMap<usize, (u64, i64)>,
+    /// Waits in the midst of a turn, by the Python function that waits.
+    pub waiting: BTreeMap<usize, i64>,
+    /// By thread: when its last poll ended, and the longest own time in this turn.
+    polled: HashMap<Track, i64>,
+    longest: HashMap<Track, (i64, usize)>,
+}
+
+impl Loops {
+    /// A poll for work ended.
+    pub fn polled(&mut self, track: Track, end_ns: i64) {
+        self.polled.insert(track, end_ns);
+    }
+
+    /// A segment of a task began in a turn that had begun at `turn_ns`.
+    pub fn ready(&mut self, track: Track, turn_ns: i64, start_ns: i64) {
+        let polled = self.polled.get(&track).filter(|polled| **polled >= turn_ns);
+        if let Some(polled_ns) = polled.filter(|_| self.ready_ns.len() < MOST_READY) {
+            self.ready_ns.push((start_ns - polled_ns).max(0));
+        }
+    }
+
+    /// A callback or a task's segment begins.
+    pub fn begin(&mut self, track: Track) {
+        self.longest.remove(&track);
+    }
+
+    /// A span in it has ended.
+    pub fn spent(&mut self, track: Track, function: usize, own_ns: i64) {
+        let longest = self.longest.entry(track).or_insert((own_ns, function));
+        if own_ns > longest.0 {
+            *longest = (own_ns, function);
+        }
+    }
+
+    /// It has ended.
+    pub fn end(&mut self, track: Track, dur_ns: i64) {
+        if let Some((_, function)) = self
+            .longest
+            .remove(&track)
+            .filter(|_| dur_ns >= SLOW_TURN_NS)
+        {
+            let (count, ns) = self.slow.entry(function).or_default();
+            *count += 1;
+            *ns += dur_ns;
+        }
+    }
+}
+
+/// Whether a function is one turn of asyncio's loop, or one callback of it.
+pub fn is_turn(name: &str) -> bool {
+    name == "BaseEventLoop._run_once"
+}
+
+/// Whether a function is the poll in such a turn.
+pub fn is_poll(name: &str) -> bool {
+    name.ends_with("Selector.select")
+}
+
+/// See [`is_turn`].
+pub fn is_callback(kind: Kind, name: &str) -> bool {
+    kind == Kind::Python && name == "Handle._run"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place<'a>(name: &'a str, file: &'a str) -> Place<'a> {
+        Place { name, file }
+    }
+
+    #[test]
+    fn loops_that_poll_and_queues_that_are_empty_wait_for_work() {
+        let idle =
+            |waits, call: &str, stack: &[Place]| is_idle(waits, call, "", stack.iter().copied());
+        let select = place("EpollSelector.select", "/lib/selectors.py");
+        let turn = place("BaseEventLoop._run_once", "/lib/asyncio/base_events.py");
+        assert!(idle(Waits::Io, "epoll.poll", &[select, turn]));
+        assert!(
+            idle(Waits::Io, "epoll_wait", &[turn]),
+            "the budget shed select"
+        );
+        assert!(!idle(
+            Waits::Io,
+            "epoll.poll",
+            &[
+                select,
+                place("communicate", "/lib/python3.12/subprocess.py")
+            ]
+        ));
+        let own = [select, place("serve", "app.py"), place("main", "app.py")];
+        assert!(idle(Waits::Io, "epoll.poll", &own));
+        assert!(idle(Waits::Io, "epoll.poll", &own[1..]));
+        assert!(
+            !idle(Waits::Io, "select.select", &own[1..]),
+            "it may be for one answer"
+        );
+        assert!(
+            !idle(Waits::Io, "epoll.poll", &[select, own[1], turn]),
+            "it holds the loop up"
+        );
+        assert!(!idle(Waits::Io, "socket.recv", &[place("read", "app.py")]));
+        assert!(idle(
+            Waits::Io,
+            "socket._accept",
+            &[place("main", "app.py")]
+        ));
+        let get = [
+            place("Condition.wait", "/lib/threading.py"),
+            place("Queue.get", "/lib/queue.py"),
+            place("work", "app.py"),
+        ];
+        assert!(idle(Waits::Lock, "lock.acquire", &get));
+        assert!(!idle(
+            Waits::Lock,
+            "lock.acquire",
+            &[get[0], place("Event.wait", "/lib/threading.py")]
+        ));
+        assert!(idle(Waits::Lock, "SimpleQueue.get", &[]));
+        assert!(!idle(Waits::Sleep, "time.sleep", &[turn]));
+        assert!(is_contended(Some(get[2])) && !is_contended(Some(get[0])));
+    }
+
+    #[test]
+    fn native_calls_say_what_they_wait_for() {
+        for (name, waits) in [
+            ("time.sleep", Waits::Sleep),
+            ("_thread.lock.acquire", Waits::Lock),
+            ("SemLock.__enter__", Waits::Lock),
+            ("_thread._ThreadHandle.join", Waits::Lock),
+            ("SimpleQueue.get", Waits::Lock),
+            ("select.epoll.poll", Waits::Io),
+            ("socket.recv_into", Waits::Io),
+            ("posix.waitpid", Waits::Io),
+        ] {
+            assert!(super::super::measure::waits(name), "{name}");
+            assert_eq!(Waits::of_call(name), waits, "{name}");
+        }
+        assert_eq!(Waits::of_row("idle"), Waits::Blocked);
+        assert_eq!(Waits::of_row("gil"), Waits::Gil);
+    }
+}
