@@ -157,6 +157,21 @@ fn waits_have_rules_by_what_for() {
 }
 
 #[test]
+fn a_loop_of_the_program_s_own_waits_for_work_and_a_library_s_poll_for_an_answer() {
+    let polls = |name: &str, file: &str| {
+        format!(
+            "track    kind    start  end    name                  file          line
+             py:main  python  0ms    100ms  {name}                {file}        1
+             py:main  python  2ms    95ms   EpollSelector.select  selectors.py  2
+             py:main  native  2ms    95ms   select.epoll.poll     select.so     -"
+        )
+    };
+    assert_eq!(found(&polls("serve", "app.py")), Vec::<String>::new());
+    let library = polls("Popen.communicate", "/usr/lib/python3.12/subprocess.py");
+    assert_eq!(found(&library), ["blocking-io"]);
+}
+
+#[test]
 fn callbacks_that_compute_for_long_are_named() {
     let busy = |ms: i64| {
         let mut text = String::from("track kind start end name file line flow\n");

@@ -407,6 +407,30 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_that_is_cut_goes_on_in_a_row_of_its_own() {
+        let (mut waits, mut rows) = (Waits::new(0), Vec::new());
+        waits.waits(10 * MS, sums(7, 3, 1), blocked(State::Sleep), &mut rows);
+        waits.stays(30 * MS, &mut rows);
+        waits.cut(&mut rows);
+        waits.stays(50 * MS, &mut rows);
+        waits.runs(60 * MS, sums(12, 3, 2), &mut rows);
+        waits.cut(&mut rows); // it runs
+        waits.waits(80 * MS, sums(20, 3, 2), blocked(State::Io), &mut rows);
+        waits.stays(90 * MS, &mut rows);
+        waits.finish(&mut rows);
+        assert_eq!(
+            told(&rows),
+            [
+                ("sleep", 10, 30, 20, 0),
+                ("runnable", 0, 30, 3, 0),
+                ("sleep", 30, 60, 20, 0),
+                ("io", 60, 80, 17, 17),
+                ("io", 80, 90, 10, 0)
+            ]
+        );
+    }
+
+    #[test]
     fn a_thread_that_was_never_seen_waiting_has_waited_for_nobody_knows_what() {
         let (mut waits, mut rows) = (Waits::new(0), Vec::new());
         waits.runs(100 * MS, sums(60, 10, 9), &mut rows);
