@@ -5,7 +5,8 @@ mod common;
 
 use common::{libraries, pythons};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -456,6 +457,53 @@ fn a_reader_that_is_gone_ends_the_recording_and_not_the_program() {
     let dir = dir.split(' ').next().unwrap();
     let cleaned = record(folder.path()).arg(format!("--clean={dir}")).status();
     assert!(cleaned.unwrap().success());
+    server.work(1);
+    server.end();
+}
+
+#[test]
+fn ctrl_c_ends_the_whole_pipe_with_its_page_and_not_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let (python, _) = &pythons()[0];
+    let mut server = Server::start(python, folder.path());
+    let pid = server.child.id();
+    libraries();
+    let [record, merge, analyze] = [
+        env!("CARGO_BIN_EXE_isc-record"),
+        env!("CARGO_BIN_EXE_isc-merge"),
+        env!("CARGO_BIN_EXE_isc-analyze"),
+    ];
+    let mut pipe = Command::new("sh")
+        .args([
+            "-c",
+            &format!("'{record}' --sample 200 --attach {pid} | '{merge}' | '{analyze}'"),
+        ])
+        .current_dir(folder.path())
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(pipe.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("Ctrl-C ends that") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    server.work(20);
+    let group = format!("-{}", pipe.id());
+    let sent = Command::new("kill").args(["-INT", "--", &group]).status();
+    assert!(sent.unwrap().success());
+    let output = pipe.wait_with_output().unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    let page = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "Functions by own time, estimated",
+        "hot server.py",
+        "± (95 %)",
+    ] {
+        assert!(page.contains(part), "{page}{said}");
+    }
     server.work(1);
     server.end();
 }

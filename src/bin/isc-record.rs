@@ -21,8 +21,8 @@ Examples:
   isc-record --lines app:decode_step app.py
   isc-record --recover /dev/shm/inferscope-1a2b3c4d -o run.parquet
 
-Exit status: the program's; 128 + n after signal n; 126 and 127 when it cannot be run or is not
-there; 125 for isc-record's own faults.";
+Exit status: the program's, or 0 with --attach; 128 + n after signal n; 126 and 127 when it cannot be
+run or is not there; 125 for isc-record's own faults.";
 
 #[derive(Parser)]
 #[command(name = "isc-record", version, about = "Run a program and record where its time goes", after_help = EXAMPLES)]

@@ -32,7 +32,7 @@ const TRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_sec
 /// Spans that are open are told only when they end; ended ones at least this often.
 const TELL: Duration = Duration::from_millis(100);
 /// Distinct functions of one process; further ones are `(one of too many)`.
-const MOST_FUNCTIONS: usize = 1 << 20;
+const MOST_FUNCTIONS: usize = 1 << 17;
 /// Names of threads that have ended are forgotten when there are more than twice as many as threads, and so many.
 const SPARE_NAMES: usize = 1024;
 /// What a thread that waits does, below its Python frames; `analyze::measure::waits` knows it.

@@ -379,6 +379,11 @@ fn functions(values: &Value) -> Table {
             error if error > 0.0 => format!("{spent} ± {}", units::time(error)),
             _ => spent,
         };
+        // samples of stacks do not tell them apart
+        let part = |ns| match function["calls_error"].is_null() {
+            true => "–".to_owned(),
+            false => units::time(ns),
+        };
         let file = units::place(function["file"].as_str().unwrap_or(""));
         let place = match (file, &function["line"]) {
             (file, Value::Number(line)) if !file.is_empty() => format!("{file}:{line}"),
@@ -390,8 +395,8 @@ fn functions(values: &Value) -> Table {
             text(&function["kind"]),
             calls,
             spent,
-            units::time(own - native),
-            units::time(native),
+            part(own - native),
+            part(native),
             units::time(number(&function["total_ns"])),
         ]
     };
