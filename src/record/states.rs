@@ -531,12 +531,6 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_rounded_up_to_a_digit() {
-        let rounded = [0, 1, 9, 10, 11, 4_000_001].map(one_digit);
-        assert_eq!(rounded, [0, 1, 9, 10, 20, 5_000_000]);
-    }
-
-    #[test]
     fn an_exec_gives_a_process_another_reason_even_if_its_name_stays() {
         let folder = tempfile::tempdir().unwrap();
         let python = folder.path().join("python3");

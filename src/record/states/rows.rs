@@ -108,4 +108,10 @@ fn one_digit(number: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_are_rounded_up_to_a_digit() {
+        let rounded = [0, 1, 9, 10, 11, 4_000_001].map(one_digit);
+        assert_eq!(rounded, [0, 1, 9, 10, 20, 5_000_000]);
+    }
 }
