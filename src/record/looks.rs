@@ -210,12 +210,12 @@ fn look_on(all: &Mutex<All>, stopped: &mpsc::Receiver<()>) {
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
     cpu_ns: i64,
-    /// How often one of its threads got a processor.
+    /// How often one of its threads that wait got a processor.
     slices: u64,
 }
 
 /// What looks cost, and what they may: a share of the CPU time that the program uses; a little of the time that passes,
-/// so that a program which waits is looked at too; and a little for each time that one of its threads gets a processor,
+/// so that a program which waits is looked at too; and a little for each time that a thread which waits gets a processor,
 /// so that one whose threads wait often and shortly is looked at more often. Means that forget.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
@@ -238,9 +238,9 @@ impl Default for Cost {
 
 impl Cost {
     /// Of one processor: for each that the program uses, and of the time that passes.
-    const SHARE: (f64, f64) = (0.004, 0.002);
+    const SHARE: (f64, f64) = (0.003, 0.002);
     /// For each time that a thread gets a processor, in s; that is itself several µs of work.
-    const SLICE_S: f64 = 10e-6;
+    const SLICE_S: f64 = 15e-6;
     /// At most, of one processor, and for each that the program uses.
     const MOST: (f64, f64) = (0.01, 0.008);
     /// How much of these means is forgotten in a second.
@@ -290,12 +290,12 @@ impl All {
             holder: None,
         };
         for (&tid, thread) in &mut process.threads {
-            let before = thread.waits.last();
+            let before = (thread.waits.last(), thread.waits.slices());
             match thread.look(&mut look, &mut rows) {
                 Some(()) => {
-                    let now = thread.waits.last();
-                    self.used.cpu_ns += now.cpu_ns - before.cpu_ns;
-                    self.used.slices += now.slices.saturating_sub(before.slices);
+                    let now = (thread.waits.last(), thread.waits.slices());
+                    self.used.cpu_ns += now.0.cpu_ns - before.0.cpu_ns;
+                    self.used.slices += now.1.saturating_sub(before.1);
                 }
                 None => gone.push(tid),
             }
@@ -399,11 +399,16 @@ impl Thread {
         let mut line = [0; 1200];
         let sums = self.sums.read(&mut line).ok().and_then(Sums::parse)?;
         let now_ns = sys::monotonic_ns();
-        if self.waits.goes_on(sums) {
+        let goes_on = self.waits.goes_on(sums);
+        if goes_on && !self.waits.is_crowded() {
             self.waits.stays(now_ns, rows);
             return Some(());
         }
         let seen = self.seen(look);
+        if goes_on && seen != Seen::Running {
+            self.waits.stays(now_ns, rows);
+            return Some(());
+        }
         let Seen::Waiting(waiting) = seen else {
             self.waits.runs(now_ns, sums, rows);
             return Some(());

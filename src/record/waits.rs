@@ -124,7 +124,18 @@ impl Waits {
 
     /// Whether the thread is still in the wait that the last look saw.
     pub fn goes_on(&self, sums: Sums) -> bool {
-        self.sums == Some(sums) && self.last.1 == sums
+        self.sums == Some(sums) && self.stands_ns.is_some()
+    }
+
+    /// Whether it has lacked a processor for so long that one may not take it for waiting still when it has not run
+    /// since: it may have been woken.
+    pub fn is_crowded(&self) -> bool {
+        self.last.1.runnable_ns > self.blocked_ns / 50
+    }
+
+    /// How often it had got a processor when it was last seen to wait.
+    pub fn slices(&self) -> u64 {
+        self.sums.map_or(0, |sums| sums.slices)
     }
 
     /// The sums at the last look.
@@ -404,6 +415,28 @@ mod tests {
         assert_eq!(waited, 600 * MS);
         assert!((9..=12).contains(&rows.len()), "{rows:?}");
         assert!(rows.iter().all(|row| row.error_ns < 30 * MS));
+    }
+
+    #[test]
+    fn a_thread_that_is_seen_to_be_woken_waits_no_more() {
+        let (mut waits, mut rows) = (Waits::new(0), Vec::new());
+        waits.waits(10 * MS, sums(10, 0, 1), blocked(State::Sleep), &mut rows);
+        waits.stays(20 * MS, &mut rows);
+        assert!(waits.goes_on(sums(10, 0, 1)) && !waits.is_crowded());
+        waits.runs(30 * MS, sums(10, 0, 1), &mut rows); // woken at 24 ms
+        assert!(!waits.goes_on(sums(10, 0, 1)));
+        waits.waits(40 * MS, sums(12, 14, 2), blocked(State::Lock), &mut rows); // ran at 38 ms
+        waits.stays(50 * MS, &mut rows);
+        assert!(waits.is_crowded());
+        waits.finish(&mut rows);
+        assert_eq!(
+            told(&rows),
+            [
+                ("sleep", 10, 40, 14, 1),
+                ("lock", 40, 50, 10, 0),
+                ("runnable", 0, 50, 14, 0)
+            ]
+        );
     }
 
     #[test]
