@@ -499,7 +499,7 @@ fn ctrl_c_ends_the_whole_pipe_with_its_page_and_not_the_program() {
     let page = String::from_utf8_lossy(&output.stdout);
     for part in [
         "Functions by own time, estimated",
-        "hot server.py",
+        "spin server.py",
         "± (95 %)",
     ] {
         assert!(page.contains(part), "{page}{said}");
