@@ -1,5 +1,6 @@
 //! Stacks sampled from outside, of a program that is started and of one that runs already, with programs that know
 //! their own CPU time.
+#![cfg(feature = "sampling")]
 
 mod common;
 
