@@ -1,5 +1,6 @@
 //! Stacks sampled from outside, of a program that is started and of one that runs already, with programs that know
 //! their own CPU time.
+#![cfg(feature = "sampling")]
 
 mod common;
 
@@ -499,7 +500,7 @@ fn ctrl_c_ends_the_whole_pipe_with_its_page_and_not_the_program() {
     let page = String::from_utf8_lossy(&output.stdout);
     for part in [
         "Functions by own time, estimated",
-        "hot server.py",
+        "spin server.py",
         "± (95 %)",
     ] {
         assert!(page.contains(part), "{page}{said}");

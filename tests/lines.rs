@@ -104,14 +104,7 @@ fn lines_have_their_counts_and_their_time() {
     let folder = tempfile::tempdir().unwrap();
     for (python, version) in pythons() {
         let args = [
-            "--exact",
-            "--lines",
-            "app.py:work",
-            "--lines",
-            "deep",
-            "--lines",
-            "items",
-            "--lines",
+            "--exact", "--lines", "app:work", "--lines", "deep", "--lines", "items", "--lines",
             "Model",
         ];
         let (a, said) = run(folder.path(), python, &args);

@@ -23,8 +23,15 @@ impl Options {
     /// What samples of stacks cannot do; `why` they are taken. What they merely do not need is told in a line.
     ///
     /// # Errors
-    /// A recording or a window that would never begin.
+    /// A recording or a window that would never begin; a build that cannot sample.
     pub fn check_sampled(&self, why: &str) -> Result<()> {
+        if !cfg!(feature = "sampling") {
+            return Err(Error::Invalid {
+                path: "--sample".into(),
+                what: format!("{why}, and this isc-record was built without samples of stacks"),
+                hint: Some("build it with its default features".into()),
+            });
+        }
         let refuse = |flag: &str, what: String| {
             Err(Error::Invalid {
                 path: PathBuf::from(flag),

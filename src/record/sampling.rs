@@ -72,6 +72,8 @@ struct Target {
     names: HashMap<u64, String>,
     /// Names not told yet.
     new_names: Vec<(u64, String)>,
+    /// Those told before are to be forgotten.
+    forget: bool,
     spans: Vec<Span>,
     first_ns: i64,
     told: Instant,
@@ -176,6 +178,7 @@ impl Target {
             python: String::new(),
             names: HashMap::new(),
             new_names: Vec::new(),
+            forget: false,
             spans: Vec::new(),
             first_ns: 0,
             told: now,
@@ -236,6 +239,10 @@ impl Target {
         if self.names.len() > 2 * all.len() + SPARE_NAMES {
             let lives = |tid: &u64| all.iter().any(|seen| seen.tid == *tid);
             self.names.retain(|tid, _| lives(tid));
+            self.new_names = (self.names.iter())
+                .map(|(tid, name)| (*tid, name.clone()))
+                .collect();
+            self.forget = true;
         }
         self.stacks.take(at_ns, &all, &mut self.spans);
     }
@@ -297,6 +304,7 @@ impl Target {
             ended,
             open,
             threads: std::mem::take(&mut self.new_names),
+            forget: std::mem::take(&mut self.forget),
             note,
         });
     }

@@ -108,10 +108,16 @@ fn is_named(pattern: &str, name: &str) -> bool {
 }
 
 /// A pattern with a `/` or a `*` is a path (`*` any characters, `?` one; a folder stands for all below it,
-/// and it may begin anywhere in the path at a folder's border); any other is a module and its submodules.
+/// and it may begin anywhere in the path at a folder's border); any other is a module and its submodules. The script that
+/// runs, app.py, is module app too.
 fn matches(pattern: &str, module: &str, file: &str) -> bool {
     if !pattern.contains(['/', '*', '?']) && !pattern.ends_with(".py") {
-        return module == pattern
+        let is_script = module == "__main__" && {
+            let name = file.rsplit('/').next().unwrap_or(file);
+            name.strip_suffix(".py") == Some(pattern)
+        };
+        return is_script
+            || module == pattern
             || module
                 .strip_prefix(pattern)
                 .is_some_and(|rest| rest.starts_with('.'));
@@ -219,6 +225,8 @@ mod tests {
             ("numpy", "numpyx", "/sp/numpyx.py", false),
             ("app.py", "__main__", "/home/app.py", true),
             ("app.py", "__main__", "/home/myapp.py", false),
+            ("app", "__main__", "/home/app.py", true),
+            ("app", "__main__", "/home/myapp.py", false),
             ("/home/", "m", "/home/x/y.py", true),
             ("src/*", "m", "/home/src/y.py", true),
             ("test_*", "test_a", "/x/other.py", true),

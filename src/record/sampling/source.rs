@@ -34,7 +34,9 @@ pub struct Told {
     pub first_ns: i64,
     pub ended: Vec<Seen>,
     pub open: Vec<Seen>,
+    /// Names of threads; all that live, if those told before are to be forgotten.
     pub threads: Vec<(u64, String)>,
+    pub forget: bool,
     pub note: Option<String>,
 }
 
@@ -113,6 +115,9 @@ impl Told {
         process.facts.sampled_hz = Some(self.rate_hz);
         process.facts.python = Some(self.python);
         process.facts.name = self.name;
+        if self.forget {
+            process.thread_names.clear();
+        }
         process.thread_names.extend(self.threads);
         process.notes.extend(self.note);
         let place = (process.id, process.pid);
