@@ -549,6 +549,10 @@ fn say(sink: &Sink, options: &Options, count: &Count, folder: &Folder, living: u
             count.lost
         );
     }
+    if !options.lines.is_empty() && count.without_lines {
+        let patterns = options.lines.join(", ");
+        eprintln!("isc-record: no function that ran is called so: --lines {patterns}");
+    }
     if count.damaged > 0 {
         eprintln!(
             "isc-record: {} segment files could not be read",

@@ -177,6 +177,16 @@ fn lines_are_within_the_budget_and_estimated() {
 }
 
 #[test]
+fn a_name_that_nothing_has_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for (python, version) in pythons().iter().filter(|(_, v)| *v >= (3, 12)) {
+        let (a, said) = run(folder.path(), python, &["--lines", "app:wrok"]);
+        assert!(said.contains("--lines app:wrok"), "{version:?}: {said}");
+        assert!(a["lines"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
 fn a_forked_child_counts_for_itself() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("forks.py");

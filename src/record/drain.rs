@@ -191,6 +191,30 @@ impl Drain {
         })
     }
 
+    /// Whether lines could be measured in a process (from 3.12 on) and were in none.
+    pub fn misses_lines(&self) -> bool {
+        let probed = |process: &&Process| process.covered && process.facts.sampled_hz.is_none();
+        let can = |process: &Process| {
+            let version = process.facts.python.as_deref().unwrap_or("");
+            let minor = version
+                .strip_prefix("3.")
+                .and_then(|rest| rest.split('.').next());
+            minor
+                .and_then(|minor| minor.parse().ok())
+                .is_some_and(|minor: u32| minor >= 12)
+        };
+        let named = |process: &Process| {
+            let mut defined = process.defined.values();
+            defined.any(|defined| self.names.text(defined.name) == "line.time_ns")
+        };
+        let mut all = self
+            .processes
+            .values()
+            .filter(probed)
+            .filter(|process| can(process));
+        all.clone().next().is_some() && !all.any(named)
+    }
+
     /// Every process, in the order of its number.
     pub fn processes(&self) -> Vec<(ProcessKey, &Process)> {
         let mut all: Vec<_> = self

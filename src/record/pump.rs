@@ -31,6 +31,8 @@ pub struct Count {
     pub covered: u64,
     /// Segment files, records and frames of the journal that could not be read.
     pub damaged: u64,
+    /// At the end: lines could be measured, and were in no process.
+    pub without_lines: bool,
 }
 
 /// Everything between the segments and the trace.
@@ -208,8 +210,12 @@ impl Pump {
         let keys = self.rows.drain.processes().into_iter().map(|(key, _)| key);
         let running = keys.filter(|key| lives(key.pid, key.start_ticks));
         self.ends.running = running.collect();
+        let without_lines = self.rows.drain.misses_lines();
         self.rows.finish(&self.ends, &uncovered)?;
-        Ok(self.count())
+        Ok(Count {
+            without_lines,
+            ..self.count()
+        })
     }
 
     fn poll(&mut self) -> io::Result<u64> {
