@@ -2,8 +2,8 @@
 //!
 //! Works on rows as they go by in timeline order, and keeps only what is open. What does not nest stays
 //! without a parent: rows of other kinds, scopes that crossed a suspension (`"async":true`), and a span that
-//! begins inside another of its track and ends outside it. A `wait` row is a window of time, which no span holds: its
-//! parent is the one that it began in.
+//! begins inside another of its track and ends outside it. A `wait` row is a window of time that holds no other row: its
+//! parent is the innermost span that holds all of it.
 
 use std::collections::HashMap;
 
@@ -37,7 +37,8 @@ impl Nest {
     fn parent(&mut self, row: i64, event: &Event, names: &Names) -> Option<i64> {
         if event.kind == Kind::Wait {
             let open = self.open.get(&(event.process, event.tid))?;
-            let around = open.iter().rfind(|(until, _)| *until > event.start_ns);
+            let until = event.end_ns().max(event.start_ns + 1); // not one that ends where an instant is
+            let around = open.iter().rfind(|(end, _)| *end >= until);
             return around.map(|&(_, row)| row);
         }
         if !event.kind.nests() || event.dur_ns.is_none() || crosses(event, names) {

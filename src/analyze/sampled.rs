@@ -130,14 +130,16 @@ py:pool  sample  60ms   -      s      fast/x.so    7000000  -
         use crate::analyze::measure::measure;
         use crate::trace::provenance::Stage;
         let text = r#"
-track    kind    start  end    name  file       value    args
-py:main  thread  0ms    100ms  main  -          -        {"cpu_ns":50000000,"runnable_ns":50000000}
-py:main  python  0ms    100ms  main  app.py     -        -
-py:main  sample  20ms   -      s     fast/x.so  9000000  -
+track    kind    start  end    name      file       value
+py:main  python  0ms    100ms  main      app.py     -
+py:main  wait    10ms   30ms   runnable  -          10000000
+py:main  sample  20ms   -      s         fast/x.so  9000000
+py:main  sample  40ms   -      s         slow/x.so  9000000
 "#;
         let m = measure(crate::trace::text::reader(text, Stage::Timeline).unwrap()).unwrap();
         let times = &m.threads.values().next().unwrap().times;
         assert_eq!(times.native_ns["fast"], 18_000_000);
+        assert_eq!(times.native_ns["slow"], 9_000_000);
     }
 
     #[test]

@@ -68,6 +68,10 @@ impl<T> Dense<T> {
         near.chain(far.filter(|(id, _)| !matches!(self.near.get(*id as usize), Some(Some(_)))))
     }
 
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.iter().map(|(_, value)| value)
+    }
+
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.near.iter_mut().flatten().chain(self.far.values_mut())
     }
