@@ -61,6 +61,9 @@ const PREVIOUS_3_11: usize = 56;
 /// 3.11: the instruction that makes a generator of a call (opcode.h).
 const RETURN_GENERATOR: u8 = 75;
 
+/// Bodies of modules that run, in all threads: another thread that runs meanwhile is taken to import too.
+static IMPORTING: AtomicU32 = AtomicU32::new(0);
+
 /// Puts the hook in, if frames are laid out as we know them.
 ///
 /// # Errors
@@ -103,7 +106,7 @@ pub unsafe fn start(py: &'static Py, budget: f64) -> Result<(), String> {
         }
         let calibration = monitor::calibration(py).ok_or("it cannot be measured")?;
         check(py, &calibration)?;
-        governor::start_pool(budget);
+        governor::start_of_slices(budget);
         slices::start(DEFAULT.load(Relaxed) as usize);
         put(eval);
         measure(py, &calibration);
@@ -266,11 +269,16 @@ unsafe fn recorded(
         } else {
             begin_throwing(py, known, flags);
         }
-        slices::spend(known, code, !resumed, hot::now().saturating_sub(time));
+        let imports = (*known).once;
+        IMPORTING.fetch_add(u32::from(imports), Relaxed);
+        let importing = IMPORTING.load(Relaxed) > 0;
+        let own = hot::now().saturating_sub(time);
+        slices::spend(known, code, !resumed, own, importing);
         let trial = slices::trial(known);
         let begun = if trial.is_some() { hot::now() } else { 0 };
         let result = default()(state, frame, throwing);
         let end = hot::now();
+        IMPORTING.fetch_sub(u32::from(imports), Relaxed);
         if let Some(trial) = trial {
             slices::tried(known, trial, end.saturating_sub(begun));
         }

@@ -28,10 +28,19 @@ const PAIR_NS: [u64; 3] = [20, 400, 55];
 /// the calibration found; and 3.12 runs every code object that was ever looked at without its fused instructions, which
 /// costs call-heavy programs about 1 %, recorded or not (scripts/bench-overhead).
 const TARGET: u64 = 30;
+/// The same before 3.12 while everything is recorded, which costs what trials find and no more.
+const TARGET_OF_WHOLE: u64 = 80;
 /// Of what is left over, in percent, for bursts.
 const FOR_BURSTS: i64 = 70;
 /// What may be spent before the first window is over: a program that is done in a moment is recorded whole.
 const START_US: u64 = 2000;
+/// Beside that, what may be spent on imports before 3.12: a program would otherwise be out of its budget when it begins.
+const IMPORTS_US: u64 = 15_000;
+/// No more is saved than so many windows' worth: an idle minute is no licence for a slow second.
+const SAVED: i64 = 4;
+/// Of that, windows' worth that wrapped operators leave to frames before 3.12: a function whose frames are all there has
+/// exact counts, and samples stand in for wraps, but nothing for frames.
+const RESERVED: i64 = 2;
 /// Calls in one window below which a function is never shed: a program has few that are that rare and many.
 const RARE: u32 = 10;
 /// The shortest and longest burst.
@@ -147,22 +156,35 @@ impl Default for Phase {
     }
 }
 
+/// The share while everything is recorded, before 3.12; as [`SHARE`].
+static WHOLE: AtomicU64 = AtomicU64::new(0);
+/// Tokens for imports.
+static IMPORTS: AtomicI64 = AtomicI64::new(0);
+/// Below so many tokens no wrapped call is timed.
+static RESERVE: AtomicI64 = AtomicI64::new(0);
 /// Counts windows, to tell one from the next.
 static WINDOWS: AtomicU64 = AtomicU64::new(0);
 
 /// Sets the budget, a share of CPU time, 0 for none; `toggle` switches single functions, from 3.12 on.
 pub fn start(budget: f64, toggle: Toggle) {
     let _ = TOGGLE.set(toggle);
-    start_pool(budget);
+    fill(budget, TARGET, START_US);
 }
 
-/// Sets the budget alone.
-pub fn start_pool(budget: f64) {
-    let share = (budget.clamp(0.0, 1.0) * TARGET as f64 / 100.0 * 4_294_967_296.0) as u64;
+/// Sets the budget where single functions are not switched.
+pub fn start_of_slices(budget: f64) {
+    fill(budget, TARGET_OF_WHOLE, START_US);
+    WHOLE.store(SHARE.load(Relaxed), Relaxed);
+    IMPORTS.store((IMPORTS_US * hot::micro()) as i64, Relaxed);
+    RESERVE.store(RESERVED * earned(window_ticks()), Relaxed);
+}
+
+fn fill(budget: f64, target: u64, start_us: u64) {
+    let share = (budget.clamp(0.0, 1.0) * target as f64 / 100.0 * 4_294_967_296.0) as u64;
     SHARE.store(share, Relaxed);
     PAIR.store((PAIR_NS[2] * hot::micro() / 1000) as i64, Relaxed);
     if share > 0 {
-        let tokens = (START_US * hot::micro()) as i64;
+        let tokens = (start_us * hot::micro()) as i64;
         TOKENS.store(tokens, Relaxed);
         GIVEN.store(tokens, Relaxed);
     }
@@ -191,9 +213,17 @@ pub fn tokens() -> i64 {
     TOKENS.load(Relaxed)
 }
 
-/// The share of CPU time that may be spent.
-pub fn share() -> f64 {
-    SHARE.load(Relaxed) as f64 / 4_294_967_296.0
+/// The share of CPU time that may be spent while everything is recorded, before 3.12.
+pub fn share_of_whole() -> f64 {
+    WHOLE.load(Relaxed) as f64 / 4_294_967_296.0
+}
+
+/// Everything is recorded from now on, or slices only: before 3.12. These spend less, since to put the hook in and out
+/// costs what nobody charges.
+pub fn spend_on(whole: bool) {
+    let share = WHOLE.load(Relaxed);
+    let slices = (u128::from(share) * u128::from(TARGET) / u128::from(TARGET_OF_WHOLE)) as u64;
+    SHARE.store(if whole { share } else { slices }, Relaxed);
 }
 
 /// Between two readings of a thread's CPU clock, in ticks.
@@ -211,6 +241,14 @@ pub fn governs() -> bool {
 #[inline(always)]
 pub fn charge(ticks: i64) {
     TOKENS.store(TOKENS.load(Relaxed).saturating_sub(ticks), Relaxed);
+}
+
+/// The same while something is imported.
+pub fn charge_import(ticks: i64) {
+    match IMPORTS.load(Relaxed) {
+        left if left > 0 => IMPORTS.store(left - ticks, Relaxed),
+        _ => charge(ticks),
+    }
 }
 
 /// Takes the tokens of a native call's two events; whether there were some left.
@@ -240,6 +278,12 @@ pub fn charge_line(time: u64) -> bool {
 #[inline(always)]
 pub fn is_empty() -> bool {
     TOKENS.load(Relaxed) < 0
+}
+
+/// Whether there are no tokens for wrapped calls.
+#[inline(always)]
+pub fn is_short() -> bool {
+    TOKENS.load(Relaxed) < RESERVE.load(Relaxed)
 }
 
 /// Takes the tokens of one wrapped call: a wrap costs 50 to 130 ns in cold caches (native_time).
@@ -365,8 +409,7 @@ pub unsafe fn read_cpu(thread: *mut hot::Thread) {
     let used = unsafe { cpu.saturating_sub(std::mem::replace(&mut (*thread).cpu, cpu)) };
     POOL.fetch_add(used, Relaxed);
     RAN.store(hot::now(), Relaxed);
-    // No more is saved than a few windows' worth: an idle minute is no licence for a slow second.
-    let most = 4 * earned(WINDOW_US * hot::micro());
+    let most = SAVED * earned(window_ticks());
     let left = TOKENS.load(Relaxed);
     let given = earned(used).min(most.saturating_sub(left)).max(0);
     TOKENS.store(left + given, Relaxed);

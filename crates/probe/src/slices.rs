@@ -324,6 +324,7 @@ unsafe fn goes_on(at: *mut Thread, time: u64, stack: usize) -> bool {
         (stretch.since, stretch.work) = (time, governor::work());
         (stretch.slices, stretch.looked) = (0, 0);
         (stretch.on, stretch.own, stretch.rest) = (0.0, 0.0, 0.0);
+        governor::spend_on(false);
         MODE.store(OFF, Release);
     }
     frames::disarm();
@@ -430,9 +431,18 @@ unsafe fn in_slice(at: *mut Thread, time: u64, stack: usize, calm: bool) -> bool
 /// # Safety
 /// The GIL is held; `known` is the record of `code`, which is live.
 #[inline(always)]
-pub unsafe fn spend(known: *mut Code, code: *mut PyObject, new_call: bool, own: u64) {
+pub unsafe fn spend(
+    known: *mut Code,
+    code: *mut PyObject,
+    new_call: bool,
+    own: u64,
+    importing: bool,
+) {
     let own = own.min(MOST_OWN_US * hot::micro()) as i64 + REST.load(Relaxed);
-    governor::charge(own);
+    match importing {
+        true => governor::charge_import(own),
+        false => governor::charge(own),
+    }
     OWN.store(OWN.load(Relaxed).wrapping_add(own), Relaxed);
     CALLS.store(CALLS.load(Relaxed).wrapping_add(1), Relaxed);
     if MODE.load(Relaxed) == SLICE && new_call && WARM.load(Relaxed) {
@@ -623,7 +633,7 @@ unsafe fn end(at: *mut Thread, time: u64) {
         if let Some(py) = py::get() {
             python::look_for_numpy(py);
         }
-        let fits = stretch.own < governor::share() * BACK * (stretch.own + stretch.on);
+        let fits = stretch.own < governor::share_of_whole() * BACK * (stretch.own + stretch.on);
         let back = stretch.looked >= stretch.back_after && fits && governor::tokens() > 0;
         let full = stretch.slices >= ROW_SLICES && time - stretch.since >= ROW_US * micro;
         if back || full {
@@ -632,6 +642,7 @@ unsafe fn end(at: *mut Thread, time: u64) {
         if back {
             self::stretch().whole_since = time;
             if frames::arm() {
+                governor::spend_on(true);
                 MODE.store(WHOLE, Release);
             }
         }

@@ -49,7 +49,7 @@ fn timed<R>(before: u32, inside: u32, call: impl FnOnce() -> R, id: impl FnOnce(
 /// Runs an operator that reaches its ufunc by calling it: that call is part of the operator.
 #[inline(always)]
 pub fn operator<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
-    if !hot::on() || governor::is_empty() {
+    if !hot::on() || governor::is_short() {
         return call();
     }
     let before = STATE.get();
@@ -59,7 +59,7 @@ pub fn operator<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
 /// Runs anything else that is wrapped.
 #[inline(always)]
 pub fn function<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
-    if !hot::on() || governor::is_empty() {
+    if !hot::on() || governor::is_short() {
         return call();
     }
     let before = STATE.get();
@@ -69,7 +69,7 @@ pub fn function<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
 /// Runs a ufunc: untimed if it is an operator's own.
 #[inline(always)]
 pub fn ufunc<R>(call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
-    if !hot::on() || governor::is_empty() {
+    if !hot::on() || governor::is_short() {
         return call();
     }
     let before = STATE.get();
