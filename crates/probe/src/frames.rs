@@ -219,14 +219,47 @@ unsafe extern "C" fn eval(
     frame: *mut PyObject,
     throwing: c_int,
 ) -> *mut PyObject {
-    let time = hot::now();
     let at = hot::thread();
     // SAFETY: called by the interpreter with the GIL held, a live frame, and, if `throwing`, an exception set.
     unsafe {
-        if at.is_null() || !slices::records(at, time, stack(), throwing == 0) {
+        if at.is_null() {
             return default()(state, frame, throwing);
         }
-        recorded(state, frame, throwing, time)
+        if slices::is_resting() {
+            return passing(state, frame, throwing, at);
+        }
+        let time = hot::now();
+        match slices::records(at, time, stack(), throwing == 0) {
+            true => recorded(state, frame, throwing, time),
+            false if slices::is_thin() => passing(state, frame, throwing, at),
+            false => default()(state, frame, throwing),
+        }
+    }
+}
+
+/// Evaluates a frame that is recorded only if it is a coroutine's.
+#[inline(always)]
+unsafe fn passing(
+    state: *mut c_void,
+    frame: *mut PyObject,
+    throwing: c_int,
+    at: *mut hot::Thread,
+) -> *mut PyObject {
+    // SAFETY: as in `eval`; as in `recorded`.
+    unsafe {
+        let code = word(frame, CODE);
+        let mut known = code::get(code);
+        if known.is_null()
+            && throwing == 0
+            && let Some(py) = py::get()
+        {
+            known = code::learn(py, code, word(frame, GLOBALS.load(Relaxed)));
+        }
+        if !known.is_null() && (*known).coroutine && hot::on() {
+            return recorded(state, frame, throwing, hot::now());
+        }
+        slices::pass(at, stack());
+        default()(state, frame, throwing)
     }
 }
 
@@ -256,6 +289,9 @@ unsafe fn recorded(
             return result;
         }
         let suspends = (*known).suspends;
+        if (*known).coroutine {
+            slices::coroutine();
+        }
         let mut resumed = false;
         if suspends {
             match stage(frame, code) {
@@ -270,7 +306,9 @@ unsafe fn recorded(
             begin_throwing(py, known, flags);
         }
         let imports = (*known).once;
-        IMPORTING.fetch_add(u32::from(imports), Relaxed);
+        if imports {
+            IMPORTING.fetch_add(1, Relaxed);
+        }
         let importing = IMPORTING.load(Relaxed) > 0;
         let own = hot::now().saturating_sub(time);
         slices::spend(known, code, !resumed, own, importing);
@@ -278,7 +316,9 @@ unsafe fn recorded(
         let begun = if trial.is_some() { hot::now() } else { 0 };
         let result = default()(state, frame, throwing);
         let end = hot::now();
-        IMPORTING.fetch_sub(u32::from(imports), Relaxed);
+        if imports && IMPORTING.fetch_sub(1, Relaxed) == 1 {
+            slices::after_import(end);
+        }
         if let Some(trial) = trial {
             slices::tried(known, trial, end.saturating_sub(begun));
         }

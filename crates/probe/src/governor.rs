@@ -231,6 +231,14 @@ pub fn window_ticks() -> u64 {
     WINDOW_US * hot::micro()
 }
 
+/// Tokens for a new beginning, if there are fewer.
+pub fn grant() {
+    let most = (START_US * hot::micro()) as i64;
+    let given = (most - TOKENS.load(Relaxed)).max(0);
+    TOKENS.fetch_add(given, Relaxed);
+    GIVEN.fetch_add(given, Relaxed);
+}
+
 /// Whether there is a budget; without one everything is recorded.
 #[inline(always)]
 pub fn governs() -> bool {

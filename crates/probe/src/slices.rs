@@ -30,6 +30,16 @@ use std::sync::atomic::{
 const WHOLE: u32 = 0;
 const OFF: u32 = 1;
 const SLICE: u32 = 2;
+/// Coroutines only: they say which request a thread works for, and so does no sample. The hook stays in, and all other
+/// frames pass through it, as long as they are few enough.
+const THIN: u32 = 3;
+/// What a frame that passes costs, in ns: 12.5 in a program of small functions (benches/workloads/calls.py, 20 million
+/// frames), more in colder caches. Beside the hook, 3.11 no longer calls Python from Python without a C call.
+const PASS_NS: f64 = 18.0;
+/// What passing may cost, as a part of what everything may. Looked at after so many frames and ticks of CPU time.
+const PASSES_SHARE: f64 = 1.0;
+const PASSES: u32 = 1024;
+const PASSES_US: u64 = 20_000;
 
 /// A slice's length, at least and at most.
 const SLICE_US: (u64, u64) = (20, 5_000);
@@ -96,6 +106,16 @@ static MOST: AtomicI64 = AtomicI64::new(i64::MAX);
 static CALLS: AtomicU64 = AtomicU64::new(0);
 /// What a call costs beyond what the hook sees, in ticks.
 static REST: AtomicI64 = AtomicI64::new(0);
+/// How many imports may still be followed by a recording of everything.
+static GRANTS: AtomicU32 = AtomicU32::new(16);
+/// What is recorded between slices: [`OFF`] or [`THIN`].
+static BETWEEN: AtomicU32 = AtomicU32::new(OFF);
+/// A coroutine was recorded; and frames have passed at too high a rate.
+static COROUTINES: AtomicBool = AtomicBool::new(false);
+static CROWDED: AtomicBool = AtomicBool::new(false);
+/// Frames that passed since `PASSED_AT`, in [`governor::work`].
+static PASSED: AtomicU32 = AtomicU32::new(0);
+static PASSED_AT: AtomicU64 = AtomicU64::new(0);
 /// Numbers slices, to tell one from the next.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -264,6 +284,7 @@ pub unsafe fn records(at: *mut Thread, time: u64, stack: usize, calm: bool) -> b
                     && (WARM.load(Relaxed) || time < SINCE.load(Relaxed))
                     || in_slice(at, time, stack, calm)
             }
+            THIN => false,
             _ => {
                 frames::disarm();
                 false
@@ -325,10 +346,98 @@ unsafe fn goes_on(at: *mut Thread, time: u64, stack: usize) -> bool {
         (stretch.slices, stretch.looked) = (0, 0);
         (stretch.on, stretch.own, stretch.rest) = (0.0, 0.0, 0.0);
         governor::spend_on(false);
-        MODE.store(OFF, Release);
+        let thin = COROUTINES.load(Relaxed) && !CROWDED.load(Relaxed) && stack > (*at).halfway;
+        BETWEEN.store(if thin { THIN } else { OFF }, Relaxed);
+        PASSED.store(0, Relaxed);
+        PASSED_AT.store(governor::work(), Relaxed);
     }
-    frames::disarm();
+    rest();
     false
+}
+
+/// Between two slices.
+fn rest() {
+    let between = BETWEEN.load(Relaxed);
+    MODE.store(between, Release);
+    if between == OFF {
+        frames::disarm();
+    }
+}
+
+/// Whether coroutines are recorded wherever other frames are not.
+#[inline(always)]
+pub fn is_thin() -> bool {
+    BETWEEN.load(Relaxed) == THIN
+}
+
+/// Whether nothing else is recorded just now.
+#[inline(always)]
+pub fn is_resting() -> bool {
+    MODE.load(Acquire) == THIN
+}
+
+/// A coroutine's frame is recorded.
+#[inline(always)]
+pub fn coroutine() {
+    COROUTINES.store(true, Relaxed);
+}
+
+/// A frame passes the hook, for the sake of coroutines.
+///
+/// # Safety
+/// The GIL is held and `at` is this thread's state.
+#[inline(always)]
+pub unsafe fn pass(at: *mut Thread, stack: usize) {
+    let passed = PASSED.load(Relaxed) + 1;
+    PASSED.store(passed, Relaxed);
+    // SAFETY: as the caller promises.
+    if passed.is_multiple_of(PASSES) || stack < unsafe { (*at).halfway } {
+        // SAFETY: as the caller promises.
+        unsafe { passes(at, stack, passed) };
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn passes(at: *mut Thread, stack: usize, passed: u32) {
+    // SAFETY: as in `pass`.
+    unsafe {
+        know(at);
+        governor::read_cpu(at);
+        let work = governor::work();
+        let ran = work.saturating_sub(PASSED_AT.load(Relaxed));
+        let micro = hot::micro();
+        let cost = f64::from(passed) * PASS_NS * micro as f64 / 1000.0;
+        let deep = stack < (*at).halfway;
+        if ran < PASSES_US * micro && !deep {
+            return;
+        }
+        PASSED.store(0, Relaxed);
+        PASSED_AT.store(work, Relaxed);
+        if deep || cost > governor::share_of_whole() * PASSES_SHARE * ran as f64 {
+            CROWDED.store(true, Relaxed);
+            BETWEEN.store(OFF, Relaxed);
+            if is_resting() {
+                rest();
+            }
+        }
+    }
+}
+
+/// The outermost import has ended: what it was too dear for is over, so everything is recorded again, a few times.
+pub fn after_import(time: u64) {
+    let grants = GRANTS.load(Relaxed);
+    let resting = matches!(MODE.load(Acquire), OFF | THIN);
+    if grants == 0 || !resting || !hot::on() || !frames::arm() {
+        return;
+    }
+    CROWDED.store(false, Relaxed);
+    GRANTS.store(grants - 1, Relaxed);
+    governor::grant();
+    // SAFETY: with the GIL held, after a frame; nothing here records.
+    unsafe { stretch().whole_since = time };
+    governor::spend_on(true);
+    MODE.store(WHOLE, Release);
 }
 
 /// Begins a slice of the thread that this signal interrupts. In a signal handler: stores words, and no more.
@@ -351,7 +460,7 @@ pub fn arm(tid: u64, time: u64, ip: u64) {
 pub fn arm_any() {
     let time = hot::now();
     let due = SINCE.load(Relaxed) + governor::window_ticks();
-    if MODE.load(Acquire) == OFF && time >= due && hot::on() {
+    if matches!(MODE.load(Acquire), OFF | THIN) && time >= due && hot::on() {
         begin(ANY, time);
     }
 }
@@ -361,7 +470,11 @@ fn begin(tid: u64, time: u64) {
         return;
     }
     let patient = UNTIL.load(Relaxed) + PATIENCE_US * hot::micro();
-    let free = MODE.load(Acquire) == OFF || MODE.load(Acquire) == SLICE && time > patient;
+    let free = match MODE.load(Acquire) {
+        OFF | THIN => true,
+        SLICE => time > patient,
+        _ => false,
+    };
     if free && frames::arm() {
         let (least, most) = EVERY_TICKS;
         TICKS.store(least + (toss() >> 32) as u32 % (most + 1 - least), Relaxed);
@@ -418,8 +531,7 @@ unsafe fn in_slice(at: *mut Thread, time: u64, stack: usize, calm: bool) -> bool
             if own && !over {
                 UNTIL.store(time, Relaxed); // too deep, or too dear
             }
-            MODE.store(OFF, Release);
-            frames::disarm();
+            rest();
             end(at, time);
         }
         false
@@ -668,13 +780,15 @@ unsafe fn write_rows(time: u64) {
         let off = (work.saturating_sub(stretch.work) as f64 - on).max(0.0);
         let dur = time.saturating_sub(stretch.since) as f64 / micro;
         let number = stretch.slices;
+        let thin = is_thin();
         (stretch.since, stretch.work, stretch.slices) = (time, work, 0);
         (stretch.on, stretch.own, stretch.rest) = (0.0, 0.0, 0.0);
         (stretch.calls, stretch.seen) = (0.0, 0.0);
         for (code, known) in listed {
             let shown = std::mem::take(&mut (*known).shown);
             (*known).shown.below = shown.below;
-            if number > 0 && shown.seen > 0 {
+            let all_seen = thin && (*known).coroutine;
+            if number > 0 && shown.seen > 0 && !all_seen {
                 let mean = shown.rates / slices;
                 let squares = (shown.squares - shown.rates * mean).max(0.0);
                 let deviation = (squares / (slices - 1.0).max(1.0) / slices).sqrt();
@@ -722,6 +836,7 @@ unsafe fn rest_of_a_call(stretch: &mut Stretch) -> (f64, f64) {
 /// Writes what is left. When the process ends, on the only thread that still runs Python or after it: references to
 /// codes are kept, since there may be no interpreter any more.
 pub fn finish() {
+    BETWEEN.store(OFF, Relaxed);
     if !begun() || MODE.swap(OFF, Relaxed) == WHOLE {
         return;
     }
@@ -761,6 +876,6 @@ pub fn forked(thread: &mut Thread) {
         (stretch.slices, stretch.on, stretch.own, stretch.rest) = (0, 0.0, 0.0, 0.0);
     }
     if MODE.load(Relaxed) == SLICE {
-        MODE.store(OFF, Relaxed); // the hook takes itself out at the next frame
+        MODE.store(BETWEEN.load(Relaxed), Relaxed); // an OFF hook takes itself out at the next frame
     }
 }
