@@ -296,7 +296,8 @@ fn a_servers_requests_take_what_the_server_measures_itself() {
                 (0.97..=1.15).contains(&ratio),
                 "3.{minor} {theirs}: {ratio}"
             );
-            assert!(of_client <= 1.0, "3.{minor} {clients}: {of_client}");
+            // the client has its answer before run_asgi has cleaned up
+            assert!(of_client <= 1.15, "3.{minor} {clients}: {of_client}");
         }
     }
 }

@@ -168,14 +168,22 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         path.and_then(|track| m.own.get(&(track, f.at)))
             .map_or(0, of)
     };
+    // A native call; or, where native calls are not seen, the Python function whose samples are in native code.
+    let native = |f: &Function| match f.kind.as_str() {
+        "native" if waits(f) => 0,
+        "native" => f.self_ns,
+        _ => path
+            .and_then(|track| m.own.get(&(track, f.at)))
+            .map_or(0, |own| own.sampled_ns),
+    };
     top(
         "native.top",
         on_path
             .iter()
-            .filter(|f| f.kind == "native" && !waits(f) && f.self_ns > 0)
-            .max_by_key(|f| f.self_ns)
+            .filter(|f| native(f) > 0)
+            .max_by_key(|f| native(f))
             .cloned(),
-        &|f| f.self_ns,
+        &native,
     );
     top(
         "wait.top",

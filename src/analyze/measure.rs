@@ -77,6 +77,8 @@ pub struct Own {
     pub calls: u64,
     pub self_ns: i64,
     pub native_ns: i64,
+    /// The part of `native_ns` that only samples tell of.
+    pub sampled_ns: i64,
     /// Waited, and what of that was for work.
     pub wait_ns: i64,
     pub idle_ns: i64,

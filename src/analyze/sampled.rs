@@ -55,6 +55,9 @@ pub fn settle(m: &mut Measures, sampled: Sampled, names: &Names) {
             let ns = ns.min(own.self_ns - own.native_ns - own.wait_ns);
             if ns > 0 {
                 m.book(track, function, false, 0, ns);
+                if let Some(own) = m.own.get_mut(&(track, function)) {
+                    own.sampled_ns += ns;
+                }
             }
         }
         let Some(times) = m.threads.get_mut(&track).map(|thread| &mut thread.times) else {

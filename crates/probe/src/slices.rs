@@ -37,9 +37,9 @@ const THIN: u32 = 3;
 /// frames), more in colder caches. Beside the hook, 3.11 no longer calls Python from Python without a C call.
 const PASS_NS: f64 = 18.0;
 /// What passing may cost, as a part of what everything may. Looked at after so many frames and ticks of CPU time.
-const PASSES_SHARE: f64 = 1.0;
+const PASSES_SHARE: f64 = 1.5;
 const PASSES: u32 = 1024;
-const PASSES_US: u64 = 20_000;
+const PASSES_US: u64 = 100_000;
 
 /// A slice's length, at least and at most.
 const SLICE_US: (u64, u64) = (20, 5_000);
