@@ -5,23 +5,24 @@ A line of src/ or crates/*/src counts when the compiler put a counter on it; wha
 """
 
 import glob
+import json
 import os
 import subprocess
 import sys
 
 
-def objects(target):
-    """Instrumented executables and libraries of the last build."""
-    for folder in ("release", "release/deps"):
-        for name in sorted(os.listdir(os.path.join(target, folder))):
-            path = os.path.join(target, folder, name)
-            if not os.path.isfile(path) or os.path.islink(path):
-                continue
-            with open(path, "rb") as file:
-                content = file.read()
-            # Linked and instrumented: macro libraries of dependencies are not.
-            if content[:4] == b"\x7fELF" and b"__llvm_covmap" in content:
-                yield path
+def objects(built):
+    """Instrumented executables and libraries of the last build, from what cargo says of it."""
+    with open(built, encoding="utf-8") as lines:
+        messages = [json.loads(line) for line in lines if line.startswith("{")]
+    for message in messages:
+        for path in message.get("filenames", []):
+            if os.path.isfile(path):
+                with open(path, "rb") as file:
+                    content = file.read()
+                # Linked and instrumented: macro libraries of dependencies are not.
+                if content[:4] == b"\x7fELF" and b"__llvm_covmap" in content:
+                    yield path
 
 
 def distinct(paths):
@@ -70,7 +71,7 @@ def main():
     for profile in sorted(glob.glob(os.path.join(target, "profiles", "*.profraw"))):
         if os.path.getsize(profile):
             command += ["--instr-profile", profile]
-    for path in distinct(objects(target)):
+    for path in distinct(objects(os.path.join(target, "built.json"))):
         command += ["--object", path]
     total = ran = 0
     for path, lines in sorted(covered(command, root).items()):

@@ -35,4 +35,9 @@ if [ "$status" -ne 0 ]; then
     grep -E '^test .*FAILED|^test result: FAILED' "$target/tests.log" >&2 || true
     exit "$status"
 fi
+# Which files that were: the folder keeps those of earlier builds.
+{
+    cargo build --release --workspace --locked --message-format json
+    cargo test --release --workspace --locked --no-run --message-format json
+} >"$target/built.json" 2>/dev/null
 python3 scripts/coverage.py "$cov" "$target" "${COVERAGE_MIN:-80}"

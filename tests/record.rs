@@ -508,6 +508,7 @@ fn a_small_spill_limit_loses_records_and_counts_them() {
         "def work(): pass\nfor _ in range(300_000): work()\n",
     );
     let args = [
+        "--exact",
         "-o",
         "run.parquet",
         "--ring",

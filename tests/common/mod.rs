@@ -16,14 +16,8 @@ pub fn libraries() -> &'static (PathBuf, PathBuf) {
         let test = std::env::current_exe().unwrap();
         let profile_dir = test.ancestors().nth(2).unwrap();
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args([
-            "build",
-            "--locked",
-            "-p",
-            "inferscope-probe",
-            "-p",
-            "inferscope-python",
-        ]);
+        // the whole workspace, since packages built alone have other features, and so would be built again
+        cargo.args(["build", "--locked", "--workspace", "--lib"]);
         cargo.arg("--target-dir").arg(profile_dir.parent().unwrap());
         match profile_dir.file_name().unwrap().to_str().unwrap() {
             "debug" => {}

@@ -18,7 +18,11 @@ use inferscope_spool::record::Record;
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::Mutex;
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release,
+};
 
 /// Between two readings of a thread's CPU clock.
 const WINDOW_US: u64 = 5_000;
@@ -600,6 +604,10 @@ pub fn wake(version: (u32, u32)) {
         *mut c_void,
         c_int,
     ) -> c_int;
+    let Ok(_asking) = ASKING.lock() else { return };
+    if OVER.load(Acquire) {
+        return;
+    }
     let sym = crate::py::sym;
     let (any_thread, main) = (
         sym(c"_PyEval_AddPendingCall"),
@@ -619,6 +627,23 @@ pub fn wake(version: (u32, u32)) {
             let add: Add = std::mem::transmute(plain);
             add(on_wake, none);
         }
+    }
+}
+
+/// Held while the interpreter is asked for something without its GIL.
+static ASKING: Mutex<()> = Mutex::new(());
+/// The interpreter begins to end. Afterwards there is nothing to be asked: 3.12 reads a null pointer then.
+static OVER: AtomicBool = AtomicBool::new(false);
+
+/// The interpreter begins to end: no [`wake`] is under way when this returns, and none comes after.
+pub fn over() {
+    OVER.store(true, Release);
+    // In the child of a fork that Python knows nothing of, nobody may be left to let go of it.
+    for _ in 0..10_000 {
+        if ASKING.try_lock().is_ok() {
+            return;
+        }
+        std::thread::yield_now();
     }
 }
 

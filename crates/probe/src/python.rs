@@ -29,6 +29,7 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
         gil::find(py);
         watch_collector(py);
         watch_forks(py);
+        watch_end(py);
         let budget = hot::run().map_or(0.0, |run| run.settings.budget);
         if py.version >= (3, 12) {
             monitor::start(py)?
@@ -400,6 +401,34 @@ unsafe fn watch_forks(py: &Py) {
         };
         hook(c"before", c"inferscope_before_fork", before);
         hook(c"after_in_parent", c"inferscope_after_fork", after);
+    }
+}
+
+/// Learns of the interpreter's end before it begins.
+unsafe fn watch_end(py: &Py) {
+    unsafe extern "C" fn over(
+        _: *mut PyObject,
+        _: *const *mut PyObject,
+        _: isize,
+    ) -> *mut PyObject {
+        governor::over();
+        // SAFETY: called by the interpreter with the GIL held.
+        py::get().map_or(std::ptr::null_mut(), |py| unsafe { py.new_none() })
+    }
+    // SAFETY: the GIL is held; `atexit` is built in.
+    unsafe {
+        let Some(atexit) = Owned::new(py, (py.PyImport_ImportModule)(c"atexit".as_ptr())) else {
+            return;
+        };
+        if let Some(register) = py.attr(atexit.get(), c"register")
+            && let Some(function) = py.function(c"inferscope_over", over, std::ptr::null_mut())
+        {
+            let end = std::ptr::null_mut::<PyObject>();
+            drop(Owned::new(
+                py,
+                (py.PyObject_CallFunctionObjArgs)(register.get(), function.get(), end),
+            ));
+        }
     }
 }
 
