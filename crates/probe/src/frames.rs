@@ -206,7 +206,7 @@ unsafe fn is_suspended(frame: *mut PyObject) -> bool {
     }
 }
 
-/// Where the machine stack is.
+/// Where the machine stack is: the same for all that one evaluation loop calls, but for a few words.
 #[inline(always)]
 pub fn stack() -> usize {
     let here = 0u8;

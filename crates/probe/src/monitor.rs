@@ -5,6 +5,7 @@
 //! and C_RETURN and C_RAISE never answer DISABLE (that raises into the program).
 
 use crate::code::{self, Code};
+use crate::frames::stack;
 use crate::governor;
 use crate::hot;
 use crate::lines::{self, Lines};
@@ -499,13 +500,6 @@ callback!(on_line(state, args) {
     }
     state.py.none
 });
-
-/// Where the machine stack is: the same for all callbacks that one evaluation loop makes, but for a few words.
-#[inline(always)]
-fn stack() -> usize {
-    let here = 0u8;
-    std::ptr::addr_of!(here) as usize
-}
 
 callback!(on_call(state, args) {
     let py = state.py;
