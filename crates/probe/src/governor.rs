@@ -41,7 +41,7 @@ const START_US: u64 = 2000;
 /// Beside that, what may be spent on imports before 3.12: a program would otherwise be out of its budget when it begins.
 const IMPORTS_US: u64 = 15_000;
 /// No more is saved than so many windows' worth: an idle minute is no licence for a slow second.
-const SAVED: i64 = 4;
+const SAVED: i64 = 6;
 /// Of that, windows' worth that wrapped operators leave to frames before 3.12: a function whose frames are all there has
 /// exact counts, and samples stand in for wraps, but nothing for frames.
 const RESERVED: i64 = 2;

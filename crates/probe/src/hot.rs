@@ -22,7 +22,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release,
 };
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -45,9 +45,8 @@ struct Process {
     /// The run's directory.
     folder: std::io::Result<Folder>,
     helper: Mutex<Option<JoinHandle<()>>>,
-    /// Set to end the helper, which waits on `wake`.
-    stop: Mutex<bool>,
-    wake: Condvar,
+    /// Set, and the helper woken, to end it.
+    stop: AtomicBool,
 }
 
 /// A name as it was defined, to be told again by a forked child.
@@ -106,11 +105,11 @@ const MOST_TEXTS: usize = 16_384;
 const MOST_DEFINED: usize = 65_536;
 const TOO_MANY: &str = "(one of too many functions)";
 
-/// The helper's period while segments are taken.
+/// The helper's period while no segment is to be had.
 const TICK: Duration = Duration::from_millis(1);
-/// What it backs off to when none are, in CPU time of the program, and the longest that is in wall time. A thread's
-/// wake-up costs the program 10 to 60 µs, and on a busy machine a program has little CPU time in much wall time.
-const IDLE_TICK: Duration = Duration::from_millis(10);
+/// The same else, in CPU time of the program, and the longest that is in wall time: segments that run low wake it. A
+/// thread's wake-up costs the program 10 to 60 µs, and on a busy machine a program has little CPU time in much wall time.
+const IDLE_TICK: Duration = Duration::from_millis(25);
 const LONGEST_TICK: Duration = Duration::from_millis(50);
 /// Between two readings of all clocks.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
@@ -602,8 +601,7 @@ fn open(run: &'static Run) -> Result<&'static Process, String> {
         pool,
         folder: Folder::open(&run.dir),
         helper: Mutex::new(None),
-        stop: Mutex::new(false),
-        wake: Condvar::new(),
+        stop: AtomicBool::new(false),
     }));
     write_clock(process);
     PROCESS.store(std::ptr::from_ref(process).cast_mut(), Release);
@@ -758,7 +756,7 @@ pub fn start_helper() {
     if helper.is_some() {
         return;
     }
-    *locked(&process.stop) = false;
+    process.stop.store(false, Relaxed);
     *helper = quietly(|| {
         std::thread::Builder::new()
             .name("inferscope".into())
@@ -790,8 +788,8 @@ pub fn stop_helper() {
     let Some(helper) = locked(&process.helper).take() else {
         return;
     };
-    *locked(&process.stop) = true;
-    process.wake.notify_one();
+    process.stop.store(true, Release);
+    helper.thread().unpark();
     let _ = helper.join(); // a panic in it has nothing to add here
 }
 
@@ -822,19 +820,15 @@ fn help(process: &'static Process) {
     let (since, mut clock_at) = (Instant::now(), Instant::now());
     let (mut wait, mut pace) = (TICK, Pace::default());
     let (mut sampler, mut tried) = (None::<Sampler>, false);
+    process.pool.serve();
     loop {
-        let stop = locked(&process.stop);
-        let (stop, _) = process
-            .wake
-            .wait_timeout_while(stop, wait, |stop| !*stop)
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *stop {
+        std::thread::park_timeout(wait);
+        if process.stop.load(Acquire) {
             return;
         }
-        drop(stop);
         wait = match process.pool.tick() {
-            0 => (wait * 2).min(pace.idle()),
-            _ => TICK,
+            true => pace.idle(),
+            false => TICK,
         };
         let keep = run.settings.sample;
         if !tried && (keep || slices::begun()) {

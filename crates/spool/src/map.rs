@@ -48,7 +48,13 @@ impl Map {
             error => return Err(io::Error::from_raw_os_error(error)),
         }
         let raw = MmapOptions::new().len(bytes).map_raw(file)?;
-        populate(&raw);
+        if !populate(&raw) {
+            // before Linux 5.14: touch each page
+            for at in (0..raw.len()).step_by(4096) {
+                // SAFETY: inside the mapping, which nobody else has yet.
+                unsafe { raw.as_mut_ptr().add(at).write_volatile(0) };
+            }
+        }
         let map = Map {
             raw,
             capacity: (bytes - HEADER) / SLOT * SLOT,
@@ -150,6 +156,11 @@ impl Map {
         }
     }
 
+    /// Has the memory that [`Map::forget_pages`] gave back again, before it is written to.
+    pub fn recall_pages(&self) {
+        populate(&self.raw); // if not, whoever writes there takes the page faults
+    }
+
     /// Gives the memory of the records back to the kernel, which has them in the file.
     pub fn forget_pages(&self) {
         let page = 4096; // the header stays; an address of the mapping is page-aligned
@@ -163,9 +174,9 @@ impl Map {
     }
 }
 
-/// Takes the page faults now, off the producer's path.
-fn populate(raw: &MmapRaw) {
-    // SAFETY: the mapping's own address and length.
+/// Takes the page faults now, off the producer's path; false if this kernel cannot.
+fn populate(raw: &MmapRaw) -> bool {
+    // SAFETY: the mapping's own address and length; no byte of it changes.
     let failed = unsafe {
         libc::madvise(
             raw.as_mut_ptr().cast(),
@@ -173,11 +184,5 @@ fn populate(raw: &MmapRaw) {
             libc::MADV_POPULATE_WRITE,
         )
     };
-    if failed != 0 {
-        // before Linux 5.14: touch each page
-        for at in (0..raw.len()).step_by(4096) {
-            // SAFETY: inside the mapping, which nobody else has yet.
-            unsafe { raw.as_mut_ptr().add(at).write_volatile(0) };
-        }
-    }
+    failed == 0
 }

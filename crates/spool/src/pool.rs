@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// Where a process's segments go, and how many.
@@ -35,10 +36,15 @@ const LEAST_READY: usize = 4;
 /// How long a thread that finds none ready waits for the helper, which is making some right now. On a machine with
 /// more work than processors the helper may stand still for tens of ms, and a record lost is worse than a wait.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// Segments are ready for so long at the rate at which they are taken; when half are gone, the helper is woken. Waking a
+/// thread costs the process about 50 µs.
+const AHEAD: Duration = Duration::from_millis(20);
 /// Ticks between two tries to make a spill file after one failed (a full disk).
 const PAUSE: u32 = 64;
 /// Ticks between two times that the memory of spill segments is given back.
-const FORGET: u32 = 64;
+const FORGET: u32 = 32;
+/// Ticks after which drained spill files are removed.
+const REST: u32 = 32;
 
 /// One segment as its own process sees it.
 struct Segment {
@@ -58,8 +64,11 @@ struct Shared {
     ready: [AtomicPtr<Segment>; SLOTS],
     /// How many of these are spill segments.
     ready_spill: AtomicU32,
-    /// Segments taken since the last tick.
+    /// Segments taken since the last tick, and at how many the helper is woken.
     taken: AtomicU32,
+    low: AtomicU32,
+    /// The helper's thread, while there is one.
+    bell: Mutex<Option<Thread>>,
     takes: AtomicU64,
     chains: AtomicU64,
     /// Places of the process's own file that are taken.
@@ -82,7 +91,10 @@ impl Shared {
             }
             let at = slot.swap(null_mut(), Ordering::AcqRel); // pairs with `put`
             if !at.is_null() {
-                self.taken.fetch_add(1, Ordering::Relaxed);
+                let taken = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
+                if taken == self.low.load(Ordering::Relaxed) {
+                    self.ring();
+                }
                 // SAFETY: `put` stored it from `Arc::into_raw`, and the swap gave it to us alone.
                 let segment = unsafe { Arc::from_raw(at) };
                 if segment.spill {
@@ -142,6 +154,14 @@ impl Shared {
         None
     }
 
+    /// Wakes the helper.
+    #[cold]
+    fn ring(&self) {
+        if let Some(helper) = &*locked(&self.bell) {
+            helper.unpark();
+        }
+    }
+
     fn ready(&self) -> usize {
         let here = |slot: &&AtomicPtr<Segment>| !slot.load(Ordering::Relaxed).is_null();
         self.ready.iter().filter(here).count()
@@ -180,8 +200,13 @@ struct Helper {
     spill_bytes: u64,
     /// Ticks until a spill file is tried again.
     pause: u32,
-    /// Ticks so far.
+    /// Ticks so far, and when the last one was.
     ticks: u32,
+    ticked: Instant,
+    /// The last try found none to be had.
+    exhausted: bool,
+    /// The tick at which the ring was last not enough.
+    spilled: u32,
     /// Next file's number.
     number: u64,
     /// In use or ready.
@@ -246,6 +271,9 @@ impl Pool {
             spill_bytes: 0,
             pause: 0,
             ticks: 0,
+            ticked: Instant::now(),
+            exhausted: false,
+            spilled: 0,
             number: 0,
             live: Vec::new(),
             idle: Vec::new(),
@@ -254,6 +282,8 @@ impl Pool {
             ready: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
             ready_spill: AtomicU32::new(0),
             taken: AtomicU32::new(0),
+            low: AtomicU32::new(LEAST_READY as u32 / 2),
+            bell: Mutex::new(None),
             takes: AtomicU64::new(1),
             chains: AtomicU64::new(1),
             places: AtomicU32::new(0),
@@ -267,14 +297,25 @@ impl Pool {
         Ok(Pool { shared, names })
     }
 
-    /// Readies segments ahead of the threads and takes back the drained ones. To be called every millisecond while
-    /// segments are taken, every ten or so else. Returns how many were taken since the last time.
-    pub fn tick(&self) -> usize {
-        // no segment to be had is no news here: producers count what they lose
+    /// Readies segments ahead of the threads and takes back the drained ones. To be called when [`Pool::serve`]'s thread is
+    /// woken, and every few ten ms. Returns false if there are none to be had: to be called again in a ms.
+    pub fn tick(&self) -> bool {
         let taken = self.shared.taken.swap(0, Ordering::Relaxed) as usize;
-        let target = (2 * taken + LEAST_READY).min(SLOTS);
-        let _ = locked(&self.shared.helper).tick(&self.shared, target);
-        taken
+        let mut helper = locked(&self.shared.helper);
+        let since = helper.ticked.elapsed().max(Duration::from_millis(1));
+        helper.ticked = Instant::now();
+        let ahead = AHEAD.as_secs_f64() / since.as_secs_f64();
+        let target = (taken as f64 * ahead) as usize + LEAST_READY;
+        // no segment to be had is no news here: producers count what they lose
+        let _ = helper.tick(&self.shared, target.min(SLOTS));
+        let low = (self.shared.ready() / 2).max(1);
+        self.shared.low.store(low as u32, Ordering::Relaxed);
+        !helper.exhausted
+    }
+
+    /// This thread is the helper, which waits with [`std::thread::park_timeout`]: it is woken when segments run low.
+    pub fn serve(&self) {
+        *locked(&self.shared.bell) = Some(std::thread::current());
     }
 
     /// A new chain for a thread. Takes its first segment with its first record.
@@ -335,6 +376,7 @@ impl Helper {
                 }
             }
         }
+        self.exhausted = exhausted;
         // not when threads took what was made just now: there is more where that came from
         let dry = exhausted && shared.ready() == 0;
         shared.dry.store(dry, Ordering::Relaxed);
@@ -355,7 +397,6 @@ impl Helper {
                     let segment = self.live.swap_remove(at);
                     segment.map.head().reset(take);
                     segment.used.store(false, Ordering::Relaxed);
-                    segment.cold.store(false, Ordering::Relaxed);
                     self.idle.push(segment);
                     continue;
                 }
@@ -381,7 +422,11 @@ impl Helper {
                 Err(_) => self.most_ring = self.ring, // shared memory is full: go on with what there is
             }
         }
+        self.spilled = self.ticks;
         if let Some(segment) = self.idle.pop() {
+            if segment.cold.swap(false, Ordering::Relaxed) {
+                segment.map.recall_pages();
+            }
             return Ok(Some(segment));
         }
         let bytes = SPILL_SEGMENT as u64;
@@ -425,8 +470,12 @@ impl Helper {
             .for_each(|segment| segment.map.forget_pages());
     }
 
-    /// Removes drained spill files: the ring is enough again.
+    /// Removes drained spill files when the ring has been enough for a while: to make one anew costs as much as a tenth of
+    /// the records that go there.
     fn retire(&mut self) {
+        if self.ticks.wrapping_sub(self.spilled) < REST {
+            return;
+        }
         self.idle.retain(|segment| {
             if segment.spill {
                 let take = segment.take.load(Ordering::Relaxed);
