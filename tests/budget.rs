@@ -234,6 +234,77 @@ fn a_program_runs_as_without_us_and_no_span_ends_after_its_thread() {
     }
 }
 
+/// Windows end where something rare is called, which sleeps then: what runs next is not what runs all the time. And more
+/// exceptions than the budget can be told of.
+const PHASED: &str = r#"
+import time
+
+def leaf(x):
+    return x
+
+def calm(x):
+    return leaf(x)
+
+def raises(x):
+    if x & 1:
+        raise ValueError(x)
+    return x
+
+def through(x):
+    return raises(x)
+
+def catches(x):
+    try:
+        return through(x)
+    except ValueError:
+        return 0
+
+def sleeps():
+    time.sleep(0.001)
+    raise KeyError
+
+def work(seconds):
+    n, end = 0, time.thread_time() + seconds
+    while time.thread_time() < end:
+        for i in range(5000):
+            calm(i)
+            calm(i)
+            catches(i)
+        n += 5000
+        try:
+            sleeps()
+        except KeyError:
+            pass
+    return n
+
+print(work(1.0))
+"#;
+
+#[test]
+fn bursts_begin_by_chance_and_frames_whose_end_is_not_told_leave_the_tree_as_it_is() {
+    for (python, version) in pythons().iter().filter(|(_, version)| *version >= (3, 12)) {
+        let folder = tempfile::tempdir().unwrap();
+        let (steps, analysis) = record_program(folder.path(), python, &[], PHASED);
+        for (name, per_step) in [("leaf", 2), ("calm", 2), ("catches", 1)] {
+            let f = function(&analysis, name);
+            let ratio = f["calls"].as_f64().unwrap() / (steps * per_step) as f64;
+            eprintln!("{version:?} {name}: {ratio:.3}");
+            // With bursts where the windows end: 0.2 to 0.4.
+            assert!((0.5..2.0).contains(&ratio), "{version:?} {name}: {ratio}");
+        }
+        assert_eq!(function(&analysis, "sleeps")["calls"], steps / 5000);
+        let (rows, names) = rows(&folder.path().join("t.parquet"));
+        let mut untold = 0;
+        for row in rows.iter().filter(|row| names.text(row.name) == "sleeps") {
+            let args = row.args.map_or("", |args| names.text(args));
+            untold += usize::from(args.contains("open"));
+            let parent = &rows[usize::try_from(row.parent.unwrap()).unwrap()];
+            assert_eq!(names.text(parent.name), "work", "{version:?}");
+        }
+        assert!(untold > 0, "{version:?}: all exceptions were told");
+    }
+}
+
 #[test]
 fn exact_means_every_call() {
     for (python, version) in pythons() {

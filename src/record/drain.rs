@@ -8,7 +8,7 @@ mod snapshot; // what is known, as records again: for the head of a journal
 
 use std::collections::{HashMap, VecDeque};
 
-use inferscope_spool::record::{RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text};
+use inferscope_spool::record::{LOOSE, RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text, depth};
 use serde::{Deserialize, Serialize};
 
 use super::dense::Dense;
@@ -121,6 +121,8 @@ struct Thread {
     /// Of its first record; `None` before it.
     first_ns: Option<i64>,
     last_ns: i64,
+    /// `last_ns` before the record that is being taken.
+    before_ns: i64,
     frames: u64,
     off_seen: usize,
     /// Its chain was closed, and no record came since.
@@ -132,6 +134,8 @@ struct OpenFrame {
     id: u32,
     start_ns: i64,
     resumed: bool,
+    /// Python frames open on the thread when it began, itself included; 0 = not told.
+    depth: u32,
     flow: Option<u64>,
     /// Set for the outermost frame of a task: which of its segments this is.
     segment: Option<u64>,
@@ -414,6 +418,7 @@ impl Process {
             self.shed(names, tid, thread, at, out);
             thread.first_ns.get_or_insert(at);
             thread.closed = false;
+            thread.before_ns = thread.last_ns;
             thread.last_ns = thread.last_ns.max(at);
             self.timed(names, tid, thread, record, at, out);
             return true;
@@ -546,6 +551,25 @@ impl Process {
         }
     }
 
+    /// Ends frames that were as deep as one that begins now, or deeper: an exception left them, unseen, after the last
+    /// record before this one.
+    fn left(
+        &self,
+        names: &mut Names,
+        tid: u64,
+        thread: &mut Thread,
+        depth: u32,
+        out: &mut Vec<Event>,
+    ) {
+        let at = thread.before_ns;
+        while let Some(frame) = thread.stack.pop_if(|frame| frame.depth >= depth.max(1)) {
+            let cut_ns = self.throttled.cut_ns(frame.id, frame.start_ns, at);
+            let mut event = self.python(names, tid, frame, cut_ns.unwrap_or(at));
+            event.args = Some(names.sym(r#"{"open":true}"#));
+            out.push(event);
+        }
+    }
+
     /// Ends all that is open in a thread.
     fn end_all(&self, names: &mut Names, tid: u64, thread: &mut Thread, out: &mut Vec<Event>) {
         let end_ns = thread.last_ns;
@@ -589,11 +613,16 @@ impl Process {
                 id, flags, flow, ..
             } => {
                 let own = self.flow(flow);
+                let depth = depth(flags);
+                if flags & LOOSE != 0 {
+                    self.left(names, tid, thread, depth, out);
+                }
                 thread.frames += 1;
                 thread.stack.push(OpenFrame {
                     id,
                     start_ns: at,
                     resumed: flags & RESUMED != 0,
+                    depth,
                     flow: own.or_else(|| thread.stack.last().and_then(|frame| frame.flow)),
                     segment: own
                         .map(|_| thread.frames)
@@ -854,6 +883,7 @@ fn args(metadata: Option<&str>, facts: &[(&str, bool)]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use inferscope_spool::record::deep;
 
     const KEY: ProcessKey = ProcessKey {
         pid: 10,
@@ -980,6 +1010,32 @@ mod tests {
                 r#"f 8+2 {"resumed":true} 5"#,
             ]
         );
+    }
+
+    #[test]
+    fn a_frame_that_an_exception_left_unseen_ends_when_another_begins_as_deep() {
+        let begin = |time, id, depth, flags| Record::Begin {
+            time,
+            id,
+            flags: flags | deep(depth),
+            flow: 0,
+        };
+        let open = r#"{"open":true}"#;
+        let seen = [begin(1, 1, 5, 0), begin(2, 2, 6, 0), begin(4, 3, 7, 0)];
+        let got = rows(&[&seen[..], &[begin(8, 2, 6, LOOSE), end(9, 2), end(10, 1)]].concat());
+        let left = [format!("s 4+0 {open} 0"), format!("g 2+2 {open} 0")];
+        assert_eq!(got[..2], left);
+        assert_eq!(got[2..], ["g 8+1 - 0", "f 1+9 - 0"]);
+        // Where all ends are told, and where nobody said how deep, nothing is ended.
+        let got = rows(&[&seen[..], &[begin(8, 2, 6, 0), end(9, 2), end(10, 1)]].concat());
+        assert_eq!(got[0], "g 8+1 - 0");
+        let got = rows(&[
+            begin(1, 1, 0, 0),
+            begin(2, 2, 3, LOOSE),
+            end(3, 2),
+            end(4, 1),
+        ]);
+        assert_eq!(got, ["g 2+1 - 0", "f 1+3 - 0"]);
     }
 
     #[test]

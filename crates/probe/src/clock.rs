@@ -47,6 +47,23 @@ pub fn system_ns(clock: libc::clockid_t) -> u64 {
     at.tv_sec as u64 * 1_000_000_000 + at.tv_nsec as u64
 }
 
+/// CPU time that a thread of this process has used, in ns.
+pub fn thread_ns(tid: u64) -> u64 {
+    // MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED) of the kernel's include/linux/posix-timers_types.h.
+    system_ns(!(tid as libc::clockid_t) << 3 | 2 | 4)
+}
+
+/// A number by chance: xorshift of Marsaglia (2003), period 2^64 - 1. Two threads at once may get the same one.
+pub fn toss() -> u64 {
+    static COIN: AtomicU64 = AtomicU64::new(0x9E37_79B9_7F4A_7C15);
+    let mut coin = COIN.load(Relaxed);
+    coin ^= coin << 13;
+    coin ^= coin >> 7;
+    coin ^= coin << 17;
+    COIN.store(coin, Relaxed);
+    coin
+}
+
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn tsc() -> u64 {

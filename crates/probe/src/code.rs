@@ -75,6 +75,8 @@ pub struct Code {
     pub coroutine: bool,
     /// Its frames may be suspended.
     pub suspends: bool,
+    /// An exception has left one of its frames.
+    pub raises: bool,
     /// The body of a module or class, but not of the program's own module: it runs once.
     pub once: bool,
     /// The body of numpy itself: when it returns, numpy's functions are there to be wrapped.

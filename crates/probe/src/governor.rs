@@ -10,17 +10,20 @@
 //!
 //! All state here is read and written with the GIL held.
 
+use crate::clock;
 use crate::code::Code;
+use crate::depth;
 use crate::hot;
 use crate::lines;
+use crate::monitor;
 use crate::py::PyObject;
-use inferscope_spool::record::Record;
+use inferscope_spool::record::{LOOSE, Record};
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
 use std::sync::Mutex;
 use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
+    AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release,
 };
 
@@ -47,6 +50,12 @@ const SAVED: i64 = 6;
 const RESERVED: i64 = 2;
 /// Calls in one window below which a function is never shed: a program has few that are that rare and many.
 const RARE: u32 = 10;
+/// What it costs to be told of a frame that an exception leaves, in ns, recorded or not.
+const UNWIND_NS: u64 = 60;
+/// Of what is earned, in percent, for that: while more is spent, nobody tells us, and functions that raise have no bursts.
+const FOR_UNWINDS: i64 = 25;
+/// What is spent on it at a stretch.
+const UNWINDS_US: u64 = 500;
 /// The shortest and longest burst.
 const BURST_US: (u64, u64) = (200, WINDOW_US);
 /// Calls are counted so long after a function was switched on: its instructions are specialised anew, and caches fill.
@@ -67,12 +76,14 @@ static PAIR: AtomicI64 = AtomicI64::new(0);
 static POOL: AtomicU64 = AtomicU64::new(0);
 /// All tokens that were ever given: those that are not left were spent.
 static GIVEN: AtomicI64 = AtomicI64::new(0);
-/// When a window ran last.
+/// The thread that last ran a window.
 static RAN: AtomicU64 = AtomicU64::new(0);
 /// Functions that are not recorded now.
 static OFF: AtomicUsize = AtomicUsize::new(0);
-/// The interpreter has been asked to run a window.
+/// The interpreter has been asked for bursts; the CPU time of the thread that ran then, in ns, and that thread.
 static ASKED: AtomicBool = AtomicBool::new(false);
+static ASKED_CPU: AtomicU64 = AtomicU64::new(0);
+static ASKED_OF: AtomicU64 = AtomicU64::new(0);
 
 /// A function that was shed at least once.
 struct Shed {
@@ -116,6 +127,9 @@ pub struct Phase {
     /// When the burst began, and [`work`] then.
     since: u64,
     begun: u64,
+    /// CPU time just before that in which it was surely not called: from when the burst was asked for to when it could be
+    /// given.
+    lead: u64,
     /// [`work`] when it was found to be over, and when that was.
     over: u64,
     over_at: u64,
@@ -152,6 +166,7 @@ impl Default for Phase {
             pool: 0,
             since: 0,
             begun: 0,
+            lead: 0,
             over: 0,
             over_at: 0,
             peak: 0.0,
@@ -166,6 +181,11 @@ static WHOLE: AtomicU64 = AtomicU64::new(0);
 static IMPORTS: AtomicI64 = AtomicI64::new(0);
 /// Below so many tokens no wrapped call is timed.
 static RESERVE: AtomicI64 = AtomicI64::new(0);
+/// Tokens for being told of unwound frames; whether we are.
+static FOR_TELLING: AtomicI64 = AtomicI64::new(0);
+static TELLS: AtomicBool = AtomicBool::new(true);
+/// [`LOOSE`] once some were not told.
+static UNTOLD: AtomicU32 = AtomicU32::new(0);
 /// Counts windows, to tell one from the next.
 static WINDOWS: AtomicU64 = AtomicU64::new(0);
 
@@ -191,7 +211,12 @@ fn fill(budget: f64, target: u64, start_us: u64) {
         let tokens = (start_us * hot::micro()) as i64;
         TOKENS.store(tokens, Relaxed);
         GIVEN.store(tokens, Relaxed);
+        FOR_TELLING.store(2 * unwinds_ticks(), Relaxed);
     }
+}
+
+fn unwinds_ticks() -> i64 {
+    (UNWINDS_US * hot::micro()) as i64
 }
 
 /// Sets what a recorded call was found to cost, in ticks, and tells the trace: estimates depend on it. In a program's
@@ -281,7 +306,7 @@ pub fn charge_line(time: u64) -> bool {
     let due = !thread.is_null() && time >= unsafe { (*thread).window_end };
     if due && governs() {
         // SAFETY: a line's event comes with the GIL held.
-        unsafe { window(thread, time, TOGGLE.get().copied()) };
+        unsafe { window(thread, time) };
     }
     !is_empty()
 }
@@ -298,6 +323,53 @@ pub fn is_short() -> bool {
     TOKENS.load(Relaxed) < RESERVE.load(Relaxed)
 }
 
+/// An exception leaves a frame, and we were told. `watch` says whether that is to go on.
+///
+/// # Safety
+/// The GIL is held and no exception is set.
+#[inline(always)]
+pub unsafe fn charge_unwind(watch: unsafe fn(bool)) {
+    let left = FOR_TELLING.load(Relaxed) - (UNWIND_NS * hot::micro() / 1000) as i64;
+    FOR_TELLING.store(left, Relaxed);
+    if left < 0 && governs() && depth::is_known() {
+        // SAFETY: as the caller promises.
+        unsafe { tell_no_unwinds(watch) };
+    }
+}
+
+/// Ends of frames may be missing from now on: those of functions that raise are not in bursts any more.
+#[cold]
+unsafe fn tell_no_unwinds(watch: unsafe fn(bool)) {
+    let thread = hot::thread();
+    if thread.is_null() || lines::any() || !TELLS.swap(false, Relaxed) {
+        return;
+    }
+    UNTOLD.store(LOOSE, Relaxed);
+    // SAFETY: as the caller promises; the list is used over no call that may record.
+    unsafe {
+        watch(false);
+        read_cpu(thread);
+        let (time, work) = (hot::now(), work());
+        for Shed { known, .. } in list().iter() {
+            let phase = &mut (**known).phase;
+            if phase.off || phase.due || !(**known).raises {
+                continue;
+            }
+            if std::mem::take(&mut phase.warming) > 0 {
+                (phase.since, phase.begun, phase.count, phase.lead) = (time, work, 0, 0);
+            }
+            (phase.until, phase.due) = (time.min(phase.until), true);
+            (phase.over, phase.over_at) = (work, time);
+        }
+    }
+}
+
+/// Flags of frames that begin now.
+#[inline(always)]
+pub fn loose() -> u32 {
+    UNTOLD.load(Relaxed)
+}
+
 /// Takes the tokens of one wrapped call: a wrap costs 50 to 130 ns in cold caches (native_time).
 #[inline(always)]
 pub fn charge_wrap() {
@@ -309,7 +381,7 @@ pub fn charge_wrap() {
 /// # Safety
 /// `known` and `thread` are valid and the GIL is held.
 #[inline(always)]
-pub unsafe fn spend(known: *mut Code, time: u64, new_call: bool, toggle: Toggle) {
+pub unsafe fn spend(known: *mut Code, time: u64, new_call: bool) {
     let thread = hot::thread();
     if thread.is_null() {
         return;
@@ -321,7 +393,7 @@ pub unsafe fn spend(known: *mut Code, time: u64, new_call: bool, toggle: Toggle)
     phase.count += EVENT | u64::from(new_call);
     if left < 0 || time >= phase.until || time >= window_end {
         // SAFETY: as the caller promises.
-        unsafe { check(known, thread, time, new_call, toggle) };
+        unsafe { check(known, thread, time, new_call) };
     }
 }
 
@@ -330,13 +402,7 @@ pub type Toggle = unsafe fn(*mut PyObject, *mut Code, bool);
 
 #[cold]
 #[inline(never)]
-unsafe fn check(
-    known: *mut Code,
-    thread: *mut hot::Thread,
-    time: u64,
-    new_call: bool,
-    toggle: Toggle,
-) {
+unsafe fn check(known: *mut Code, thread: *mut hot::Thread, time: u64, new_call: bool) {
     if !governs() {
         // SAFETY: as the caller promises.
         unsafe { (*thread).window_end = u64::MAX };
@@ -346,7 +412,7 @@ unsafe fn check(
     // SAFETY: as the caller promises; no reference is held over a call that may record.
     unsafe {
         if time >= (*thread).window_end {
-            window(thread, time, Some(toggle));
+            window(thread, time);
         }
         let left = TOKENS.load(Relaxed);
         let phase = &mut (*known).phase;
@@ -398,16 +464,13 @@ unsafe fn begin_burst(known: *mut Code, thread: *mut hot::Thread, time: u64, new
 }
 
 /// A window of this thread ends, and the next one begins.
-unsafe fn window(thread: *mut hot::Thread, time: u64, toggle: Option<Toggle>) {
+unsafe fn window(thread: *mut hot::Thread, time: u64) {
     // SAFETY: as the caller promises.
     unsafe {
         read_cpu(thread);
         (*thread).window_end = time + window_ticks();
-        WINDOWS.fetch_add(1, Relaxed);
-        if let Some(toggle) = toggle {
-            rearm(thread, toggle);
-        }
     }
+    WINDOWS.fetch_add(1, Relaxed);
 }
 
 /// Adds what the thread has used since it was last asked, and its tokens.
@@ -415,16 +478,23 @@ unsafe fn window(thread: *mut hot::Thread, time: u64, toggle: Option<Toggle>) {
 /// # Safety
 /// `thread` is this thread's own state and the GIL is held.
 pub unsafe fn read_cpu(thread: *mut hot::Thread) {
-    let cpu_ns = crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
+    let cpu_ns = clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
     let cpu = cpu_ns * hot::micro() / 1000;
     // SAFETY: as `spend`'s caller promises.
     let used = unsafe { cpu.saturating_sub(std::mem::replace(&mut (*thread).cpu, cpu)) };
     POOL.fetch_add(used, Relaxed);
-    RAN.store(hot::now(), Relaxed);
+    // SAFETY: as above.
+    RAN.store(unsafe { (*thread).tid }, Relaxed);
     let most = SAVED * earned(window_ticks());
     let left = TOKENS.load(Relaxed);
     let given = earned(used).min(most.saturating_sub(left)).max(0);
-    TOKENS.store(left + given, Relaxed);
+    let telling = FOR_TELLING.load(Relaxed);
+    let told = match telling < unwinds_ticks() {
+        true => given * FOR_UNWINDS / 100,
+        false => 0,
+    };
+    FOR_TELLING.store(telling + told, Relaxed);
+    TOKENS.store(left + given - told, Relaxed);
     GIVEN.fetch_add(given, Relaxed);
 }
 
@@ -434,11 +504,17 @@ pub fn work() -> u64 {
     POOL.load(Relaxed).saturating_sub(spent.max(0) as u64)
 }
 
-/// Gives bursts to shed functions, those that wait longest first, as far as tokens reach.
-unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle) {
+/// Gives bursts to shed functions, those that wait longest first, as far as tokens reach. For `lead` ticks of CPU time
+/// until now no Python code can have begun.
+unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle, lead: u64) {
     let mut spare = TOKENS.load(Relaxed) * FOR_BURSTS / 100;
     // SAFETY: as `spend`'s caller promises; the list is not used over the call of `toggle`, which may record.
     unsafe {
+        if !TELLS.load(Relaxed) && FOR_TELLING.load(Relaxed) >= unwinds_ticks() {
+            TELLS.store(true, Relaxed);
+            monitor::watch_unwinds(true);
+        }
+        let tells = TELLS.load(Relaxed);
         let mut waiting = OFF.load(Relaxed);
         for _ in 0..list().len() {
             if spare <= 0 || waiting == 0 {
@@ -448,7 +524,7 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle) {
                 break;
             };
             list().push_back(Shed { code, known });
-            if !(*known).phase.off {
+            if !(*known).phase.off || !tells && (*known).raises {
                 continue;
             }
             let phase = &mut (*known).phase;
@@ -472,7 +548,10 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle) {
                 .min(MOST_TOGGLE_US * hot::micro()) as i64;
             charge(took);
             read_cpu(thread);
-            (*known).phase.pool = work();
+            // What was done before it could be switched on is part of its burst: bursts begin at times by chance, and not
+            // just after the program's longest native calls.
+            let phase = &mut (*known).phase;
+            (phase.pool, phase.lead) = (work().saturating_sub(lead), lead);
             spare -= took + ((burst as f64 * rate) as i64).saturating_mul(PAIR.load(Relaxed));
         }
         if spare > 0 && lines::wait() {
@@ -563,7 +642,7 @@ unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
     let whole = phase.over_at.saturating_sub(phase.since).max(1);
     let part = phase.until.min(phase.over_at).saturating_sub(phase.since);
     let used = phase.over.saturating_sub(phase.begun);
-    let on = ran(used, part, whole, phase.events());
+    let on = ran(used, part, whole, phase.events()) + phase.lead;
     let rate = phase.events() as f32 / part.max(1) as f32; // in wall time: that is what a burst's length is
     phase.peak = rate.max(phase.peak * CALMS as f32);
     Record::Throttle {
@@ -576,9 +655,9 @@ unsafe fn burst(known: *mut Code, now: u64) -> Record<'static> {
     }
 }
 
-/// Asks for a window if functions are off and none has run for its time: with all of them off, nothing else would. For
-/// the helper, which has no GIL.
-pub fn wake(version: (u32, u32)) {
+/// Asks for bursts if functions are off: from outside, at times by chance, since what the program does when an event
+/// comes, or when it goes to sleep, is not what it does all the time. For the helper, which has no GIL.
+pub fn wake(version: (u32, u32), asking: &mut Asking) {
     unsafe extern "C" fn on_wake(_: *mut c_void) -> c_int {
         ASKED.store(false, Relaxed);
         let thread = hot::thread();
@@ -586,16 +665,21 @@ pub fn wake(version: (u32, u32)) {
             // SAFETY: a pending call runs with the GIL held.
             unsafe {
                 read_cpu(thread);
-                rearm(thread, *toggle);
+                let asked = ASKED_CPU.load(Relaxed) * hot::micro() / 1000;
+                let lead = match (*thread).tid == ASKED_OF.load(Relaxed) {
+                    true => (*thread).cpu.saturating_sub(asked),
+                    false => 0,
+                };
+                rearm(thread, *toggle, lead);
             }
         }
         0
     }
-    let quiet = hot::now().saturating_sub(RAN.load(Relaxed));
     let none_off = OFF.load(Relaxed) == 0 && !lines::wait();
-    if none_off || quiet < WINDOW_US * hot::micro() || ASKED.swap(true, Relaxed) {
+    if none_off || ASKED.load(Relaxed) || !asking.is_time() {
         return;
     }
+    ASKED.store(true, Relaxed);
     type Add =
         unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
     type AddIn = unsafe extern "C" fn(
@@ -627,6 +711,40 @@ pub fn wake(version: (u32, u32)) {
             let add: Add = std::mem::transmute(plain);
             add(on_wake, none);
         }
+    }
+}
+
+/// When bursts are asked for.
+#[derive(Default)]
+pub struct Asking {
+    /// Of the process, in ns, when they last were.
+    cpu_ns: u64,
+    /// Looks since then that found the thread asleep.
+    asleep: u32,
+}
+
+/// Looks that may find the thread asleep before another one is taken to run.
+const MOST_ASLEEP: u32 = 4;
+
+impl Asking {
+    /// Whether the thread that ran last runs now, or waits for a processor; else, after a few looks, whether any does.
+    fn is_time(&mut self) -> bool {
+        let tid = RAN.load(Relaxed);
+        let stat = std::fs::read(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
+        // The state is behind the name in brackets, which may have any bytes in it (proc(5)).
+        let state = stat.iter().rposition(|&byte| byte == b')');
+        let runs = state.and_then(|at| stat.get(at + 2)) == Some(&b'R');
+        let cpu_ns = clock::system_ns(libc::CLOCK_PROCESS_CPUTIME_ID);
+        let worked = cpu_ns.saturating_sub(self.cpu_ns) > 1000 * WINDOW_US;
+        self.asleep += 1;
+        if !worked || !runs && self.asleep <= MOST_ASLEEP {
+            return false;
+        }
+        *self = Asking { cpu_ns, asleep: 0 };
+        let of = if runs { tid } else { 0 };
+        ASKED_OF.store(of, Relaxed);
+        ASKED_CPU.store(clock::thread_ns(tid), Relaxed);
+        true
     }
 }
 
@@ -669,7 +787,7 @@ pub fn finish() {
                 false => {
                     let phase = &mut (*known).phase;
                     if phase.warming > 0 {
-                        phase.count = 0; // its burst has not begun
+                        (phase.count, phase.lead) = (0, 0); // its burst has not begun
                         (phase.since, phase.begun) = (now, work());
                     }
                     (phase.until, phase.over, phase.over_at) = (now, work(), now);

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::clock::toss;
 pub use crate::clock::{micro, now};
 
 /// What this run is, the same in a process and its forked children.
@@ -150,8 +151,9 @@ pub struct Thread {
     pub pending: Vec<crate::code::Pending>,
     /// Python frames begun so far, modulo 2^32: tells whether a native call came back into Python.
     pub starts: u32,
-    /// Coroutine frames open now.
+    /// Coroutine frames open now, and how deep the outermost is; see `depth`.
     pub coroutines: u32,
+    pub outermost: u32,
     /// When the garbage collector began; 0 when it does not run.
     pub gc_start: u64,
     /// CPU time it had used when that was last read, in ticks, and when it is to be read again; see `governor`.
@@ -197,6 +199,7 @@ thread_local! {
             pending: Vec::new(),
             starts: 0,
             coroutines: 0,
+            outermost: 0,
             gc_start: 0,
             cpu: 0,
             window_end: 0,
@@ -801,14 +804,15 @@ struct Pace {
 }
 
 impl Pace {
-    /// [`IDLE_TICK`] in wall time.
+    /// About [`IDLE_TICK`] in wall time; by chance, so as not to go along with what the program does.
     fn idle(&mut self) -> Duration {
         let cpu_ns = clock::system_ns(libc::CLOCK_PROCESS_CPUTIME_ID);
         let wall_ns = clock::system_ns(libc::CLOCK_MONOTONIC);
         let cpu = cpu_ns.saturating_sub(std::mem::replace(&mut self.cpu_ns, cpu_ns));
         let wall = wall_ns.saturating_sub(std::mem::replace(&mut self.wall_ns, wall_ns));
         let stretch = wall as f64 / cpu.max(1) as f64;
-        IDLE_TICK.mul_f64(stretch.clamp(1.0, 5.0)).min(LONGEST_TICK)
+        let wait = IDLE_TICK.mul_f64(stretch.clamp(1.0, 5.0)).min(LONGEST_TICK);
+        wait.mul_f64(0.6 + 0.8 * toss() as f64 / u64::MAX as f64)
     }
 }
 
@@ -820,6 +824,7 @@ fn help(process: &'static Process) {
     let (since, mut clock_at) = (Instant::now(), Instant::now());
     let (mut wait, mut pace) = (TICK, Pace::default());
     let (mut sampler, mut tried) = (None::<Sampler>, false);
+    let mut asking = governor::Asking::default();
     process.pool.serve();
     loop {
         std::thread::park_timeout(wait);
@@ -850,7 +855,7 @@ fn help(process: &'static Process) {
             }
         }
         if let Some(py) = crate::py::get() {
-            governor::wake(py.version);
+            governor::wake(py.version, &mut asking);
         }
         keep_hours(run, started + since.elapsed());
     }

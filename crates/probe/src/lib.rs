@@ -16,6 +16,7 @@ pub mod py;
 mod api;
 mod clock;
 mod code;
+mod depth;
 mod frames;
 mod gil;
 mod governor;

@@ -246,6 +246,11 @@ pub unsafe fn at(
     }
 }
 
+/// Whether the lines of any function are measured.
+pub fn any() -> bool {
+    COUNT.load(Relaxed) > 0
+}
+
 /// Whether lines are off, and a window is wanted that may switch them on.
 pub fn wait() -> bool {
     OFF.load(Relaxed) != 0

@@ -4,8 +4,8 @@ use crate::code::{self, Code, Pending};
 use crate::governor;
 use crate::hot::{self, Thread};
 use crate::py::{self, FastCall, Owned, Py, PyObject};
-use crate::{frames, gil, monitor, name, profile, task, wrap};
-use inferscope_spool::record::{RAISED, RESUMED, Record, SpanKind};
+use crate::{depth, frames, gil, monitor, name, profile, task, wrap};
+use inferscope_spool::record::{RAISED, RESUMED, Record, SpanKind, deep};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
@@ -75,15 +75,16 @@ pub unsafe fn begin(py: &Py, known: *const Code, flags: u32) -> u64 {
     }
     let mut flow = 0;
     // SAFETY: valid as the caller promises, and this thread's own state; each access ends before the next call.
-    let id = unsafe {
+    let (id, depth) = unsafe {
+        let depth = depth::get(py);
         (*at).starts = (*at).starts.wrapping_add(1);
         if (*known).coroutine {
-            flow = begin_coroutine(py, at, flags);
+            flow = begin_coroutine(py, at, flags, depth);
         }
         if !(*at).named && (*at).name_tries < NAME_TRIES {
             find_name(py, at);
         }
-        (*known).id
+        ((*known).id, depth)
     };
     if !hot::on() {
         return 0;
@@ -92,20 +93,24 @@ pub unsafe fn begin(py: &Py, known: *const Code, flags: u32) -> u64 {
     hot::write(&Record::Begin {
         time,
         id,
-        flags,
+        flags: flags | governor::loose() | deep(depth),
         flow,
     });
     time
 }
 
 #[cold]
-unsafe fn begin_coroutine(py: &Py, at: *mut Thread, flags: u32) -> u64 {
+unsafe fn begin_coroutine(py: &Py, at: *mut Thread, flags: u32, depth: u32) -> u64 {
     // SAFETY: as in `begin`; asking for the task may run code that records, so no reference is held over it.
     unsafe {
+        if depth <= (*at).outermost {
+            (*at).coroutines = 0; // exceptions left them, unseen
+        }
         (*at).coroutines += 1;
         if (*at).coroutines > 1 {
             return 0;
         }
+        (*at).outermost = depth;
         let flow = task::enter(py, flags & RESUMED != 0);
         (*at).flow = flow;
         flow
@@ -121,7 +126,8 @@ pub unsafe fn end(known: *const Code, flags: u32, time: u64) {
     // SAFETY: valid as the caller promises.
     let (id, coroutine) = unsafe { ((*known).id, (*known).coroutine) };
     if coroutine {
-        end_coroutine();
+        // SAFETY: the GIL is held.
+        end_coroutine(py::get().map_or(0, |py| unsafe { depth::get(py) }));
     }
     if hot::on() {
         hot::write(&Record::End { time, id, flags });
@@ -129,14 +135,17 @@ pub unsafe fn end(known: *const Code, flags: u32, time: u64) {
 }
 
 #[cold]
-fn end_coroutine() {
+fn end_coroutine(depth: u32) {
     let at = hot::thread();
     if at.is_null() {
         return;
     }
     // SAFETY: this thread's own state, and nothing called here records.
     let thread = unsafe { &mut *at };
-    thread.coroutines = thread.coroutines.saturating_sub(1);
+    thread.coroutines = match depth > thread.outermost || depth == 0 {
+        true => thread.coroutines.saturating_sub(1),
+        false => 0,
+    };
     if thread.coroutines == 0 {
         thread.flow = 0;
     }

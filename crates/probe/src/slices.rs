@@ -12,7 +12,7 @@
 //!
 //! All is done with the GIL held, but for [`arm`], which runs in a signal handler.
 
-use crate::clock;
+use crate::clock::{self, toss};
 use crate::code::Code;
 use crate::frames;
 use crate::governor;
@@ -495,16 +495,6 @@ fn place(time: u64) {
     READ_CPU.store(clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID), Relaxed);
 }
 
-/// A number by chance: xorshift of Marsaglia (2003), period 2^64 - 1.
-fn toss() -> u64 {
-    let mut coin = COIN.load(Relaxed);
-    coin ^= coin << 13;
-    coin ^= coin >> 7;
-    coin ^= coin << 17;
-    COIN.store(coin, Relaxed);
-    coin
-}
-
 /// A frame begins in a slice that is another thread's, or not begun, or over.
 #[cold]
 #[inline(never)]
@@ -603,7 +593,6 @@ pub struct Trial {
 
 /// A trial is under way.
 static TRYING: AtomicBool = AtomicBool::new(false);
-static COIN: AtomicU64 = AtomicU64::new(0x9e37_79b9_7f4a_7c15);
 
 /// Before a call of `known` is evaluated in a slice, and after it was noted. Where it is muted, the hook is out.
 ///
@@ -677,17 +666,12 @@ pub unsafe fn tried(known: *mut Code, trial: Trial, took: u64) {
     }
 }
 
-/// CPU time that a thread of this process has used, in ns.
-fn cpu_of(tid: u64) -> u64 {
-    // MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED) of the kernel's include/linux/posix-timers_types.h.
-    clock::system_ns(!(tid as libc::clockid_t) << 3 | 2 | 4)
-}
-
 /// The slice is over: what it showed, and how long the next one is to be.
 unsafe fn end(at: *mut Thread, time: u64) {
     let micro = hot::micro();
     let (since, until) = (SINCE.load(Relaxed), UNTIL.load(Relaxed));
-    let used = cpu_of(OWNER.load(Relaxed)).saturating_sub(READ_CPU.load(Relaxed)) * micro / 1000;
+    let used =
+        clock::thread_ns(OWNER.load(Relaxed)).saturating_sub(READ_CPU.load(Relaxed)) * micro / 1000;
     let whole = time.saturating_sub(READ.load(Relaxed)).max(1);
     let part = until.min(time).saturating_sub(since);
     let (own, calls) = (OWN.swap(0, Relaxed) as f64, CALLS.swap(0, Relaxed) as f64);

@@ -11,6 +11,22 @@ pub const MAX_TEXT: usize = 32 * 1024;
 
 /// Set in the flags of [`Record::Begin`]: the frame goes on after a suspension.
 pub const RESUMED: u32 = 1;
+/// Set in the flags of [`Record::Begin`]: ends of frames that an exception left may be missing on this thread. Frames that
+/// were [`depth`] deep or deeper are gone.
+pub const LOOSE: u32 = 2;
+
+/// The flags of a [`Record::Begin`] that say how many Python frames are open on the thread, this one included.
+#[inline(always)]
+pub const fn deep(depth: u32) -> u32 {
+    depth << 8
+}
+
+/// What [`deep`] has put there; 0: not told.
+#[inline(always)]
+pub const fn depth(flags: u32) -> u32 {
+    flags >> 8
+}
+
 /// Set in the flags of [`Record::End`]: the frame is suspended (yield, await), not finished.
 pub const SUSPENDED: u32 = 1;
 /// Set in the flags of [`Record::End`] and [`Record::ScopeEnd`]: an exception left it.

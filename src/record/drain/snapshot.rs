@@ -1,6 +1,6 @@
 //! What the drain knows, as records again: whoever reads only what comes after them misses nothing.
 
-use inferscope_spool::record::{RESUMED, Record, Text};
+use inferscope_spool::record::{RESUMED, Record, Text, deep};
 
 use super::{Drain, Process, ProcessKey};
 
@@ -91,7 +91,7 @@ impl Drain {
             let begin = Record::Begin {
                 time: process.ticks(frame.start_ns),
                 id: frame.id,
-                flags: if frame.resumed { RESUMED } else { 0 },
+                flags: deep(frame.depth) | if frame.resumed { RESUMED } else { 0 },
                 flow: own.map_or(0, |flow| flow & 0xffff_ffff),
             };
             push(&mut to, begin);
