@@ -8,7 +8,9 @@ mod snapshot; // what is known, as records again: for the head of a journal
 
 use std::collections::{HashMap, VecDeque};
 
-use inferscope_spool::record::{LOOSE, RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text, depth};
+use inferscope_spool::record::{
+    LOOSE, RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text, UNSEEN, depth,
+};
 use serde::{Deserialize, Serialize};
 
 use super::dense::Dense;
@@ -506,7 +508,8 @@ impl Process {
     }
 
     fn flow(&self, flow: u64) -> Option<u64> {
-        (flow != 0).then_some(u64::from(self.id) << 32 | (flow & 0xffff_ffff))
+        let flow = flow & 0xffff_ffff;
+        (flow != 0).then_some(u64::from(self.id) << 32 | flow)
     }
 
     /// Ends frames that were open when recording was switched off: what they did later is unknown.
@@ -666,7 +669,10 @@ impl Process {
                     tid,
                     start_ns: at,
                     flow: self.flow(flow).or(top.and_then(|frame| frame.flow)),
-                    segment: top.and_then(|frame| frame.segment),
+                    segment: match flow & UNSEEN {
+                        0 => top.and_then(|frame| frame.segment),
+                        _ => Some(u64::MAX), // ends in another one, for all we know
+                    },
                     metadata: thread.metadata.take(),
                 };
                 self.scopes.insert(handle, scope);
@@ -1036,6 +1042,24 @@ mod tests {
             end(4, 1),
         ]);
         assert_eq!(got, ["g 2+1 - 0", "f 1+3 - 0"]);
+    }
+
+    #[test]
+    fn a_scope_of_a_task_whose_frames_are_not_recorded_is_async_and_of_no_known_flow() {
+        let scope = |flow| Record::ScopeBegin {
+            time: 2,
+            id: 3,
+            handle: 1,
+            flow,
+        };
+        let end = Record::ScopeEnd {
+            time: 9,
+            id: 3,
+            flags: 0,
+            handle: 1,
+        };
+        assert_eq!(rows(&[scope(UNSEEN), end]), [r#"s 2+7 {"async":true} 0"#]);
+        assert_eq!(rows(&[scope(0), end]), ["s 2+7 - 0"]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What the Python module calls: one table of functions, so that module and probe may be of different builds.
 
+use crate::governor;
 use crate::hot;
 use crate::py;
 use crate::python;
-use inferscope_spool::record::{RAISED, Record};
+use crate::task;
+use inferscope_spool::record::{RAISED, Record, UNSEEN};
 use std::ffi::{CStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::catch_unwind;
@@ -159,13 +161,27 @@ extern "C" fn active() -> i32 {
 }
 
 /// The flow of this thread's current task.
+#[inline(always)]
 fn flow() -> u64 {
     let at = hot::thread();
     if at.is_null() {
         return 0;
     }
     // SAFETY: this thread's own state; the read ends here.
-    unsafe { (*at).flow }
+    match unsafe { (*at).flow } {
+        0 if governor::misses_tasks() => unseen(),
+        flow => flow,
+    }
+}
+
+/// What stands for the flow of a task whose coroutine the budget has shed.
+#[cold]
+fn unseen() -> u64 {
+    // SAFETY: scopes and marks come with the GIL held.
+    match py::get().is_some_and(|py| unsafe { task::runs(py) }) {
+        true => UNSEEN,
+        false => 0,
+    }
 }
 
 unsafe extern "C" fn scope_enter(

@@ -73,6 +73,8 @@ pub struct Code {
     pub wanted: bool,
     /// `async def`: its outermost frame on a thread marks a task's segment.
     pub coroutine: bool,
+    /// It was the outermost one.
+    pub outermost: bool,
     /// Its frames may be suspended.
     pub suspends: bool,
     /// An exception has left one of its frames.

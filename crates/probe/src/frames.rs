@@ -339,7 +339,7 @@ unsafe fn recorded(
 
 /// The same as [`python::begin`] while an exception is on its way into the frame.
 #[cold]
-unsafe fn begin_throwing(py: &Py, known: *const code::Code, flags: u32) {
+unsafe fn begin_throwing(py: &Py, known: *mut code::Code, flags: u32) {
     // SAFETY: as in `eval`; CPython's functions of these names, which give and take the references.
     unsafe {
         let fetch: Fetch = std::mem::transmute(FETCH.load(Relaxed));

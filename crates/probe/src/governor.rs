@@ -186,6 +186,8 @@ static FOR_TELLING: AtomicI64 = AtomicI64::new(0);
 static TELLS: AtomicBool = AtomicBool::new(true);
 /// [`LOOSE`] once some were not told.
 static UNTOLD: AtomicU32 = AtomicU32::new(0);
+/// An outermost coroutine has been shed.
+static MISSES_TASKS: AtomicBool = AtomicBool::new(false);
 /// Counts windows, to tell one from the next.
 static WINDOWS: AtomicU64 = AtomicU64::new(0);
 
@@ -421,8 +423,8 @@ unsafe fn check(known: *mut Code, thread: *mut hot::Thread, time: u64, new_call:
             (phase.window, phase.recent) = (window, 0);
         }
         phase.recent += 1;
-        if (*known).coroutine {
-            return; // its frames say which task a thread runs
+        if (*known).coroutine && !may_shed(known, left) {
+            return;
         }
         if time >= phase.until && phase.warming > 0 {
             begin_burst(known, thread, time, new_call);
@@ -440,6 +442,27 @@ unsafe fn check(known: *mut Code, thread: *mut hot::Thread, time: u64, new_call:
             ((*known).phase.over, (*known).phase.over_at) = (work(), time);
         }
     }
+}
+
+/// Whether a coroutine may be shed, with `left` tokens. The frames of an outermost one say which task a thread runs: it is
+/// shed when nothing else helps.
+///
+/// # Safety
+/// `known` is valid and the GIL is held.
+unsafe fn may_shed(known: *mut Code, left: i64) -> bool {
+    // SAFETY: as the caller promises.
+    let outermost = unsafe { (*known).outermost };
+    let may = depth::is_known() && (!outermost || left < -SAVED * earned(window_ticks()));
+    if may && outermost {
+        MISSES_TASKS.store(true, Relaxed);
+    }
+    may
+}
+
+/// Whether frames that say which task a thread runs have been shed.
+#[inline(always)]
+pub fn misses_tasks() -> bool {
+    MISSES_TASKS.load(Relaxed)
 }
 
 /// A function that was switched on a while ago is called: its burst has begun meanwhile.

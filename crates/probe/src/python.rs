@@ -68,7 +68,7 @@ pub fn stop() {
 /// # Safety
 /// `known` is valid and the GIL is held.
 #[inline(always)]
-pub unsafe fn begin(py: &Py, known: *const Code, flags: u32) -> u64 {
+pub unsafe fn begin(py: &Py, known: *mut Code, flags: u32) -> u64 {
     let at = hot::thread();
     if at.is_null() {
         return 0;
@@ -79,7 +79,7 @@ pub unsafe fn begin(py: &Py, known: *const Code, flags: u32) -> u64 {
         let depth = depth::get(py);
         (*at).starts = (*at).starts.wrapping_add(1);
         if (*known).coroutine {
-            flow = begin_coroutine(py, at, flags, depth);
+            flow = begin_coroutine(py, known, at, flags, depth);
         }
         if !(*at).named && (*at).name_tries < NAME_TRIES {
             find_name(py, at);
@@ -100,7 +100,13 @@ pub unsafe fn begin(py: &Py, known: *const Code, flags: u32) -> u64 {
 }
 
 #[cold]
-unsafe fn begin_coroutine(py: &Py, at: *mut Thread, flags: u32, depth: u32) -> u64 {
+unsafe fn begin_coroutine(
+    py: &Py,
+    known: *mut Code,
+    at: *mut Thread,
+    flags: u32,
+    depth: u32,
+) -> u64 {
     // SAFETY: as in `begin`; asking for the task may run code that records, so no reference is held over it.
     unsafe {
         if depth <= (*at).outermost {
@@ -111,6 +117,7 @@ unsafe fn begin_coroutine(py: &Py, at: *mut Thread, flags: u32, depth: u32) -> u
             return 0;
         }
         (*at).outermost = depth;
+        (*known).outermost = true;
         let flow = task::enter(py, flags & RESUMED != 0);
         (*at).flow = flow;
         flow

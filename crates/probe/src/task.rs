@@ -71,6 +71,15 @@ fn flows<T>(then: impl FnOnce(&mut HashMap<usize, u64>) -> T) -> T {
     then(flows.get_or_insert_default())
 }
 
+/// Whether this thread runs a task now.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn runs(py: &Py) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { current(py) != 0 }
+}
+
 /// The number of the task whose outermost coroutine begins (`resumed` false) or goes on; 0 outside of tasks.
 ///
 /// # Safety

@@ -15,6 +15,9 @@ pub const RESUMED: u32 = 1;
 /// were [`depth`] deep or deeper are gone.
 pub const LOOSE: u32 = 2;
 
+/// Set in the flow of a scope or mark: it is a task's whose frames are not recorded now. What is left is 0.
+pub const UNSEEN: u64 = 1 << 63;
+
 /// The flags of a [`Record::Begin`] that say how many Python frames are open on the thread, this one included.
 #[inline(always)]
 pub const fn deep(depth: u32) -> u32 {
