@@ -524,7 +524,8 @@ impl Pass {
         let of = |key: &str| args[key].as_f64().unwrap_or(0.0);
         let calls = event.value.unwrap_or(0.0);
         let error = (of("calls_high") - calls).max(0.0);
-        self.unseen.add(function, calls, error, of("bias"));
+        let time_ns = args["time_ns"].as_f64();
+        self.unseen.add(function, calls, error, of("bias"), time_ns);
         self.measures.throttled += 1;
     }
 

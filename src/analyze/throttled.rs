@@ -26,19 +26,39 @@ struct Estimate {
     chance: f64,
     /// The rest of them, which is the same in all rows.
     bias: f64,
+    /// Time in those calls, of which so many have one.
+    time_ns: f64,
+    timed: f64,
 }
 
 impl Estimate {
     fn error(&self) -> f64 {
         self.chance.sqrt().hypot(self.bias)
     }
+
+    /// Time in the calls; `mean` is what one takes where rows do not say.
+    fn time_ns(&self, mean: f64) -> f64 {
+        self.time_ns + (self.calls - self.timed).max(0.0) * mean
+    }
 }
 
 impl Unseen {
-    /// Takes one row's estimate: `error` is half the width of its 95 % interval, `bias` what of that is not by chance.
-    pub fn add(&mut self, function: usize, calls: f64, error: f64, bias: f64) {
+    /// Takes one row's estimate: `error` is half the width of its 95 % interval, `bias` what of that is not by chance;
+    /// `time_ns` is what the calls took without what recording cost, if that is known.
+    pub fn add(
+        &mut self,
+        function: usize,
+        calls: f64,
+        error: f64,
+        bias: f64,
+        time_ns: Option<f64>,
+    ) {
         let sum = self.calls.entry(function).or_default();
         sum.calls += calls.max(0.0);
+        if let Some(time_ns) = time_ns {
+            sum.time_ns += time_ns.max(0.0);
+            sum.timed += calls.max(0.0);
+        }
         sum.chance += (error * error - bias * bias).max(0.0);
         sum.bias += bias.max(0.0);
     }
@@ -71,11 +91,11 @@ pub fn settle(m: &mut Measures, unseen: &Unseen) {
         if seen == 0 {
             continue;
         }
-        let by = calls / seen as f64;
-        let more_ns = scaled(sums.total_ns, by);
+        let mean = sums.total_ns as f64 / seen as f64;
+        let more_ns = estimate.time_ns(mean).round() as i64;
+        let by = more_ns as f64 / sums.total_ns.max(1) as f64;
         moved.insert(function, more_ns);
         // That calls are not known, and that those that were seen need not be as long as the others.
-        let mean = sums.total_ns as f64 / seen as f64;
         let squares = unseen.squares.get(&function).copied().unwrap_or_default() / seen as f64;
         let deviation = (squares - mean * mean).max(0.0).sqrt() / (seen as f64).sqrt();
         sums.error_ns = (mean * error).hypot(Z95 * deviation * calls).round() as i64;
@@ -83,7 +103,7 @@ pub fn settle(m: &mut Measures, unseen: &Unseen) {
         sums.self_ns += scaled(sums.self_ns, by);
         sums.native_ns += scaled(sums.native_ns, by);
         for ((_, _), own) in m.own.iter_mut().filter(|((_, of), _)| *of == function) {
-            own.calls += scaled(own.calls as i64, by) as u64;
+            own.calls += scaled(own.calls as i64, calls / seen as f64) as u64;
             own.self_ns += scaled(own.self_ns, by);
             own.native_ns += scaled(own.native_ns, by);
         }
@@ -144,5 +164,14 @@ py:main  python     20ms   22ms   hot   app.py  -      5     -
         assert_eq!(ms(of("main").self_ns), 100 - 40);
         assert_eq!(ms(of("main").total_ns), 100);
         assert_eq!(m.throttled, 1);
+        // What the calls took without what recording cost, where a row says that.
+        let text = text.replace(
+            r#""calls_high":21"#,
+            r#""calls_high":21,"time_ns":27000000"#,
+        );
+        let m = measure(reader(&text, Stage::Timeline).unwrap()).unwrap();
+        let hot = m.functions.iter().find(|(_, sums)| sums.calls == 20);
+        let hot = &hot.unwrap().1;
+        assert_eq!((ms(hot.total_ns), ms(hot.self_ns)), (4 + 27, 4 + 27));
     }
 }

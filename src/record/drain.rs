@@ -138,6 +138,8 @@ struct OpenFrame {
     resumed: bool,
     /// Python frames open on the thread when it began, itself included; 0 = not told.
     depth: u32,
+    /// [`Thread::frames`] once it had begun.
+    begun: u64,
     flow: Option<u64>,
     /// Set for the outermost frame of a task: which of its segments this is.
     segment: Option<u64>,
@@ -626,6 +628,7 @@ impl Process {
                     start_ns: at,
                     resumed: flags & RESUMED != 0,
                     depth,
+                    begun: thread.frames,
                     flow: own.or_else(|| thread.stack.last().and_then(|frame| frame.flow)),
                     segment: own
                         .map(|_| thread.frames)
@@ -816,8 +819,10 @@ impl Process {
         let Some(frame) = thread.stack.pop() else {
             return;
         };
-        self.throttled
-            .took(id, at.saturating_sub(frame.start_ns), frame.resumed);
+        // Without what it cost to record the calls below it.
+        let below = (thread.frames - frame.begun) as f64 * self.throttled.cost_ns();
+        let took = at.saturating_sub(frame.start_ns) - below as i64;
+        self.throttled.took(id, took.max(0), frame.resumed);
         let mut event = self.python(names, tid, frame, at);
         let json = facts_of(frame.resumed, flags);
         event.args = (!json.is_empty()).then(|| names.sym(json));
