@@ -161,6 +161,9 @@ impl Throttled {
 
     fn cut(&self, id: u32, start_ns: i64, at_ns: i64) -> Option<i64> {
         let times = &self.functions.get(id)?.times_ns;
+        if *times.back()? < start_ns {
+            return None; // nearly always
+        }
         let after = times.partition_point(|&time| time < start_ns);
         times.get(after).copied().filter(|&time| time <= at_ns)
     }
