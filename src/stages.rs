@@ -58,7 +58,7 @@ pub struct Run {
     /// Record every call, whatever it costs
     #[arg(long)]
     exact: bool,
-    /// Leave numpy's own functions alone
+    /// Leave the functions of numpy and torch alone
     #[arg(long)]
     no_wrap: bool,
     /// Take no samples of native code while tracing

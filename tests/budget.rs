@@ -280,11 +280,25 @@ def work(seconds):
 print(work(1.0))
 "#;
 
+/// The same in another thread, while the main one waits for it.
+const PHASED_BESIDE: (&str, &str) = (
+    "print(work(1.0))",
+    "import threading
+found = []
+thread = threading.Thread(target=lambda: found.append(work(1.0)))
+thread.start()
+thread.join()
+print(found[0])",
+);
+
 #[test]
 fn bursts_begin_by_chance_and_frames_whose_end_is_not_told_leave_the_tree_as_it_is() {
-    for (python, version) in pythons().iter().filter(|(_, version)| *version >= (3, 12)) {
+    let beside = PHASED.replace(PHASED_BESIDE.0, PHASED_BESIDE.1);
+    let pythons = pythons().iter().filter(|(_, version)| *version >= (3, 12));
+    let both = pythons.flat_map(|python| [(python, PHASED), (python, &*beside)]);
+    for ((python, version), program) in both {
         let folder = tempfile::tempdir().unwrap();
-        let (steps, analysis) = record_program(folder.path(), python, &[], PHASED);
+        let (steps, analysis) = record_program(folder.path(), python, &[], program);
         for (name, per_step) in [("leaf", 2), ("calm", 2), ("catches", 1)] {
             let f = function(&analysis, name);
             let ratio = f["calls"].as_f64().unwrap() / (steps * per_step) as f64;

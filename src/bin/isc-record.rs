@@ -61,7 +61,7 @@ struct Args {
     /// Record every call, whatever it costs
     #[arg(long)]
     exact: bool,
-    /// Leave numpy's own functions alone
+    /// Leave the functions of numpy and torch alone
     #[arg(long)]
     no_wrap: bool,
     /// Take no samples of native code while tracing; nothing to do with --sample

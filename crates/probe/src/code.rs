@@ -5,6 +5,7 @@ use crate::hot;
 use crate::lines::{self, Lines};
 use crate::py::{self, Owned, Py, PyObject};
 use crate::slices::Shown;
+use crate::wrap::Module;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::{Mutex, OnceLock};
@@ -81,8 +82,8 @@ pub struct Code {
     pub raises: bool,
     /// The body of a module or class, but not of the program's own module: it runs once.
     pub once: bool,
-    /// The body of numpy itself: when it returns, numpy's functions are there to be wrapped.
-    pub numpy: bool,
+    /// The body of a module: when it returns, the module's functions are there to be wrapped.
+    pub brings: Option<Module>,
     /// Its lines are measured.
     pub lines: Option<&'static Lines>,
     /// Whether it is recorded now, by the budget.
@@ -296,7 +297,7 @@ pub unsafe fn learn(py: &Py, code: *mut PyObject, globals: *mut PyObject) -> *mu
             coroutine: wanted && flags & CO_COROUTINE != 0,
             lines: by_line,
             suspends,
-            numpy: name == "<module>" && file.ends_with("/numpy/__init__.py"),
+            brings: Module::of_body(&file).filter(|_| name == "<module>"),
             bytes,
             ..Code::default()
         };

@@ -283,8 +283,8 @@ unsafe fn recorded(
         }
         if known.is_null() || !(*known).wanted {
             let result = default()(state, frame, throwing);
-            if !known.is_null() && (*known).numpy && !result.is_null() {
-                python::numpy_is_here();
+            if !known.is_null() && !result.is_null() {
+                brought(known);
             }
             return result;
         }
@@ -330,10 +330,21 @@ unsafe fn recorded(
             0
         };
         python::end(known, flags, end);
-        if (*known).numpy && !result.is_null() {
-            python::numpy_is_here();
+        if !result.is_null() {
+            brought(known);
         }
         result
+    }
+}
+
+/// A frame of `known` has returned.
+#[inline(always)]
+unsafe fn brought(known: *mut code::Code) {
+    // SAFETY: as in `eval`.
+    unsafe {
+        if let Some(module) = (*known).brings {
+            python::is_here(module);
+        }
     }
 }
 

@@ -702,7 +702,6 @@ pub fn wake(version: (u32, u32), asking: &mut Asking) {
     if none_off || ASKED.load(Relaxed) || !asking.is_time() {
         return;
     }
-    ASKED.store(true, Relaxed);
     type Add =
         unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
     type AddIn = unsafe extern "C" fn(
@@ -722,18 +721,25 @@ pub fn wake(version: (u32, u32), asking: &mut Asking) {
     );
     let plain = sym(c"Py_AddPendingCall");
     // SAFETY: CPython's functions of these names, with the signatures of its headers; both may be called from any
-    // thread, without the GIL. 3.12's public one wakes a busy main thread only when it calls itself (ceval_gil.c,
-    // COMPUTE_EVAL_BREAKER); the other, told that any thread will do, wakes whichever runs.
-    unsafe {
+    // thread, without the GIL. The public one waits for the main thread, which may sleep while others run (and 3.12's
+    // wakes it only when it calls itself: ceval_gil.c, COMPUTE_EVAL_BREAKER); the other, told that any thread will
+    // do, wakes whichever runs. 3.13 and 3.14 have it as 3.12 does (pycore_ceval.h).
+    ASKED.store(true, Relaxed);
+    let added = unsafe {
         let none = std::ptr::null_mut();
-        if version == (3, 12) && !any_thread.is_null() && !main.is_null() {
+        if version >= (3, 12) && !any_thread.is_null() && !main.is_null() {
             let main: unsafe extern "C" fn() -> *mut c_void = std::mem::transmute(main);
             let add: AddIn = std::mem::transmute(any_thread);
-            add(main(), on_wake, none, 0);
+            add(main(), on_wake, none, 0) == 0
         } else if !plain.is_null() {
             let add: Add = std::mem::transmute(plain);
-            add(on_wake, none);
+            add(on_wake, none) == 0
+        } else {
+            false
         }
+    };
+    if !added {
+        ASKED.store(false, Relaxed);
     }
 }
 

@@ -308,7 +308,7 @@ unsafe fn toggle(code: *mut PyObject, known: *mut Code, on: bool) {
         if let Some(lines) = (*known).lines.filter(|_| !on) {
             lines.interrupt();
         }
-        let events = match (on, (*known).numpy) {
+        let events = match (on, (*known).brings.is_some()) {
             (true, _) if (*known).lines.is_some_and(Lines::are_on) => state.frames_lines,
             (true, _) => state.frames,
             (false, true) => state.only_return,
@@ -361,8 +361,8 @@ unsafe fn meet(state: &State, code: *mut PyObject, globals: *mut PyObject) -> *m
     // SAFETY: a live code object, null or live globals, and the GIL held.
     unsafe {
         let known = code::learn(py, code, globals);
-        let (wanted, numpy) = ((*known).wanted, (*known).numpy);
-        if wanted || numpy {
+        let wanted = (*known).wanted;
+        if wanted || (*known).brings.is_some() {
             // In a budget, the native calls of what runs once are not worth their events.
             let frames = (*known).once && governor::governs();
             let events = match (wanted, (*known).lines) {
@@ -499,8 +499,8 @@ callback!(on_return(state, args) {
     let time = hot::now();
     let known = code::get(*args);
     if !known.is_null() {
-        if (*known).numpy {
-            python::numpy_is_here();
+        if let Some(module) = (*known).brings {
+            python::is_here(module);
         }
         if (*known).wanted {
             end_lines(known, time);

@@ -283,8 +283,8 @@ unsafe extern "C" fn on_event(
                     );
                 }
                 (py.Py_DecRef)(code); // the frame holds it
-                if what == RETURN && (*known).numpy {
-                    python::numpy_is_here();
+                if let Some(module) = (*known).brings.filter(|_| what == RETURN) {
+                    python::is_here(module);
                 }
                 if !(*known).wanted {
                     return 0;

@@ -4,10 +4,11 @@ use crate::code::{self, Code, Pending};
 use crate::governor;
 use crate::hot::{self, Thread};
 use crate::py::{self, FastCall, Owned, Py, PyObject};
-use crate::{depth, frames, gil, monitor, name, profile, task, wrap};
+use crate::wrap::{self, Module};
+use crate::{depth, frames, gil, monitor, name, profile, task};
 use inferscope_spool::record::{RAISED, RESUMED, Record, SpanKind, deep};
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Looks for a thread's name, at its first Python calls, before the system's name is taken.
 const NAME_TRIES: u32 = 64;
@@ -41,8 +42,10 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
             ));
             profile::start(py)?
         }
-        if !py.module(c"numpy").is_null() {
-            numpy_is_here();
+        for module in wrap::MODULES {
+            if !py.module(module.name()).is_null() {
+                is_here(module);
+            }
         }
         if hot::run().is_some_and(|run| run.settings.attached) {
             tell_open_frames(py, true);
@@ -109,7 +112,7 @@ unsafe fn begin_coroutine(
 ) -> u64 {
     // SAFETY: as in `begin`; asking for the task may run code that records, so no reference is held over it.
     unsafe {
-        if depth <= (*at).outermost {
+        if depth != 0 && depth <= (*at).outermost {
             (*at).coroutines = 0; // exceptions left them, unseen
         }
         (*at).coroutines += 1;
@@ -251,36 +254,33 @@ pub unsafe fn native(
     dur
 }
 
-/// numpy's own body has run: its functions are there.
+/// The module's own body has run: its functions are there.
 ///
 /// # Safety
 /// The GIL is held.
-pub unsafe fn numpy_is_here() {
-    if !NUMPY.swap(true, Relaxed) && hot::run().is_some_and(|run| run.settings.wrap) {
+pub unsafe fn is_here(module: Module) {
+    if hot::run().is_some_and(|run| run.settings.wrap) {
         // SAFETY: as the caller promises.
-        unsafe { wrap::install("numpy") };
+        unsafe { module.install() };
     }
 }
 
-/// [`numpy_is_here`] was called.
-static NUMPY: AtomicBool = AtomicBool::new(false);
-
-/// Looks whether numpy has been imported meanwhile: for a door that does not see every return.
+/// Looks whether modules whose functions are wrapped have been imported meanwhile: for a door that does not see every
+/// return.
 ///
 /// # Safety
 /// The GIL is held and no exception is set.
-pub unsafe fn look_for_numpy(py: &Py) {
-    if NUMPY.load(Relaxed) {
-        return;
-    }
-    // SAFETY: as the caller promises.
-    unsafe {
-        let numpy = py.module(c"numpy");
-        if !numpy.is_null()
-            && let Some(spec) = py.attr(numpy, c"__spec__")
-            && py.attr_int(spec.get(), c"_initializing") == Some(0)
-        {
-            numpy_is_here();
+pub unsafe fn look_for_modules(py: &Py) {
+    for wrapped in wrap::MODULES.into_iter().filter(|one| !one.is_done()) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let module = py.module(wrapped.name());
+            if !module.is_null()
+                && let Some(spec) = py.attr(module, c"__spec__")
+                && py.attr_int(spec.get(), c"_initializing") == Some(0)
+            {
+                is_here(wrapped);
+            }
         }
     }
 }

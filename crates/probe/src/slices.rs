@@ -735,7 +735,7 @@ unsafe fn end(at: *mut Thread, time: u64) {
         );
         MOST.store((plan * TOO_DEAR) as i64, Relaxed);
         if let Some(py) = py::get() {
-            python::look_for_numpy(py);
+            python::look_for_modules(py);
         }
         let fits = stretch.own < governor::share_of_whole() * BACK * (stretch.own + stretch.on);
         let back = stretch.looked >= stretch.back_after && fits && governor::tokens() > 0;

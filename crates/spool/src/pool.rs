@@ -42,7 +42,7 @@ const AHEAD: Duration = Duration::from_millis(20);
 /// Ticks between two tries to make a spill file after one failed (a full disk).
 const PAUSE: u32 = 64;
 /// Ticks between two times that the memory of spill segments is given back.
-const FORGET: u32 = 32;
+const FORGET: u32 = 8;
 /// Ticks after which drained spill files are removed.
 const REST: u32 = 32;
 

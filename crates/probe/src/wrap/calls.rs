@@ -1,9 +1,9 @@
-//! ufuncs and `__array_function__` dispatchers: each object has a vectorcall pointer of its own.
+//! ufuncs, `__array_function__` dispatchers and torch's methods: each object has a vectorcall pointer of its own.
 
 use super::gate;
 use super::layout::{self, Library};
 use crate::hot;
-use crate::py::{Owned, Py, PyObject, sym};
+use crate::py::{Owned, Py, PyMethodDef, PyObject, sym};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -40,11 +40,16 @@ impl Kind {
 
 static UFUNC: Kind = Kind::new();
 static DISPATCHER: Kind = Kind::new();
+/// Method descriptors: the original depends on how a method takes its arguments, so it is kept by object.
+static METHOD: Kind = Kind::new();
 
 /// Wrapped objects by address. They are kept alive for ever, so an address stays what it is.
 const CAPACITY: usize = 4096;
 static KEYS: [AtomicUsize; CAPACITY] = [const { AtomicUsize::new(0) }; CAPACITY];
 static IDS: [AtomicU32; CAPACITY] = [const { AtomicU32::new(0) }; CAPACITY];
+/// Of methods.
+static ORIGINALS: [AtomicPtr<c_void>; CAPACITY] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; CAPACITY];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// Where `key` is, or else the empty place where it would be.
@@ -74,7 +79,9 @@ pub fn wrapped(callable: *mut PyObject) -> bool {
     }
     // SAFETY: the caller passes a live object.
     let of = unsafe { (*callable).ob_type };
-    (of == UFUNC.of.load(Relaxed) || of == DISPATCHER.of.load(Relaxed))
+    [&UFUNC, &DISPATCHER, &METHOD]
+        .iter()
+        .any(|kind| kind.of.load(Relaxed) == of)
         && KEYS[find(callable as usize)].load(Relaxed) != 0
 }
 
@@ -106,6 +113,96 @@ unsafe extern "C" fn dispatcher(
         || unsafe { DISPATCHER.original()(callable, args, flags, names) },
         || id(callable),
     )
+}
+
+unsafe extern "C" fn method(
+    callable: *mut PyObject,
+    args: *const *mut PyObject,
+    flags: usize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    let at = find(callable as usize);
+    let original = ORIGINALS[at].load(Relaxed);
+    gate::function(
+        // SAFETY: the original of this object, stored before its pointer was replaced, with the caller's own arguments.
+        || unsafe {
+            std::mem::transmute::<*mut c_void, VectorCall>(original)(callable, args, flags, names)
+        },
+        || IDS[at].load(Relaxed),
+    )
+}
+
+/// Wraps the methods of torch's tensors, operators among them: those that its own library implements.
+///
+/// # Safety
+/// The GIL is held, no exception is set, `torch` is that module.
+pub unsafe fn install_methods(py: &Py, torch: *mut PyObject) -> Result<(), String> {
+    // SAFETY: the GIL is held, and the objects are live.
+    unsafe {
+        let base = py.attr(torch, c"_C").and_then(|module| {
+            py.attr(module.get(), c"TensorBase")
+                .or_else(|| py.attr(module.get(), c"_TensorBase")) // before 2.1
+        });
+        let base = base.ok_or("it has no TensorBase")?;
+        METHOD.of.store(py.method_descr_type, Relaxed);
+        let before = count();
+        // A mapping proxy: its copy is a dictionary.
+        let own = py
+            .attr(base.get(), c"__dict__")
+            .and_then(|own| py.attr(own.get(), c"copy"))
+            .and_then(|copy| {
+                let end = std::ptr::null_mut::<PyObject>();
+                Owned::new(py, (py.PyObject_CallFunctionObjArgs)(copy.get(), end))
+            });
+        for function in values(py, own.ok_or("TensorBase has no methods")?.get())? {
+            if (*function.get()).ob_type == py.method_descr_type {
+                wrap_method(py, function);
+            }
+        }
+        match count() > before {
+            true => Ok(()),
+            false => Err("no method of its tensors is its own".into()),
+        }
+    }
+}
+
+/// `d_method` of PyMethodDescrObject, and its `vectorcall` (descrobject.h), in bytes: the head, then class, name and
+/// qualified name.
+const D_METHOD: usize = 40;
+const D_VECTORCALL: usize = 48;
+
+/// # Safety
+/// The GIL is held; `function` is a method descriptor.
+unsafe fn wrap_method(py: &Py, function: Owned) {
+    let at = function.get();
+    // SAFETY: a live method descriptor, laid out as above: that its type says the same of the pointer is looked at first.
+    unsafe {
+        let of = (*at).ob_type;
+        if layout::word(of.cast(), layout::TP_FLAGS) & layout::HAVE_VECTORCALL == 0
+            || layout::word(of.cast(), layout::TP_VECTORCALL_OFFSET) != D_VECTORCALL
+        {
+            return;
+        }
+        let place = layout::place(at.cast(), D_VECTORCALL);
+        let original = place.load(Relaxed);
+        let definition = layout::word(at.cast(), D_METHOD) as *const PyMethodDef;
+        let library =
+            layout::library((*definition).ml_meth).filter(|library| library.file.contains("torch"));
+        let (Some(library), Some(name)) = (library, py.attr_text(at, c"__name__")) else {
+            return;
+        };
+        if original.is_null() || count() > CAPACITY / 2 {
+            return;
+        }
+        let slot = find(at as usize);
+        let file = layout::shortened(&library.file);
+        IDS[slot].store(hot::define(&format!("Tensor.{name}"), file, 0), Relaxed);
+        ORIGINALS[slot].store(original, Relaxed);
+        KEYS[slot].store(at as usize, Release);
+        COUNT.fetch_add(1, Relaxed);
+        place.store(method as *mut c_void, Release);
+        function.into_raw(); // kept for ever: its address is a key
+    }
 }
 
 /// Wraps the functions of numpy's public modules that are imported.
@@ -149,7 +246,36 @@ pub unsafe fn install(py: &Py, numpy: *mut PyObject) -> Result<(), String> {
 ///
 /// # Safety
 /// The GIL is held and no exception is set.
-pub unsafe fn more(py: &Py, module: &CStr) -> Result<usize, String> {
+unsafe fn more(py: &Py, module: &CStr) -> Result<usize, String> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let module = py.module(module);
+        if module.is_null() {
+            return Ok(0);
+        }
+        let Some(dict) = py.attr(module, c"__dict__") else {
+            return Ok(0);
+        };
+        let numpy = layout::library(UFUNC.of.load(Relaxed).cast());
+        let Some(numpy) = numpy.filter(|library| library.file.contains("numpy")) else {
+            return Err("its functions are in no library of its own".into());
+        };
+        let before = count();
+        for function in values(py, dict.get())? {
+            let of = (*function.get()).ob_type;
+            if of == UFUNC.of.load(Relaxed) || of == DISPATCHER.of.load(Relaxed) {
+                wrap(py, &numpy, function);
+            }
+        }
+        Ok(count() - before)
+    }
+}
+
+/// The values of a dictionary.
+///
+/// # Safety
+/// The GIL is held and `dict` is a live dictionary.
+unsafe fn values(py: &Py, dict: *mut PyObject) -> Result<Vec<Owned>, String> {
     type Next = unsafe extern "C" fn(
         *mut PyObject,
         *mut isize,
@@ -161,34 +287,16 @@ pub unsafe fn more(py: &Py, module: &CStr) -> Result<usize, String> {
         return Err("no PyDict_Next".into());
     }
     // SAFETY: CPython's function of that name. The references it gives are borrowed from the dictionary, which does
-    // not change here: attributes are looked up only after the walk.
+    // not change here.
     unsafe {
         let next = std::mem::transmute::<*mut c_void, Next>(next);
-        let module = py.module(module);
-        if module.is_null() {
-            return Ok(0);
-        }
-        let Some(dict) = py.attr(module, c"__dict__") else {
-            return Ok(0);
-        };
         let mut found = Vec::new();
         let (mut at, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
-        while next(dict.get(), &mut at, &mut key, &mut value) != 0 {
-            let of = (*value).ob_type;
-            if of == UFUNC.of.load(Relaxed) || of == DISPATCHER.of.load(Relaxed) {
-                (py.Py_IncRef)(value);
-                found.extend(Owned::new(py, value));
-            }
+        while next(dict, &mut at, &mut key, &mut value) != 0 {
+            (py.Py_IncRef)(value);
+            found.extend(Owned::new(py, value));
         }
-        let numpy = layout::library(UFUNC.of.load(Relaxed).cast());
-        let Some(numpy) = numpy.filter(|library| library.file.contains("numpy")) else {
-            return Err("its functions are in no library of its own".into());
-        };
-        let before = count();
-        for function in found {
-            wrap(py, &numpy, function);
-        }
-        Ok(count() - before)
+        Ok(found)
     }
 }
 
