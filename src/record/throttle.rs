@@ -18,7 +18,10 @@ const ROW_NS: i64 = 1_000_000_000;
 const COST_ERROR: f64 = 0.25;
 /// How far off all counts of a run may be together, beside that: the program's CPU time without what recording cost is
 /// known no better. Measured with scripts/bench-estimates: means of 8 runs are off by up to 3 %.
-const WORK_ERROR: f64 = 0.02;
+const WORK_ERROR: f64 = 0.03;
+/// A burst that was cut after less CPU time than this, in ns, counts by its length beside the other one: the budget was
+/// overdrawn then, so that the time to the next one is long.
+const SHORT_NS: f64 = 100_000.0;
 /// Two-sided 95 % of the normal distribution.
 const Z95: f64 = 1.96;
 
@@ -239,15 +242,20 @@ impl Function {
 
 /// Calls in `off` of CPU time between two bursts, and the estimate's variance.
 fn estimate(before: Option<(f64, f64)>, after: Option<(f64, f64)>, off: f64) -> (f64, f64) {
-    let (first, second) = match (before, after) {
+    let rate = |(calls, cpu): (f64, f64)| calls / cpu;
+    let (first, second, change) = match (before, after) {
         // Nothing is known but that it is no more than one call a µs, about.
         (None, None) => return (0.0, (off / 1000.0).powi(2)),
-        (Some(one), None) | (None, Some(one)) => (one, one),
-        (Some(one), Some(other)) => (one, other),
+        // That it went on like this is no more than a guess.
+        (Some(one), None) | (None, Some(one)) => (one, one, rate(one).powi(2)),
+        (Some(one), Some(other)) => (one, other, (rate(other) - rate(one)).powi(2) / 2.0),
     };
-    let rate = |(calls, cpu): (f64, f64)| calls / cpu;
-    let (r1, r2) = (rate(first), rate(second));
-    let change = (r2 - r1).powi(2) / 2.0;
+    let (r1, r2, change) = if first.1.min(second.1) < SHORT_NS {
+        let both = (first.0 + second.0) / (first.1 + second.1);
+        (both, both, change.min(both * both))
+    } else {
+        (rate(first), rate(second), change)
+    };
     // With no call in a burst there may have been one.
     let counting = |(calls, cpu): (f64, f64)| calls.max(1.0) / (cpu * cpu);
     let counted = (counting(first) + counting(second)) / 2.0;

@@ -76,6 +76,8 @@ pub struct Code {
     pub coroutine: bool,
     /// It was the outermost one.
     pub outermost: bool,
+    /// It imports a module: its frames tell what of a program's time is imports, and they are few.
+    pub imports: bool,
     /// Its frames may be suspended.
     pub suspends: bool,
     /// An exception has left one of its frames.
@@ -297,6 +299,7 @@ pub unsafe fn learn(py: &Py, code: *mut PyObject, globals: *mut PyObject) -> *mu
             coroutine: wanted && flags & CO_COROUTINE != 0,
             lines: by_line,
             suspends,
+            imports: &*name == "_find_and_load" && file.starts_with("<frozen importlib"),
             brings: Module::of_body(&file).filter(|_| name == "<module>"),
             bytes,
             ..Code::default()

@@ -62,6 +62,9 @@ const BURST_US: (u64, u64) = (200, WINDOW_US);
 const WARM_US: u64 = 60;
 /// Switching one function takes 0.2 to 18 µs by its length; what took longer was another thread's or program's time.
 const MOST_TOGGLE_US: u64 = 20;
+/// More functions than this wait for bursts, and so many have one at once.
+const FEW: usize = 16;
+const AT_ONCE: i64 = 32;
 /// How much of a function's highest rate is left after each burst: bursts of equal length stand for all phases of
 /// a program alike, and a function that calmed down gets longer ones in time.
 const CALMS: f64 = 0.95;
@@ -423,7 +426,7 @@ unsafe fn check(known: *mut Code, thread: *mut hot::Thread, time: u64, new_call:
             (phase.window, phase.recent) = (window, 0);
         }
         phase.recent += 1;
-        if (*known).coroutine && !may_shed(known, left) {
+        if (*known).imports || (*known).coroutine && !may_shed(known, left) {
             return;
         }
         if time >= phase.until && phase.warming > 0 {
@@ -539,6 +542,7 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle, lead: u64) {
         }
         let tells = TELLS.load(Relaxed);
         let mut waiting = OFF.load(Relaxed);
+        let many = waiting > FEW;
         for _ in 0..list().len() {
             if spare <= 0 || waiting == 0 {
                 break;
@@ -553,8 +557,10 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle, lead: u64) {
             let phase = &mut (*known).phase;
             let rate = f64::from(phase.peak).max(1e-9);
             // All that is left for one: when many are recorded at once, most of a burst is our own cost, and what a
-            // function does without us must be told from too little.
-            let ticks = (spare as f64 / (rate * PAIR.load(Relaxed) as f64)) as u64;
+            // function does without us must be told from too little. But of many most are not called any more, which costs
+            // nothing, and the others should not wait for long.
+            let plan = if many { spare / AT_ONCE } else { spare };
+            let ticks = (plan as f64 / (rate * PAIR.load(Relaxed) as f64)) as u64;
             let burst = ticks.clamp(BURST_US.0 * hot::micro(), BURST_US.1 * hot::micro());
             let from = hot::now();
             (phase.off, phase.due, phase.count, phase.recent) = (false, false, 0, 0);
@@ -800,12 +806,12 @@ static TOGGLE: std::sync::OnceLock<Toggle> = std::sync::OnceLock::new();
 /// Tells of each function that was shed how the process left it. Called when the process ends, on the only thread that
 /// still runs Python or after it.
 pub fn finish() {
-    if OFF.load(Relaxed) == 0 {
-        return;
-    }
     let (now, thread) = (hot::now(), hot::thread());
     // SAFETY: nobody else touches the list any more; its codes and their records are kept by our references.
     unsafe {
+        if list().is_empty() {
+            return;
+        }
         if !thread.is_null() {
             read_cpu(thread);
         }
@@ -815,7 +821,10 @@ pub fn finish() {
             let record = match (*known).phase.off {
                 false => {
                     let phase = &mut (*known).phase;
-                    if phase.warming > 0 {
+                    if phase.warming > 0 && now >= phase.until && !thread.is_null() {
+                        begin_burst(known, thread, now, false); // and nobody has called it since
+                        (*known).phase.count = 0;
+                    } else if phase.warming > 0 {
                         (phase.count, phase.lead) = (0, 0); // its burst has not begun
                         (phase.since, phase.begun) = (now, work());
                     }
