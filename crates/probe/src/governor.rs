@@ -726,11 +726,11 @@ pub fn wake(version: (u32, u32), asking: &mut Asking) {
         sym(c"PyInterpreterState_Main"),
     );
     let plain = sym(c"Py_AddPendingCall");
+    ASKED.store(true, Relaxed);
     // SAFETY: CPython's functions of these names, with the signatures of its headers; both may be called from any
     // thread, without the GIL. The public one waits for the main thread, which may sleep while others run (and 3.12's
     // wakes it only when it calls itself: ceval_gil.c, COMPUTE_EVAL_BREAKER); the other, told that any thread will
     // do, wakes whichever runs. 3.13 and 3.14 have it as 3.12 does (pycore_ceval.h).
-    ASKED.store(true, Relaxed);
     let added = unsafe {
         let none = std::ptr::null_mut();
         if version >= (3, 12) && !any_thread.is_null() && !main.is_null() {
