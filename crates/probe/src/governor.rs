@@ -56,6 +56,8 @@ const UNWIND_NS: u64 = 60;
 const FOR_UNWINDS: i64 = 25;
 /// What is spent on it at a stretch.
 const UNWINDS_US: u64 = 500;
+/// Calls in one window below which an outermost coroutine is never shed: no server has so many requests.
+const BUSY: u32 = 200;
 /// The shortest and longest burst.
 const BURST_US: (u64, u64) = (200, WINDOW_US);
 /// Calls are counted so long after a function was switched on: its instructions are specialised anew, and caches fill.
@@ -454,8 +456,9 @@ unsafe fn check(known: *mut Code, thread: *mut hot::Thread, time: u64, new_call:
 /// `known` is valid and the GIL is held.
 unsafe fn may_shed(known: *mut Code, left: i64) -> bool {
     // SAFETY: as the caller promises.
-    let outermost = unsafe { (*known).outermost };
-    let may = depth::is_known() && (!outermost || left < -SAVED * earned(window_ticks()));
+    let (outermost, recent) = unsafe { ((*known).outermost, (*known).phase.recent) };
+    let helps = recent > BUSY && left < -SAVED * earned(window_ticks());
+    let may = depth::is_known() && (!outermost || helps);
     if may && outermost {
         MISSES_TASKS.store(true, Relaxed);
     }
