@@ -55,7 +55,7 @@ def native():
     lib.spin(300.0)
 
 def in_fork():
-    lib.spin_thread(400.0)
+    lib.spin_thread(200.0)
     sys.exit()
 
 def forked():
@@ -78,7 +78,7 @@ if "--handles" in sys.argv:
     print(len(got))
 else:
     native()
-    lib.spin_thread(400.0)
+    lib.spin_thread(200.0)
     forked()
     interpreter()
     print(lib.naps(300))
@@ -154,11 +154,11 @@ fn a_library_without_events_has_its_cpu_time() {
         // kernels before 5.11 may cut a nap short, rarely
         assert!(cut <= 3, "{version:?}: {cut} of 300 naps were cut short");
         // From 3.12 on a call through ctypes is a native span, whatever it calls; the threads that the library made
-        // itself are seen by samples in all versions: 400 ms here and 400 ms in the fork.
+        // itself are seen by samples in all versions: 200 ms here and 200 ms in the fork.
         let wanted = if *version >= (3, 12) {
-            800.0
+            400.0
         } else {
-            800.0 + (300.0 + 210.0) * wall_for_cpu(&analysis)
+            400.0 + (300.0 + 210.0) * wall_for_cpu(&analysis)
         };
         let ms = library_ms(&analysis, "libspin");
         assert!(

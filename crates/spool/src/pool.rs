@@ -298,7 +298,7 @@ impl Pool {
     }
 
     /// Readies segments ahead of the threads and takes back the drained ones. To be called when [`Pool::serve`]'s thread is
-    /// woken, and every few ten ms. Returns false if there are none to be had: to be called again in a ms.
+    /// woken, and every ten ms or so. Returns false if there are none to be had: to be called again in a ms.
     pub fn tick(&self) -> bool {
         let taken = self.shared.taken.swap(0, Ordering::Relaxed) as usize;
         let mut helper = locked(&self.shared.helper);
