@@ -47,10 +47,16 @@ pub fn system_ns(clock: libc::clockid_t) -> u64 {
     at.tv_sec as u64 * 1_000_000_000 + at.tv_nsec as u64
 }
 
+/// The clock of the CPU time of a thread of this process.
+pub fn of_thread(tid: i32) -> libc::clockid_t {
+    // MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED) of the kernel's include/linux/posix-timers_types.h: 2 is the
+    // scheduler's clock, 4 stands for one thread.
+    !tid << 3 | 2 | 4
+}
+
 /// CPU time that a thread of this process has used, in ns.
 pub fn thread_ns(tid: u64) -> u64 {
-    // MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED) of the kernel's include/linux/posix-timers_types.h.
-    system_ns(!(tid as libc::clockid_t) << 3 | 2 | 4)
+    system_ns(of_thread(tid as i32))
 }
 
 /// A number by chance: xorshift of Marsaglia (2003), period 2^64 - 1. Two threads at once may get the same one.

@@ -232,10 +232,15 @@ pub fn set_cost(ticks: u64) {
     let [least, most, _] = PAIR_NS.map(|ns| ns * hot::micro() / 1000);
     let ticks = (ticks + ticks / 4).clamp(least, most);
     PAIR.store(ticks as i64, Relaxed);
+    tell_cost(ticks as f64);
+}
+
+/// Tells the trace what a recorded call costs, in ticks.
+pub fn tell_cost(ticks: f64) {
     hot::write_process(&Record::Counter {
         time: hot::now(),
         id: hot::text_id("probe.call_ns"),
-        value: ticks as f64 * 1000.0 / hot::micro() as f64,
+        value: ticks * 1000.0 / hot::micro() as f64,
     });
 }
 

@@ -259,16 +259,7 @@ pub fn set_cost(all: u64, own: u64) {
     let rest = (all.saturating_sub(own) as f64 * COLD) as u64;
     let rest = rest.clamp(hot::micro() / 200, hot::micro() / 4);
     REST.store(rest as i64, Relaxed);
-    tell_cost(all.max(rest) as f64);
-}
-
-/// Tells the trace what a call costs, in ticks.
-fn tell_cost(ticks: f64) {
-    hot::write_process(&Record::Counter {
-        time: hot::now(),
-        id: hot::text_id("probe.call_ns"),
-        value: ticks * 1000.0 / hot::micro() as f64,
-    });
+    governor::tell_cost(all.max(rest) as f64);
 }
 
 /// Whether a frame that begins now is to be recorded. `calm`: no exception is set.
@@ -766,7 +757,7 @@ unsafe fn write_rows(time: u64) {
         // The slices' time was reckoned with the cost that was known then.
         let calls = believed / REST.load(Relaxed).max(1) as f64;
         if calls > 0.0 {
-            tell_cost(rest + seen);
+            governor::tell_cost(rest + seen);
         }
         REST.store(rest as i64, Relaxed);
         let on = (on - (calls * rest - believed)).max(on / 4.0);

@@ -1,6 +1,7 @@
 //! A timer on another thread's CPU clock. The system's calls are made directly: the C library hides these timers.
 
 use super::ring::SIGNAL;
+use crate::clock;
 use std::ffi::c_int;
 
 /// Signals one thread each time it has used a period of CPU time, until dropped.
@@ -10,9 +11,7 @@ pub struct Timer(c_int);
 impl Timer {
     /// Starts one for a thread of this process; `None`: the thread is gone, or the system has no timers left.
     pub fn start(tid: i32, period_ns: u32) -> Option<Timer> {
-        // MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED) of the kernel's include/linux/posix-timers_types.h: 2 is the
-        // scheduler's clock, 4 stands for one thread.
-        let clock: libc::clockid_t = !tid << 3 | 2 | 4;
+        let clock = clock::of_thread(tid);
         let mut id: c_int = 0;
         // SAFETY: the event is all zeros but for what is set, and lives for the call, as does `id`.
         let made = unsafe {
