@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::trace::provenance::{ClockFit, Origin, Stage};
+use crate::trace::provenance::{self, ClockFit, Stage};
 use crate::trace::{Event, Kind, Names};
 pub use fit::{Fit, Snapshot};
 
@@ -20,10 +20,34 @@ pub use fit::{Fit, Snapshot};
 /// boots of it: no clock that is kept in order is off by that much, nor stepped so far while a program runs.
 const OTHER_BOOT_NS: i64 = 10_000_000_000;
 
+/// Whose rows an input has: which of them are in the process's own clock, and in which order spans were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// isc-record: the probe's rows have its clock, the kernel's and the driver's CLOCK_MONOTONIC; spans come at their end.
+    Record,
+    /// A timeline: one clock, in order.
+    Timeline,
+    /// Another profiler: one clock in a file; of spans that begin and end together the outer one comes first.
+    Import,
+}
+
+impl Origin {
+    /// Of a trace of ours.
+    pub fn of(stage: Stage) -> Origin {
+        match stage {
+            Stage::Raw => Origin::Record,
+            Stage::Timeline => Origin::Timeline,
+        }
+    }
+}
+
+/// The clock of a file that does not say which it is.
+pub const UNKNOWN: &str = "unknown";
+
 /// What must be known of all rows before one of them can be placed.
 #[derive(Debug, Default)]
 pub struct Survey {
-    inputs: Vec<(PathBuf, Stage)>,
+    inputs: Vec<(PathBuf, Origin)>,
     lives: Vec<Life>,
     index: HashMap<(usize, u32), u32>,
 }
@@ -57,8 +81,10 @@ pub struct Place {
     fit: Fit,
     /// From its host's CLOCK_MONOTONIC to the timeline, in ns.
     shift: i64,
-    /// What is in the probe's clock: all rows of what was a timeline already.
-    stage: Stage,
+    /// What is in the probe's clock.
+    origin: Origin,
+    /// For rows that came before their process was known.
+    pid: u32,
 }
 
 /// The places of all processes, and what to write about them.
@@ -67,19 +93,19 @@ pub struct Alignment {
     /// By the number that [`Survey::see`] gave.
     pub places: Vec<Place>,
     pub fits: Vec<ClockFit>,
-    pub origin: Origin,
+    pub origin: provenance::Origin,
 }
 
 impl Survey {
     /// A further input; its rows follow.
-    pub fn input(&mut self, path: &Path, stage: Stage) {
-        self.inputs.push((path.to_owned(), stage));
+    pub fn input(&mut self, path: &Path, origin: Origin) {
+        self.inputs.push((path.to_owned(), origin));
     }
 
     /// Looks at one row of the last input. The number of its process among all inputs.
     pub fn see(&mut self, event: &Event, names: &Names) -> u32 {
         let input = self.inputs.len().saturating_sub(1);
-        let stage = self.inputs.last().map_or(Stage::Raw, |(_, stage)| *stage);
+        let origin = self.inputs.last().map_or(Origin::Record, |input| input.1);
         let next = self.lives.len() as u32;
         let number = *self.index.entry((input, event.process)).or_insert(next);
         if number == next {
@@ -91,7 +117,7 @@ impl Survey {
             });
         }
         let life = &mut self.lives[number as usize];
-        let earliest = if in_probe_clock(event.kind, stage) {
+        let earliest = if in_probe_clock(event.kind, origin) {
             life.probe_rows += 1;
             &mut life.probe
         } else {
@@ -114,10 +140,18 @@ impl Survey {
         self.refuse_duplicates()?;
         let mut fits = Vec::new();
         for life in &self.lives {
-            let unknown = life.snapshots.is_empty()
-                && life.probe_rows > 0
-                && life.domain.as_deref().is_some_and(|d| d != "monotonic");
-            if unknown {
+            let unread = life.snapshots.is_empty() && life.probe_rows > 0;
+            let domain = life.domain.as_deref().filter(|_| unread);
+            if domain == Some(UNKNOWN) {
+                // Alone it needs no other's clock.
+                if self.inputs.len() > 1 {
+                    return Err(Error::Invalid {
+                        path: self.path(life),
+                        what: "it does not say when it was recorded, so it cannot be put beside other traces".into(),
+                        hint: Some("isc-merge with this file alone".into()),
+                    });
+                }
+            } else if domain.is_some_and(|domain| domain != "monotonic") {
                 return Err(Error::NoSnapshot {
                     path: self.path(life),
                     domain: life.domain.clone().unwrap_or_default(),
@@ -144,7 +178,8 @@ impl Survey {
                 process: 0,
                 fit: fits[at].clone(),
                 shift: offsets[at].saturating_sub(zero),
-                stage: self.inputs[self.lives[at].input].1,
+                origin: self.inputs[self.lives[at].input].1,
+                pid: self.lives[at].pid,
             })
             .collect();
         let mut written = Vec::new();
@@ -161,7 +196,7 @@ impl Survey {
                 });
             }
         }
-        let origin = Origin {
+        let origin = provenance::Origin {
             monotonic_ns: zero.saturating_sub(base.shift),
             realtime_ns: base
                 .realtime
@@ -322,24 +357,24 @@ fn object(event: &Event, names: &Names) -> Value {
 }
 
 /// Rows whose times the probe took itself. The others come from the kernel or a driver, in CLOCK_MONOTONIC.
-fn in_probe_clock(kind: Kind, stage: Stage) -> bool {
+fn in_probe_clock(kind: Kind, origin: Origin) -> bool {
     use Kind::*;
     let probe = matches!(
         kind,
         Python | Native | Op | Scope | Mark | Sample | Gc | Flow | Clock | Lost | Throttled
     );
-    probe || stage == Stage::Timeline
+    probe || origin != Origin::Record
 }
 
 impl Place {
-    /// A span stands where it ended, as in every raw trace; in a timeline, where it began.
+    /// A span stands where it ended, as in every trace of isc-record; else where it began.
     pub fn written_at_end(&self) -> bool {
-        self.stage == Stage::Raw
+        self.origin == Origin::Record
     }
 
     /// Moves a row to its place in time, and numbers its process anew.
     pub fn put(&self, event: &mut Event) {
-        let at = |t: i64| match in_probe_clock(event.kind, self.stage) {
+        let at = |t: i64| match in_probe_clock(event.kind, self.origin) {
             true => self.fit.monotonic_ns(t),
             false => t,
         };
@@ -349,6 +384,9 @@ impl Place {
             .map(|_| at(event.end_ns()).saturating_sub(start));
         event.start_ns = start.saturating_add(self.shift);
         event.process = self.process;
+        if event.pid == 0 {
+            event.pid = self.pid;
+        }
     }
 }
 

@@ -5,9 +5,32 @@
 //! begins inside another of its track and ends outside it. A `wait` row is a window of time that holds no other row: its
 //! parent is the innermost span that holds all of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::trace::{Event, Kind, Names};
+
+/// Which calls of a driver or runtime started device work: those whose correlation a device row has. In other profilers'
+/// files a device row may come before its launch, so this is known only when all rows were seen.
+#[derive(Debug, Default)]
+pub struct Started(HashSet<(u32, u64)>);
+
+impl Started {
+    /// Looks at one row.
+    pub fn see(&mut self, event: &Event) {
+        if let Some(correlation) = event.correlation.filter(|_| event.kind.on_device()) {
+            self.0.insert((event.process, correlation));
+        }
+    }
+
+    /// Makes a launch of a call that started something.
+    pub fn mark(&self, event: &mut Event) {
+        if let Some(correlation) = event.correlation.filter(|_| event.kind == Kind::Api)
+            && self.0.contains(&(event.process, correlation))
+        {
+            event.kind = Kind::Launch;
+        }
+    }
+}
 
 /// Gives `parent` and `cause` to rows that come in timeline order.
 #[derive(Debug, Default)]
@@ -41,7 +64,8 @@ impl Nest {
             let around = open.iter().rfind(|(end, _)| *end >= until);
             return around.map(|&(_, row)| row);
         }
-        if !event.kind.nests() || event.dur_ns.is_none() || crosses(event, names) {
+        let nests = event.kind.nests() && event.device.is_none(); // a device's own syncs are on no thread
+        if !nests || event.dur_ns.is_none() || crosses(event, names) {
             return None;
         }
         let (start, end) = (event.start_ns, event.end_ns());

@@ -8,11 +8,12 @@ mod keep;
 mod sort;
 
 use crate::cli::{Progress, Sink, Source};
-use crate::clock::Survey;
-use crate::correlate::Nest;
+use crate::clock::{Origin, Survey};
+use crate::correlate::{Nest, Started};
 use crate::error::{Error, Result};
+use crate::import::{self, Any, Lenient};
+use crate::trace::Writer;
 use crate::trace::provenance::{Provenance, Stage, Step};
-use crate::trace::{Reader, Writer};
 use keep::Keep;
 use sort::Sorter;
 
@@ -28,13 +29,16 @@ pub struct Raw {
     provenances: Vec<Provenance>,
     hashes: Vec<String>,
     memory: u64,
+    /// Which calls of imported files started device work.
+    started: Started,
 }
 
-/// Reads these traces; standard input if there are none. `memory`: bytes to use at most, about.
+/// Reads these traces and other profilers' files; standard input if there are none. `memory`: bytes to use at most,
+/// about. `lenient`: what to do about broken events of other profilers.
 ///
 /// # Errors
 /// What is wrong with an input; the same one twice; no room for temporary files.
-pub fn read(inputs: &[Source], memory: u64) -> Result<Raw> {
+pub fn read(inputs: &[Source], memory: u64, lenient: &Lenient) -> Result<Raw> {
     let stdin = [Source::Stdin];
     let inputs = if inputs.is_empty() { &stdin } else { inputs };
     let mut raw = Raw {
@@ -44,18 +48,32 @@ pub fn read(inputs: &[Source], memory: u64) -> Result<Raw> {
         provenances: Vec::new(),
         hashes: Vec::new(),
         memory,
+        started: Started::default(),
     };
     for input in inputs {
-        let mut reader = Reader::open_hashed(input)?;
-        let mut progress = Progress::reading("reading", reader.rows(), reader.is_pipe());
-        let stage = reader.provenance().stage;
-        raw.survey.input(reader.path(), stage);
+        let mut any = import::open(input, lenient)?;
+        let (rows, pipe, origin) = match &any {
+            Any::Trace(reader) => (
+                reader.rows(),
+                reader.is_pipe(),
+                Origin::of(reader.provenance().stage),
+            ),
+            Any::Foreign(import) => (None, import.is_pipe(), Origin::Import),
+        };
+        let mut progress = Progress::reading("reading", rows, pipe);
+        raw.survey.input(&input.path(), origin);
         loop {
             let (names, events) = raw.rows.room()?;
             let from = events.len();
-            let more = reader.next_batch(names, events)?;
+            let more = match &mut any {
+                Any::Trace(reader) => reader.next_batch(names, events)?,
+                Any::Foreign(import) => import.next_batch(names, events)?,
+            };
             for event in &mut events[from..] {
                 event.process = raw.survey.see(event, names);
+                if origin == Origin::Import {
+                    raw.started.see(event);
+                }
             }
             let more_rows = (events.len() - from) as u64;
             raw.count += more_rows;
@@ -64,7 +82,11 @@ pub fn read(inputs: &[Source], memory: u64) -> Result<Raw> {
                 break;
             }
         }
-        let hash = reader.content_hash()?.unwrap_or_default();
+        let hash = match &mut any {
+            Any::Trace(reader) => reader.content_hash()?,
+            Any::Foreign(import) => import.content_hash(),
+        };
+        let hash = hash.unwrap_or_default();
         if let Some(first) = raw.hashes.iter().position(|other| *other == hash) {
             return Err(Error::Duplicate {
                 path: input.path(),
@@ -73,7 +95,10 @@ pub fn read(inputs: &[Source], memory: u64) -> Result<Raw> {
             });
         }
         raw.hashes.push(hash);
-        raw.provenances.push(reader.provenance().clone());
+        raw.provenances.push(match &any {
+            Any::Trace(reader) => reader.provenance().clone(),
+            Any::Foreign(import) => import.provenance().clone(),
+        });
     }
     Ok(raw)
 }
@@ -96,6 +121,7 @@ impl Raw {
         let mut seq = 0;
         self.rows.each(|event, names| {
             if let Some(place) = alignment.places.get(event.process as usize) {
+                self.started.mark(event);
                 place.put(event);
                 let known = place.sequence(event, seq);
                 sorter.push(event, known, names)?;

@@ -5,13 +5,18 @@ use std::process::ExitCode;
 use clap::Parser;
 use inferscope::cli::{self, Sink, Source};
 use inferscope::config::Config;
+use inferscope::import::Lenient;
 use inferscope::merge;
 
 const EXAMPLES: &str = "\
 Examples:
   isc-record app.py | isc-merge | isc-analyze
   isc-merge run.parquet -o timeline.parquet
-  isc-merge node0.parquet node1.parquet -o both.parquet";
+  isc-merge node0.parquet node1.parquet -o both.parquet
+  isc-merge rank*.pt.trace.json.gz | isc-analyze
+
+Reads what isc-record wrote, and of other profilers: torch.profiler (Kineto), Chrome, Perfetto and VizTracer JSON,
+plain or packed with gzip or zstd. The content says which it is.";
 
 /// Put every event of a recording on one timeline: one clock, sorted, spans nested, kernels joined to launches
 #[derive(Parser)]
@@ -26,13 +31,16 @@ struct Args {
     /// Memory to use, about [default: 512MiB]; larger traces are sorted through files in TMPDIR
     #[arg(long, value_parser = cli::bytes, value_name = "SIZE")]
     memory: Option<u64>,
+    /// Leave out events of other profilers that cannot be read, and count them as lost
+    #[arg(long)]
+    lenient: bool,
 }
 
 fn main() -> ExitCode {
     cli::main(|args: Args| {
         cli::interrupts(&args.inputs);
         let memory = Config::load()?.get(args.memory, "memory")?;
-        let raw = merge::read(&args.inputs, memory)?;
+        let raw = merge::read(&args.inputs, memory, &Lenient::new(args.lenient))?;
         raw.write(&args.output, vec![])
     })
 }

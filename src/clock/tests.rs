@@ -8,7 +8,7 @@ fn align(inputs: &[&str]) -> Result<(Vec<Event>, Alignment)> {
     let mut rows = Vec::new();
     for (number, text) in inputs.iter().enumerate() {
         let (events, names) = parse(text)?;
-        survey.input(Path::new(&format!("{number}.arrow")), Stage::Raw);
+        survey.input(Path::new(&format!("{number}.arrow")), Origin::Record);
         for mut event in events {
             event.process = survey.see(&event, &names);
             rows.push(event);

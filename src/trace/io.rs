@@ -41,6 +41,18 @@ pub struct Reader {
     ended: bool,
 }
 
+/// What was found in an input.
+#[derive(Debug)]
+pub enum Opened {
+    Trace(Reader),
+    /// Something else: its first bytes, which were taken from the input, and what they look like.
+    Other {
+        head: Vec<u8>,
+        input: Input,
+        found: &'static str,
+    },
+}
+
 #[derive(Debug)]
 enum Form {
     Arrow(Box<ipc::Stream>),
@@ -78,7 +90,25 @@ impl Reader {
         Reader::new(input, false)
     }
 
+    /// Opens what may be something else than a trace; hashed, as by [`Reader::open_hashed`].
+    ///
+    /// # Errors
+    /// As [`Reader::open`], but for content of another kind.
+    pub fn open_any(source: &Source) -> Result<Opened> {
+        Reader::sniff(source.open()?, true)
+    }
+
     fn new(input: Input, hashed: bool) -> Result<Reader> {
+        match Reader::sniff(input, hashed)? {
+            Opened::Trace(reader) => Ok(reader),
+            Opened::Other { input, found, .. } => Err(Error::NotATrace {
+                path: input.path,
+                found: found.into(),
+            }),
+        }
+    }
+
+    fn sniff(input: Input, hashed: bool) -> Result<Opened> {
         let Input {
             mut file,
             path,
@@ -105,18 +135,26 @@ impl Reader {
             }
             Content::Nothing => return Err(Error::Empty { path }),
             Content::Other(found) => {
-                let found = found.into();
-                return Err(Error::NotATrace { path, found });
+                let input = Input {
+                    file,
+                    path,
+                    seekable,
+                };
+                return Ok(Opened::Other {
+                    head: magic,
+                    input,
+                    found,
+                });
             }
         };
         let provenance = metadata.provenance(&path)?;
-        Ok(Reader {
+        Ok(Opened::Trace(Reader {
             path,
             provenance,
             form,
             pipe: !seekable,
             ended: false,
-        })
+        }))
     }
 
     /// Which commands made this trace, and what state it is in.

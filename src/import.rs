@@ -1,0 +1,213 @@
+//! What other profilers wrote, as raw traces. The content says which format it is, never the name.
+//!
+//! Each importer turns its file into rows of the event table as it goes by, and holds no more than a window of it. gzip
+//! and zstd are unpacked on the way. What a file carries besides events (environments, arguments, package lists) is not
+//! read.
+
+mod blocks; // bytes in, unpacked and hashed by a thread of their own
+mod decimal; // exact numbers
+mod events; // the trace event format: Kineto, Chrome, VizTracer, TensorFlow
+mod json; // JSON as profilers write it
+mod kineto; // what a trace event is as a row
+mod tracks; // processes, threads, devices, streams of trace events
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::{Input, Source};
+use crate::error::{Error, Result};
+use crate::trace::io::Opened;
+use crate::trace::provenance::{Provenance, Step};
+use crate::trace::{Event, Kind, Names, Reader};
+use blocks::{Blocks, Packing};
+use json::Window;
+
+/// Bytes that are looked at to tell the format.
+const HEAD: usize = 1 << 16;
+
+/// What a command was given.
+#[derive(Debug)]
+pub enum Any {
+    /// A trace of ours.
+    Trace(Reader),
+    /// Another profiler's file.
+    Foreign(Import),
+}
+
+/// A file of another profiler, read as a raw trace.
+#[derive(Debug)]
+pub struct Import {
+    path: PathBuf,
+    format: &'static str,
+    pipe: bool,
+    rows: Box<dyn Rows>,
+    provenance: Provenance,
+}
+
+/// Rows of one format, in the order of its file.
+trait Rows: Send + std::fmt::Debug {
+    /// Appends the next rows; `false` at the end.
+    fn next_batch(&mut self, names: &mut Names, rows: &mut Vec<Event>) -> Result<bool>;
+
+    /// blake3 of the file, in hexadecimal, once its end was reached.
+    fn hash(&mut self) -> Option<String>;
+}
+
+/// Whether broken events are left out, and how many were.
+#[derive(Clone, Debug, Default)]
+pub struct Lenient {
+    on: bool,
+    skipped: u64,
+}
+
+impl Lenient {
+    /// `on`: what cannot be read is left out and counted.
+    pub fn new(on: bool) -> Lenient {
+        Lenient { on, skipped: 0 }
+    }
+
+    /// Whether the event at hand may be left out; it is counted then.
+    fn skip(&mut self) -> bool {
+        self.skipped += u64::from(self.on);
+        self.on
+    }
+
+    /// Rows that say what is missing: events that could not be read, ends without a beginning.
+    fn finish(&self, unmatched: u64, names: &mut Names, rows: &mut Vec<Event>) {
+        for (count, what) in [
+            (self.skipped, "broken events"),
+            (unmatched, "ends without a beginning"),
+        ] {
+            if count > 0 {
+                let at = rows.first().map_or(0, |row| row.start_ns);
+                let mut row = Event::new(Kind::Lost, names.sym(what), at, 0, 0, 0);
+                row.value = Some(count as f64);
+                rows.push(row);
+            }
+        }
+    }
+}
+
+/// Opens what may be a trace of ours or another profiler's file.
+///
+/// # Errors
+/// What the system refuses, and content of no known format.
+pub fn open(source: &Source, lenient: &Lenient) -> Result<Any> {
+    match Reader::open_any(source)? {
+        Opened::Trace(reader) => Ok(Any::Trace(reader)),
+        Opened::Other { head, input, found } => {
+            foreign(head, input, found, lenient).map(Any::Foreign)
+        }
+    }
+}
+
+fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> Result<Import> {
+    let Input {
+        mut file,
+        path,
+        seekable,
+    } = input;
+    let wanted = (HEAD - head.len().min(HEAD)) as u64;
+    let read = std::io::Read::read_to_end(&mut std::io::Read::take(&mut file, wanted), &mut head);
+    read.map_err(Error::io("read", &path))?;
+    let packing = Packing::of(&head);
+    let plain = unpacked(&head, packing);
+    let Some(format) = format(&plain) else {
+        let found = match packing {
+            Packing::None => found.to_owned(),
+            _ => format!("{} data of no format that is known", packing.as_str()),
+        };
+        return Err(Error::NotATrace { path, found });
+    };
+    let window = |head, file| -> Result<Window> {
+        let blocks = Blocks::start(head, file).map_err(Error::io("read", &path))?;
+        Ok(Window::new(blocks, &path))
+    };
+    let rows: Box<dyn Rows> = match format {
+        Format::Events => Box::new(events::TraceEvents::new(
+            window(head, file)?,
+            lenient.clone(),
+        )),
+    };
+    let mut step = Step::new(
+        "import",
+        vec![format!("--format={}", format.as_str())],
+        vec![],
+    );
+    if lenient.on {
+        step.flags.push("--lenient=true".into());
+    }
+    Ok(Import {
+        format: format.as_str(),
+        pipe: !seekable,
+        rows,
+        provenance: Provenance::raw(step),
+        path,
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Events,
+}
+
+impl Format {
+    fn as_str(self) -> &'static str {
+        match self {
+            Format::Events => "trace-events",
+        }
+    }
+}
+
+/// What the first bytes of the unpacked content are of.
+fn format(head: &[u8]) -> Option<Format> {
+    let start = head.iter().find(|byte| !byte.is_ascii_whitespace());
+    match start {
+        Some(b'{' | b'[') => Some(Format::Events),
+        _ => None,
+    }
+}
+
+/// The first bytes, unpacked as far as they go.
+fn unpacked(head: &[u8], packing: Packing) -> Vec<u8> {
+    let mut plain = Vec::new();
+    if let Ok(from) = packing.reader(head) {
+        // The head is cut anywhere: what came before the cut is enough.
+        let _ = std::io::Read::read_to_end(&mut std::io::Read::take(from, HEAD as u64), &mut plain);
+    }
+    plain
+}
+
+impl Import {
+    /// The name for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The format's name: `trace-events`.
+    pub fn format(&self) -> &'static str {
+        self.format
+    }
+
+    /// Whether it comes out of a pipe.
+    pub fn is_pipe(&self) -> bool {
+        self.pipe
+    }
+
+    /// What made it: only that it was imported is known.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// Appends the next rows; `false` at the end.
+    ///
+    /// # Errors
+    /// A file that is cut off or broken, with the place where that shows.
+    pub fn next_batch(&mut self, names: &mut Names, rows: &mut Vec<Event>) -> Result<bool> {
+        self.rows.next_batch(names, rows)
+    }
+
+    /// blake3 of the file, in hexadecimal, once its end was reached.
+    pub fn content_hash(&mut self) -> Option<String> {
+        self.rows.hash()
+    }
+}

@@ -1,0 +1,544 @@
+//! JSON as profilers write it: read in one pass through a window of the file, borrowed, and as leniently as their writers are
+//! careless.
+//!
+//! serde_json does not take what is in the wild: control characters and bytes that are no UTF-8 within names, `nan` and
+//! `inf` for numbers, a last comma, an array that is never closed. Nor can it hand out single events of an array without
+//! the whole file in memory. What is skipped is not looked at more closely than needed to find its end.
+
+use memchr::memchr2;
+
+use super::blocks::Blocks;
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// The longest single value, in bytes: whatever a file claims, no more of it is held in memory.
+const LONGEST: usize = 64 << 20;
+
+/// How deep values may be nested. Profilers' nest five deep.
+const DEEPEST: usize = 512;
+
+/// Why a value cannot be read from what is in the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It goes on behind the window.
+    More,
+    /// It is wrong, this far into the bytes.
+    Wrong(usize, &'static str),
+}
+
+/// What is read of a value.
+pub type Read<T> = std::result::Result<T, Stop>;
+
+/// The part of a file that is being read.
+#[derive(Debug)]
+pub struct Window {
+    blocks: Blocks,
+    path: PathBuf,
+    bytes: Vec<u8>,
+    start: usize,
+    /// Bytes of the file before those in the window.
+    before: u64,
+    ended: bool,
+}
+
+impl Window {
+    pub fn new(blocks: Blocks, path: &Path) -> Window {
+        Window {
+            blocks,
+            path: path.to_owned(),
+            bytes: Vec::new(),
+            start: 0,
+            before: 0,
+            ended: false,
+        }
+    }
+
+    /// What is there and not yet taken.
+    pub fn cursor(&self) -> Cursor<'_> {
+        Cursor {
+            bytes: &self.bytes[self.start..],
+            at: 0,
+            last: self.ended,
+        }
+    }
+
+    /// The first bytes were read.
+    pub fn take(&mut self, bytes: usize) {
+        self.start += bytes;
+    }
+
+    /// Reads on.
+    ///
+    /// # Errors
+    /// A value that is longer than any may be; a file that cannot be read or unpacked.
+    pub fn more(&mut self) -> Result<()> {
+        self.before += self.start as u64;
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        if self.bytes.len() > LONGEST {
+            return Err(self.wrong(0, "a value of more than 64 MiB"));
+        }
+        match self.blocks.next_block() {
+            Ok(Some(block)) if self.bytes.is_empty() => self.bytes = block,
+            Ok(Some(block)) => self.bytes.extend_from_slice(&block),
+            Ok(None) => self.ended = true,
+            Err(error) => return Err(packed(error, &self.path)),
+        }
+        Ok(())
+    }
+
+    /// Reads one thing, with as much of the file as it takes.
+    ///
+    /// # Errors
+    /// As [`Window::more`]; what is wrong, with its byte; a file that is cut off.
+    pub fn read<T>(&mut self, mut one: impl FnMut(&mut Cursor<'_>) -> Read<T>) -> Result<T> {
+        loop {
+            let mut cursor = self.cursor();
+            match one(&mut cursor) {
+                Ok(thing) => {
+                    let used = cursor.at;
+                    self.take(used);
+                    return Ok(thing);
+                }
+                Err(stop) => self.stopped(stop)?,
+            }
+        }
+    }
+
+    /// Reads on if that may help, or says what is wrong.
+    ///
+    /// # Errors
+    /// As [`Window::read`].
+    pub fn stopped(&mut self, stop: Stop) -> Result<()> {
+        match stop {
+            Stop::More if self.ended => Err(Error::Cut {
+                path: self.path.clone(),
+                place: format!("at byte {}", self.position() + self.left() as u64),
+            }),
+            Stop::More => self.more(),
+            Stop::Wrong(at, what) => Err(self.wrong(at, what)),
+        }
+    }
+
+    /// Bytes that are there and not yet taken.
+    pub fn left(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Bytes of the (unpacked) file before the cursor.
+    pub fn position(&self) -> u64 {
+        self.before + self.start as u64
+    }
+
+    /// An error so many bytes behind the cursor.
+    pub fn wrong(&self, at: usize, what: &str) -> Error {
+        Error::Corrupt {
+            path: self.path.clone(),
+            place: format!("at byte {}", self.position() + at as u64),
+            what: what.to_owned(),
+        }
+    }
+
+    /// All of the file is in the window.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    pub fn blocks(&mut self) -> &mut Blocks {
+        &mut self.blocks
+    }
+}
+
+/// The [`Error`] of a file that cannot be read or unpacked.
+pub fn packed(error: std::io::Error, path: &Path) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::Cut {
+            path: path.to_owned(),
+            place: "in its compressed data".into(),
+        },
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => Error::Corrupt {
+            path: path.to_owned(),
+            place: "in its compressed data".into(),
+            what: error.to_string(),
+        },
+        _ => Error::io("read", path)(error),
+    }
+}
+
+/// A place in bytes that begin with a value.
+#[derive(Clone, Debug)]
+pub struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// Nothing follows behind the bytes.
+    last: bool,
+}
+
+/// A string as it stands in the file, without its quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text<'a> {
+    pub raw: &'a [u8],
+    /// It has escapes.
+    pub escaped: bool,
+}
+
+impl<'a> Cursor<'a> {
+    /// All of these bytes.
+    pub fn whole(bytes: &'a [u8]) -> Cursor<'a> {
+        Cursor {
+            bytes,
+            at: 0,
+            last: true,
+        }
+    }
+
+    /// Bytes before this place.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Where a part of the bytes stands in them: from, to.
+    pub fn place(&self, part: &[u8]) -> (u32, u32) {
+        let from = part.as_ptr() as usize - self.bytes.as_ptr() as usize;
+        (from as u32, (from + part.len()) as u32)
+    }
+
+    /// The bytes from one place to another.
+    pub fn slice(&self, from: usize, to: usize) -> &'a [u8] {
+        &self.bytes[from..to]
+    }
+
+    pub fn wrong<T>(&self, what: &'static str) -> Read<T> {
+        Err(Stop::Wrong(self.at, what))
+    }
+
+    /// The next byte that is no white space; it is not taken.
+    #[inline]
+    pub fn peek(&mut self) -> Read<u8> {
+        while let Some(&byte) = self.bytes.get(self.at) {
+            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                return Ok(byte);
+            }
+            self.at += 1;
+        }
+        Err(Stop::More)
+    }
+
+    /// Takes the byte if it is the next.
+    #[inline]
+    pub fn skip_byte(&mut self, wanted: u8) -> Read<bool> {
+        let found = self.peek()? == wanted;
+        self.at += usize::from(found);
+        Ok(found)
+    }
+
+    /// Takes the byte, which must be the next.
+    #[inline]
+    pub fn expect(&mut self, wanted: u8, what: &'static str) -> Read<()> {
+        match self.skip_byte(wanted)? {
+            true => Ok(()),
+            false => self.wrong(what),
+        }
+    }
+
+    /// Nothing but white space is left in the file.
+    pub fn is_end(&mut self) -> Read<bool> {
+        match self.peek() {
+            Ok(_) => Ok(false),
+            Err(Stop::More) if self.last => Ok(true),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// A string, whose opening quote is next.
+    #[inline]
+    pub fn text(&mut self) -> Read<Text<'a>> {
+        self.expect(b'"', "a string should begin here")?;
+        let start = self.at;
+        let mut escaped = false;
+        let mut at = start;
+        // Most are short: a look at each byte is quicker than a search that must be set up.
+        let near = self.bytes.len().min(start + 16);
+        while at < near {
+            match self.bytes[at] {
+                b'"' => {
+                    self.at = at + 1;
+                    let raw = &self.bytes[start..at];
+                    return Ok(Text { raw, escaped });
+                }
+                b'\\' => {
+                    escaped = true;
+                    at += 2;
+                }
+                _ => at += 1,
+            }
+        }
+        loop {
+            let rest = self.bytes.get(at..).ok_or(Stop::More)?;
+            at += memchr2(b'"', b'\\', rest).ok_or(Stop::More)?;
+            if self.bytes[at] == b'"' {
+                self.at = at + 1;
+                let raw = &self.bytes[start..at];
+                return Ok(Text { raw, escaped });
+            }
+            escaped = true;
+            at += 2;
+        }
+    }
+
+    /// A number, `true`, `null` or another bare word, as it stands.
+    #[inline]
+    pub fn word(&mut self) -> Read<&'a [u8]> {
+        self.peek()?;
+        let start = self.at;
+        let rest = &self.bytes[start..];
+        let end = rest.iter().position(
+            |byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'-' | b'+'),
+        );
+        let length = match end {
+            Some(0) => return self.wrong("a value should begin here"),
+            Some(length) => length,
+            None if self.last => rest.len(),
+            None => return Err(Stop::More),
+        };
+        self.at += length;
+        Ok(&rest[..length])
+    }
+
+    /// Any value, as it stands: strings with their quotes.
+    #[inline]
+    pub fn value(&mut self) -> Read<&'a [u8]> {
+        let first = self.peek()?;
+        let start = self.at;
+        match first {
+            b'"' => {
+                self.text()?;
+            }
+            b'{' | b'[' => self.nested()?,
+            _ => {
+                self.word()?;
+            }
+        }
+        Ok(&self.bytes[start..self.at])
+    }
+
+    /// Goes behind the object or array that begins here.
+    fn nested(&mut self) -> Read<()> {
+        let mut open = [false; DEEPEST]; // true: an object
+        let mut depth = 0;
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    self.text()?;
+                    continue;
+                }
+                Some(&byte @ (b'{' | b'[')) => {
+                    if depth == DEEPEST {
+                        return self.wrong("nested more than 512 deep");
+                    }
+                    open[depth] = byte == b'{';
+                    depth += 1;
+                }
+                Some(&byte @ (b'}' | b']')) => {
+                    depth -= 1;
+                    if open[depth] != (byte == b'}') {
+                        return self.wrong("a bracket that closes another kind");
+                    }
+                    if depth == 0 {
+                        self.at += 1;
+                        return Ok(());
+                    }
+                }
+                Some(_) => {}
+                None => return Err(Stop::More),
+            }
+            self.at += 1;
+        }
+    }
+
+    /// The next key of an object after its `{`; `None` when that is closed. `first`: no comma has to come before.
+    #[inline]
+    pub fn key(&mut self, first: bool) -> Read<Option<Text<'a>>> {
+        if !first && !self.skip_byte(b',')? && self.peek()? != b'}' {
+            return self.wrong("a comma or the end of an object should stand here");
+        }
+        if self.skip_byte(b'}')? {
+            return Ok(None);
+        }
+        let key = self.text()?;
+        self.expect(b':', "a colon should stand here")?;
+        Ok(Some(key))
+    }
+
+    /// Whether another element follows in an array after its `[`. `first`: no comma has to come before.
+    #[inline]
+    pub fn element(&mut self, first: bool) -> Read<bool> {
+        if !first && !self.skip_byte(b',')? && self.peek()? != b']' {
+            return self.wrong("a comma or the end of an array should stand here");
+        }
+        Ok(!self.skip_byte(b']')?)
+    }
+}
+
+impl<'a> Text<'a> {
+    /// The text that it stands for. What is no UTF-8 becomes U+FFFD, a wrong escape stays as it is.
+    pub fn decode(self, into: &mut String) {
+        into.clear();
+        if !self.escaped {
+            match std::str::from_utf8(self.raw) {
+                Ok(text) => into.push_str(text),
+                Err(_) => into.push_str(&String::from_utf8_lossy(self.raw)),
+            }
+            return;
+        }
+        let text = String::from_utf8_lossy(self.raw);
+        let mut rest = text.as_ref();
+        while let Some(at) = rest.find('\\') {
+            into.push_str(&rest[..at]);
+            rest = unescaped(&rest[at..], into);
+        }
+        into.push_str(rest);
+    }
+}
+
+/// Appends what the escape at the start stands for. What follows it.
+fn unescaped<'t>(text: &'t str, into: &mut String) -> &'t str {
+    let rest = &text[1..];
+    let Some(letter) = rest.chars().next() else {
+        return rest;
+    };
+    let after = &rest[letter.len_utf8()..];
+    let plain = match letter {
+        'n' => '\n',
+        't' => '\t',
+        'r' => '\r',
+        'b' => '\u{8}',
+        'f' => '\u{c}',
+        '"' | '\\' | '/' => letter,
+        'u' => {
+            let unit = |text: &str| u32::from_str_radix(text.get(..4)?, 16).ok();
+            let Some(first) = unit(after) else {
+                into.push_str("\\u");
+                return after;
+            };
+            let low = after.get(4..6).filter(|next| *next == "\\u");
+            let low = low.and_then(|_| unit(after.get(6..)?));
+            // A pair of surrogates is one character.
+            if let (0xd800..0xdc00, Some(low @ 0xdc00..0xe000)) = (first, low) {
+                let code = 0x10000 + ((first - 0xd800) << 10) + (low - 0xdc00);
+                into.push(char::from_u32(code).unwrap_or('\u{fffd}'));
+                return &after[10..];
+            }
+            into.push(char::from_u32(first).unwrap_or('\u{fffd}'));
+            return &after[4..];
+        }
+        other => {
+            into.push('\\');
+            other
+        }
+    };
+    into.push(plain);
+    after
+}
+
+/// Appends a value as it stands in a file, as valid JSON: without white space, `null` for what is no number.
+pub fn normal(raw: &[u8], into: &mut String) {
+    let mut cursor = Cursor::whole(raw);
+    while cursor.at < raw.len() {
+        match raw[cursor.at] {
+            b'"' => {
+                let start = cursor.at;
+                let Ok(text) = cursor.text() else { return };
+                // Printable ASCII without escapes is what most are.
+                if !text.escaped && text.raw.iter().all(|b| matches!(b, 0x20..0x7f)) {
+                    into.push_str(std::str::from_utf8(&raw[start..cursor.at]).unwrap_or("\"\""));
+                } else {
+                    let mut plain = String::new();
+                    text.decode(&mut plain);
+                    into.push_str(&serde_json::Value::from(plain).to_string());
+                }
+            }
+            byte @ (b'{' | b'}' | b'[' | b']' | b',' | b':') => {
+                into.push(char::from(byte));
+                cursor.at += 1;
+            }
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'-' | b'+' => {
+                let Ok(word) = cursor.word() else { return };
+                let word = std::str::from_utf8(word).unwrap_or_default();
+                let known = matches!(word, "true" | "false" | "null")
+                    || word.bytes().all(|b| b.is_ascii_digit())
+                    || serde_json::from_str::<serde_json::Number>(word).is_ok();
+                into.push_str(if known { word } else { "null" });
+            }
+            _ => cursor.at += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(raw: &str) -> String {
+        let mut cursor = Cursor::whole(raw.as_bytes());
+        let mut text = String::new();
+        cursor.text().unwrap().decode(&mut text);
+        text
+    }
+
+    #[test]
+    fn strings_are_what_their_writers_meant() {
+        assert_eq!(
+            decoded(r#""a\"b\\c\/\n\u00e9\ud83d\ude00""#),
+            "a\"b\\c/\né😀"
+        );
+        assert_eq!(decoded("\"tab\there\""), "tab\there");
+        assert_eq!(decoded(r#""\ud83d \q \u12""#), "\u{fffd} \\q \\u12");
+        assert_eq!(
+            decoded(&format!("\"{}\\\"\"", "x".repeat(40))),
+            "x".repeat(40) + "\""
+        );
+        let mut cursor = Cursor::whole(b"\"a\xffb\"");
+        let mut text = String::new();
+        cursor.text().unwrap().decode(&mut text);
+        assert_eq!(text, "a\u{fffd}b");
+    }
+
+    #[test]
+    fn a_value_that_goes_on_behind_the_window_asks_for_more() {
+        let whole = br#"{"a": [1, {"b": "]}"}], "c": -1.5e3} "#;
+        let mut cursor = Cursor::whole(whole);
+        assert_eq!(cursor.value().unwrap().len(), whole.len() - 1);
+        for cut in 0..whole.len() - 1 {
+            let mut cursor = Cursor {
+                last: false,
+                ..Cursor::whole(&whole[..cut])
+            };
+            assert_eq!(cursor.value(), Err(Stop::More), "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_place() {
+        let wrong = |text: &str| Cursor::whole(text.as_bytes()).value().unwrap_err();
+        assert_eq!(
+            wrong("[1}"),
+            Stop::Wrong(2, "a bracket that closes another kind")
+        );
+        assert_eq!(wrong(" ;"), Stop::Wrong(1, "a value should begin here"));
+        let deep = "[".repeat(10_000);
+        assert_eq!(wrong(&deep), Stop::Wrong(512, "nested more than 512 deep"));
+    }
+
+    #[test]
+    fn args_become_valid_json() {
+        let mut text = String::new();
+        normal(
+            b"{\"a\" : [1,\n -2.5, nan, Infinity, +3], \"b\\n\": \"x\ty\"}",
+            &mut text,
+        );
+        assert_eq!(text, r#"{"a":[1,-2.5,null,null,null],"b\n":"x\ty"}"#);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["b\n"], "x\ty");
+    }
+}
