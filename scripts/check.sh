@@ -22,6 +22,10 @@ fi
 say "the spool's orderings, every interleaving that loom can find"
 RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}" \
     cargo test --target-dir target/loom --release --locked -p inferscope-spool --lib
+say "tests that measure, on what is shipped"
+cargo build --target-dir target/coverage --release --workspace --locked
+cargo test --target-dir target/coverage --release --locked --no-fail-fast \
+    --test budget --test samples --test workloads
 say "tests, and the lines they reach"
 scripts/coverage.sh
 say "done"

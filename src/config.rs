@@ -196,7 +196,7 @@ impl Setting {
 }
 
 /// Variables that our commands set for each other, and so no settings.
-const INTERNAL: [&str; 2] = ["SPOOL", "PROBE"];
+const INTERNAL: [&str; 3] = ["SPOOL", "PROBE", "SHARED"];
 
 /// Checks that no variable is a slip of a setting's; one that is far from all of them is somebody else's.
 ///

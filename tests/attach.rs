@@ -56,7 +56,7 @@ print("ended", flush=True)
 
 fn record(folder: &Path) -> Command {
     libraries();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isc-record"));
+    let mut command = common::recorder();
     command.current_dir(folder).env("TMPDIR", folder);
     for name in ["VIRTUAL_ENV", "PYTHONPATH", "INFERSCOPE_PYTHON"] {
         command.env_remove(name);
@@ -416,7 +416,7 @@ fn a_window_of_samples_has_what_is_open_and_a_dead_recorders_samples_are_recover
     inferscope_spool::sys::kill(recorder.id(), 9).unwrap();
     recorder.wait().unwrap();
     let pid = recorder.id().to_string();
-    let shared = std::fs::read_dir("/dev/shm").unwrap().flatten();
+    let shared = std::fs::read_dir(common::shared()).unwrap().flatten();
     let here = std::fs::read_dir(folder.path()).unwrap().flatten();
     let mut dirs = shared.chain(here).map(|entry| entry.path());
     let dir = dirs.find(|dir| {

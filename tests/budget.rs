@@ -116,6 +116,9 @@ const TRUTH: [(&str, u64); 6] = [
 
 #[test]
 fn hot_functions_are_estimated_near_the_truth_and_rare_ones_are_exact() {
+    if common::instrumented("hot_functions_are_estimated_near_the_truth_and_rare_ones_are_exact") {
+        return;
+    }
     for (python, version) in pythons() {
         let folder = tempfile::tempdir().unwrap();
         let (steps, analysis) = record(folder.path(), python, &["--budget", "1%"]);
@@ -293,6 +296,11 @@ print(found[0])",
 
 #[test]
 fn bursts_begin_by_chance_and_frames_whose_end_is_not_told_leave_the_tree_as_it_is() {
+    if common::instrumented(
+        "bursts_begin_by_chance_and_frames_whose_end_is_not_told_leave_the_tree_as_it_is",
+    ) {
+        return;
+    }
     let beside = PHASED.replace(PHASED_BESIDE.0, PHASED_BESIDE.1);
     let pythons = pythons().iter().filter(|(_, version)| *version >= (3, 12));
     let both = pythons.flat_map(|python| [(python, PHASED), (python, &*beside)]);

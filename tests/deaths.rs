@@ -228,7 +228,7 @@ impl Drop for Run {
 }
 
 fn isc_record(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isc-record"));
+    let mut command = common::recorder();
     command.current_dir(home).env("TMPDIR", home);
     for name in ["VIRTUAL_ENV", "PYTHONPATH", "INFERSCOPE_PYTHON"] {
         command.env_remove(name);

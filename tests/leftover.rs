@@ -53,7 +53,7 @@ fn cut_short() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn isc_record(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isc-record"));
+    let mut command = common::recorder();
     command.current_dir(home).env("TMPDIR", home);
     for name in ["VIRTUAL_ENV", "PYTHONPATH", "INFERSCOPE_PYTHON"] {
         command.env_remove(name);

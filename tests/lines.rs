@@ -61,7 +61,7 @@ fn run(folder: &Path, python: &Path, args: &[&str]) -> (Value, String) {
     libraries();
     let path = folder.join("app.py");
     std::fs::write(&path, PROGRAM).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isc-record"));
+    let mut command = common::recorder();
     for name in ["VIRTUAL_ENV", "PYTHONPATH", "INFERSCOPE_PYTHON"] {
         command.env_remove(name);
     }
@@ -194,7 +194,7 @@ fn a_forked_child_counts_for_itself() {
     for (python, version) in pythons().iter().filter(|(_, v)| *v >= (3, 12)) {
         libraries();
         std::fs::write(&path, text).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_isc-record"))
+        let output = common::recorder()
             .args(["--exact", "--lines", "forks.py:f", "-o", "-", "--python"])
             .args([python, &path])
             .env("TMPDIR", folder.path())

@@ -71,7 +71,7 @@ impl Place {
 
     /// isc-record with these arguments, in this folder and with nothing of the tester's own settings.
     fn record(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isc-record"));
+        let mut command = common::recorder();
         command.args(args).current_dir(self.0.path());
         command.env("TMPDIR", self.0.path());
         command.env("INFERSCOPE_BUDGET", "none"); // these tests count calls

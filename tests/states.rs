@@ -24,7 +24,7 @@ type Times = BTreeMap<u64, BTreeMap<String, f64>>;
 fn record(python: &Path, program: &str, seconds: &str) -> (Times, Vec<Event>, Names) {
     libraries();
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_isc-record"))
+    let output = common::recorder()
         .args(["-o", "raw.parquet", "--python"])
         .arg(python)
         .arg(repository("tests/python/states.py"))
@@ -195,7 +195,7 @@ fn what_looks_cost_beside_a_decoder() {
         );
         let numpy = String::from_utf8(made.stdout).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let status = Command::new(env!("CARGO_BIN_EXE_isc-record"))
+        let status = common::recorder()
             .args(["-o", "raw.parquet", "--python", numpy.trim()])
             .arg(repository("examples/llm_decode.py"))
             .args(["--seconds", &seconds()])

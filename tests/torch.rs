@@ -63,7 +63,7 @@ fn every_operation_on_a_tensor_is_a_span_and_none_is_changed() {
         };
         let plain = with_path(&mut Command::new(python));
         let trace = folder.path().join("raw.parquet");
-        let mut record = Command::new(env!("CARGO_BIN_EXE_isc-record"));
+        let mut record = common::recorder();
         // Without a budget, the profile function of 3.11 and before sees methods before any pointer does.
         record.args(["--budget", "100%", "-o"]).arg(&trace);
         let recorded = with_path(record.arg("--python").arg(python));

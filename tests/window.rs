@@ -53,7 +53,7 @@ main(sys.argv[1])
 fn record(folder: &Path, python: &Path, flags: &[&str], what: &str) -> Output {
     libraries();
     std::fs::write(folder.join("app.py"), PROGRAM).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_isc-record"))
+    common::recorder()
         .args(["--exact", "-o", "run.parquet", "--last", "1s", "--python"])
         .arg(python)
         .args(flags)
@@ -142,7 +142,7 @@ fn a_dead_recorders_window_is_recovered() {
     let spool = tempfile::tempdir().unwrap();
     libraries();
     std::fs::write(folder.path().join("app.py"), PROGRAM).unwrap();
-    let mut recorder = Command::new(env!("CARGO_BIN_EXE_isc-record"))
+    let mut recorder = common::recorder()
         .args(["--exact", "-o", "run.parquet", "--last", "1s", "--python"])
         .arg(python)
         .args(["app.py", "killed"])
@@ -157,7 +157,7 @@ fn a_dead_recorders_window_is_recovered() {
     let mut said = String::new();
     std::io::Read::read_to_string(recorder.stderr.as_mut().unwrap(), &mut said).unwrap();
     let pid = recorder.id().to_string();
-    let shared = std::fs::read_dir("/dev/shm").unwrap().flatten();
+    let shared = std::fs::read_dir(common::shared()).unwrap().flatten();
     let here = std::fs::read_dir(spool.path()).unwrap().flatten();
     let dir = shared
         .chain(here)
@@ -167,7 +167,7 @@ fn a_dead_recorders_window_is_recovered() {
             locked_by.is_ok_and(|text| text == pid)
         })
         .unwrap();
-    let recovered = Command::new(env!("CARGO_BIN_EXE_isc-record"))
+    let recovered = common::recorder()
         .arg("--recover")
         .arg(&dir)
         .args(["-o", "run.parquet"])
@@ -194,7 +194,7 @@ fn a_window_that_cannot_be_is_told_before_the_program_starts() {
         ),
         (&["--last", "soon"], "no time"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_isc-record"))
+        let output = common::recorder()
             .args(flags)
             .args(["--", "touch", "started"])
             .current_dir(folder.path())

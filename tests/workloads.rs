@@ -64,13 +64,8 @@ fn environments() -> Vec<(u32, String)> {
 /// Records a program for some seconds through the one line; what it printed last, and the analysis.
 fn pipe(python: &str, program: &Path, seconds: &str) -> (Value, Value) {
     libraries();
-    // scripts/coverage.sh counts every line of the probe, which then costs several times what it does
-    let budget = match std::env::var_os("LLVM_PROFILE_FILE") {
-        Some(_) => "15%",
-        None => "3%",
-    };
-    let record = Command::new(env!("CARGO_BIN_EXE_isc-record"))
-        .args(["--budget", budget, "--python", python])
+    let record = common::recorder()
+        .args(["--python", python])
         .arg(program)
         .args(["--seconds", seconds])
         .stdout(Stdio::piped())
@@ -146,6 +141,9 @@ fn timed_decoder(shared: &Path, folder: &Path) -> PathBuf {
 
 #[test]
 fn real_programs_get_a_true_answer() {
+    if common::instrumented("real_programs_get_a_true_answer") {
+        return;
+    }
     let Some(shared) = shared() else { return };
     let folder = tempfile::tempdir().unwrap();
     let decoder = timed_decoder(&shared, folder.path());
@@ -275,6 +273,9 @@ def main():
 
 #[test]
 fn a_servers_requests_take_what_the_server_measures_itself() {
+    if common::instrumented("a_servers_requests_take_what_the_server_measures_itself") {
+        return;
+    }
     let Some(shared) = shared() else { return };
     let folder = tempfile::tempdir().unwrap();
     let copy = timed_server(&shared, folder.path());

@@ -88,10 +88,10 @@ impl Folder {
     /// No place to make them in; no probe to be found.
     pub fn create(mut settings: Settings, spill_dir: &Path) -> Result<Folder> {
         let (probe, module) = libraries()?;
-        let shared = Path::new(SHARED_MEMORY);
-        let room = sys::free_bytes(shared).is_ok_and(|free| free >= LEAST_FREE);
+        let shared = shared_memory();
+        let room = sys::free_bytes(&shared).is_ok_and(|free| free >= LEAST_FREE);
         let made = if room {
-            make(shared)
+            make(&shared)
         } else {
             Err(io::ErrorKind::StorageFull.into())
         };
@@ -292,9 +292,14 @@ pub fn orphans() -> Vec<PathBuf> {
     candidates().into_iter().filter(gone).collect()
 }
 
+/// Where runs are kept in memory; `INFERSCOPE_SHARED` names another folder, so that tests do not see each other's.
+fn shared_memory() -> PathBuf {
+    std::env::var_os("INFERSCOPE_SHARED").map_or_else(|| SHARED_MEMORY.into(), PathBuf::from)
+}
+
 /// Directories that are called as ours and are this user's.
 fn candidates() -> Vec<PathBuf> {
-    let parents = [PathBuf::from(SHARED_MEMORY), std::env::temp_dir()];
+    let parents = [shared_memory(), std::env::temp_dir()];
     let entries = parents.iter().flat_map(fs::read_dir).flatten().flatten();
     let paths = entries.map(|entry| entry.path());
     let mut all: Vec<_> = paths

@@ -76,6 +76,32 @@ pub fn pythons() -> &'static [(PathBuf, (u32, u32))] {
     })
 }
 
+/// Whether what is measured here is built to count its own lines, which makes a recorded call several times as dear: what
+/// the budget then leaves says nothing of what is shipped. scripts/check.sh runs these tests on the other build as well.
+pub fn instrumented(test: &str) -> bool {
+    let counts = std::env::var_os("LLVM_PROFILE_FILE").is_some();
+    if counts {
+        eprintln!("skipped: {test}: instrumented for coverage");
+    }
+    counts
+}
+
+thread_local! {
+    static SHARED: tempfile::TempDir = tempfile::tempdir_in("/dev/shm").unwrap();
+}
+
+/// A folder of this test alone, in the place of /dev/shm: it must not be told of runs that other tests cut short.
+pub fn shared() -> PathBuf {
+    SHARED.with(|folder| folder.path().to_owned())
+}
+
+/// isc-record.
+pub fn recorder() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isc-record"));
+    command.env("INFERSCOPE_SHARED", shared());
+    command
+}
+
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

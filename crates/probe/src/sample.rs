@@ -29,8 +29,11 @@ pub use ring::forget;
 const PERIOD_NS: u32 = 5_000_000;
 /// Between two looks for threads that began or ended, at most; a look is due at once when their number changes.
 const LOOK: Duration = Duration::from_millis(50);
-/// But at most one part in so many of the time goes into looking.
+/// But at most one part in so many of the time goes into looking …
 const LOOK_SHARE: u32 = 2000;
+/// … beyond this much at once: a look at new code or after a fork takes 100 µs and more, and a thread that begins soon
+/// after it would compute unseen for 200 ms.
+const LOOKS_AHEAD: Duration = Duration::from_millis(1);
 
 /// The timers of this process and what is known of its libraries; the helper has one.
 pub struct Sampler {
@@ -39,8 +42,9 @@ pub struct Sampler {
     /// Threads at the last look.
     threads: u64,
     looked: Instant,
-    /// What the last look cost, times [`LOOK_SHARE`].
-    rest: Duration,
+    /// What looks have cost, less their share of the time since; as it was at the last turn.
+    owed: Duration,
+    turned: Instant,
 }
 
 impl Sampler {
@@ -55,7 +59,8 @@ impl Sampler {
             maps: Maps::default(),
             threads: 0,
             looked: Instant::now(),
-            rest: Duration::ZERO,
+            owed: Duration::ZERO,
+            turned: Instant::now(),
         })
     }
 
@@ -79,20 +84,23 @@ impl Sampler {
             hot::note("no samples from here on: the program handles SIGURG itself");
             return false;
         }
-        let since = self.looked.elapsed();
-        if since < self.rest {
+        let now = Instant::now();
+        let since = now - self.looked;
+        let share = (now - self.turned) / LOOK_SHARE;
+        (self.owed, self.turned) = (self.owed.saturating_sub(share), now);
+        if self.owed > LOOKS_AHEAD {
             return true;
         }
         // A folder has a link for each folder in it.
         let threads = std::fs::metadata("/proc/self/task").map_or(0, |folder| folder.nlink());
         if threads != self.threads || since >= LOOK {
             self.threads = threads;
-            self.looked = Instant::now();
+            self.looked = now;
             // in CPU time: a helper that had to wait for a processor has cost nothing
             let before_ns = crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
             self.look();
             let cost_ns = crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID) - before_ns;
-            self.rest = Duration::from_nanos(cost_ns) * LOOK_SHARE;
+            self.owed += Duration::from_nanos(cost_ns);
         }
         true
     }
