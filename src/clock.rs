@@ -50,6 +50,8 @@ pub struct Survey {
     inputs: Vec<(PathBuf, Origin)>,
     lives: Vec<Life>,
     index: HashMap<(usize, u32), u32>,
+    /// Process and number of the row before.
+    last: Option<(u32, u32)>,
 }
 
 /// One process of one input.
@@ -100,6 +102,7 @@ impl Survey {
     /// A further input; its rows follow.
     pub fn input(&mut self, path: &Path, origin: Origin) {
         self.inputs.push((path.to_owned(), origin));
+        self.last = None;
     }
 
     /// Looks at one row of the last input. The number of its process among all inputs.
@@ -107,7 +110,11 @@ impl Survey {
         let input = self.inputs.len().saturating_sub(1);
         let origin = self.inputs.last().map_or(Origin::Record, |input| input.1);
         let next = self.lives.len() as u32;
-        let number = *self.index.entry((input, event.process)).or_insert(next);
+        let number = match self.last {
+            Some((process, number)) if process == event.process => number,
+            _ => *self.index.entry((input, event.process)).or_insert(next),
+        };
+        self.last = Some((event.process, number));
         if number == next {
             self.lives.push(Life {
                 input,

@@ -7,7 +7,7 @@
 
 use memchr::memchr2;
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, HEADROOM};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub struct Window {
     path: PathBuf,
     bytes: Vec<u8>,
     start: usize,
-    /// Bytes of the file before those in the window.
+    /// Bytes of the file before the first of `bytes`, modulo 2^64: a block's room before them counts too.
     before: u64,
     ended: bool,
 }
@@ -72,15 +72,28 @@ impl Window {
     /// # Errors
     /// A value that is longer than any may be; a file that cannot be read or unpacked.
     pub fn more(&mut self) -> Result<()> {
-        self.before += self.start as u64;
-        self.bytes.drain(..self.start);
-        self.start = 0;
-        if self.bytes.len() > LONGEST {
+        let left = self.left();
+        if left > LONGEST {
             return Err(self.wrong(0, "a value of more than 64 MiB"));
         }
         match self.blocks.next_block() {
-            Ok(Some(block)) if self.bytes.is_empty() => self.bytes = block,
-            Ok(Some(block)) => self.bytes.extend_from_slice(&block),
+            Ok(Some(mut block)) if left <= HEADROOM => {
+                let from = HEADROOM - left;
+                block[from..HEADROOM].copy_from_slice(&self.bytes[self.start..]);
+                self.before = self.before.wrapping_add(self.start as u64);
+                // The position stays: what stands before the window's bytes is no part of the file.
+                self.before = self.before.wrapping_sub(from as u64);
+                self.start = from;
+                let read = std::mem::replace(&mut self.bytes, block);
+                self.blocks.give_back(read);
+            }
+            Ok(Some(block)) => {
+                self.before = self.before.wrapping_add(self.start as u64);
+                self.bytes.drain(..self.start);
+                self.start = 0;
+                self.bytes.extend_from_slice(&block[HEADROOM..]);
+                self.blocks.give_back(block);
+            }
             Ok(None) => self.ended = true,
             Err(error) => return Err(packed(error, &self.path)),
         }
@@ -127,7 +140,7 @@ impl Window {
 
     /// Bytes of the (unpacked) file before the cursor.
     pub fn position(&self) -> u64 {
-        self.before + self.start as u64
+        self.before.wrapping_add(self.start as u64)
     }
 
     /// An error so many bytes behind the cursor.
