@@ -435,13 +435,20 @@ impl<'a> Cursor<'a> {
         Ok(Some(key))
     }
 
-    /// Whether another element follows in an array after its `[`. `first`: no comma has to come before.
+    /// Whether another element follows in an array after its `[`. `first`: no comma has to come before. `None`: the file
+    /// ends here, which an array that is all of it may do.
     #[inline]
-    pub fn element(&mut self, first: bool) -> Read<bool> {
+    pub fn element(&mut self, first: bool, bare: bool) -> Read<Option<bool>> {
+        if bare && self.is_end()? {
+            return Ok(None);
+        }
         if !first && !self.skip_byte(b',')? && self.peek()? != b']' {
             return self.wrong("a comma or the end of an array should stand here");
         }
-        Ok(!self.skip_byte(b']')?)
+        if bare && self.is_end()? {
+            return Ok(None);
+        }
+        Ok(Some(!self.skip_byte(b']')?))
     }
 }
 
