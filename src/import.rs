@@ -9,6 +9,7 @@ mod decimal; // exact numbers
 mod events; // the trace event format: Kineto, Chrome, VizTracer, TensorFlow
 mod json; // JSON as profilers write it
 mod kineto; // what a trace event is as a row
+mod rocprof; // rocprofv3's JSON
 mod tracks; // processes, threads, devices, streams of trace events
 
 use std::path::{Path, PathBuf};
@@ -127,6 +128,7 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
             window(head, file)?,
             lenient.clone(),
         )),
+        Format::Rocprof => Box::new(rocprof::Rocprof::new(window(head, file)?, lenient.clone())),
     };
     let mut step = Step::new(
         "import",
@@ -148,20 +150,27 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Events,
+    Rocprof,
 }
 
 impl Format {
     fn as_str(self) -> &'static str {
         match self {
             Format::Events => "trace-events",
+            Format::Rocprof => "rocprofv3",
         }
     }
 }
 
 /// What the first bytes of the unpacked content are of.
 fn format(head: &[u8]) -> Option<Format> {
-    let start = head.iter().find(|byte| !byte.is_ascii_whitespace());
-    match start {
+    let head = head.trim_ascii_start();
+    let first_key = |key: &[u8]| {
+        let object = head.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
+        object.is_some_and(|object| object.starts_with(key))
+    };
+    match head.first() {
+        Some(b'{') if first_key(b"\"rocprofiler-sdk-tool\"") => Some(Format::Rocprof),
         Some(b'{' | b'[') => Some(Format::Events),
         _ => None,
     }

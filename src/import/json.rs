@@ -181,9 +181,14 @@ impl Window {
 
     /// An error so many bytes behind the cursor.
     pub fn wrong(&self, at: usize, what: &str) -> Error {
+        self.wrong_at(self.position() + at as u64, what)
+    }
+
+    /// An error at this byte of the file.
+    pub fn wrong_at(&self, byte: u64, what: &str) -> Error {
         Error::Corrupt {
             path: self.path.clone(),
-            place: format!("at byte {}", self.position() + at as u64),
+            place: format!("at byte {byte}"),
             what: what.to_owned(),
         }
     }
