@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::trace::provenance::{ClockFit, Origin, Stage};
 use crate::trace::{Event, Kind, Names};
-pub use fit::{Fit, Snapshot};
+pub use fit::{Causality, Fit, Order, Snapshot};
 
 /// Two processes that call their host the same, but whose clocks are this far apart (ns), ran in different
 /// boots of it: no clock that is kept in order is off by that much, nor stepped so far while a program runs.
