@@ -190,6 +190,20 @@ impl Fit {
         self.error_ns
     }
 
+    /// The median bound at the middles between two neighbouring snapshots, in ns; of a single one, its own.
+    pub fn error_ns_p50(&self) -> i64 {
+        let middles = self.knots.windows(2).map(|pair| {
+            let sum = i128::from(pair[0].0) + i128::from(pair[1].0);
+            self.bound_ns(clamped(sum.div_euclid(2)))
+        });
+        let mut bounds: Vec<i64> = middles.collect();
+        if bounds.is_empty() {
+            return self.error_ns;
+        }
+        let middle = bounds.len() / 2;
+        *bounds.select_nth_unstable(middle).1
+    }
+
     /// How often the domain stepped.
     pub fn steps(&self) -> usize {
         self.stretches.len().saturating_sub(1)

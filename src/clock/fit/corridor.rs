@@ -14,7 +14,7 @@ pub(super) const NS_PER_WANDER: i128 = 1_000_000_000_000_000;
 /// The unit of a rate is 10^-12: over 60 s it makes 0.06 ns.
 pub(super) const ONE: i128 = 1_000_000_000_000;
 /// How many earlier corridors a rate is taken from. Those before tell less: the rate has wandered since.
-const WINDOW: usize = 64;
+const WINDOW: usize = 16;
 
 /// Where CLOCK_MONOTONIC was at one reading of a domain. All in ns, in 128 bits so that nothing overflows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
