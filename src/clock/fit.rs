@@ -4,8 +4,8 @@
 //! within 100 ppm of its nominal one and changes by at most 1 ppm a second ([`corridor`] says why). Where no such
 //! map passes them all, the clock has stepped, and the readings around are given a bound that covers both sides.
 //!
-//! What cannot be known: a step that the brackets around it hide, and readings from between two steps that no
-//! snapshot separates.
+//! What cannot be known, and is in no bound: a step that the brackets around it hide; readings from between two steps
+//! that no snapshot separates; a clock that does what we take it not to and still passes all corridors.
 
 mod corridor;
 mod steps;

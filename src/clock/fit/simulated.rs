@@ -81,6 +81,19 @@ impl Clock {
         }
     }
 
+    /// Of one rate, 10 ppm off, until it changes at once by `jump`.
+    pub fn turning(at: i64, jump: f64, length_ns: i64) -> Clock {
+        let (rate, start) = (10e-6, -MARGIN_NS);
+        Clock {
+            bends: vec![
+                (start, start as f64 * rate, rate, 0.0),
+                (at, at as f64 * rate, rate + jump, 0.0),
+            ],
+            steps: Vec::new(),
+            length_ns,
+        }
+    }
+
     pub fn reading(&self, count: i64) -> i64 {
         let after = self.steps.partition_point(|s| s.0 <= count);
         count + after.checked_sub(1).map_or(0, |at| self.steps[at].1)

@@ -122,6 +122,34 @@ fn a_step_among_good_snapshots_is_seen_down_to_twice_their_brackets() {
 }
 
 #[test]
+fn a_rate_that_jumps_is_covered_or_seen() {
+    for (jump, steps) in [(0.5e-6, 0), (10e-6, 1)] {
+        for seed in 0..100 {
+            let mut random = Random(seed);
+            let at = random.between(5 * S, 50 * S);
+            let clock = Clock::turning(at, jump, 60 * S);
+            let snapshots: Vec<Snapshot> = (0..=60)
+                .map(|second| {
+                    let bracket_ns = random.decades(60.0, 400.0);
+                    clock.snapshot(&mut random, second * S, bracket_ns)
+                })
+                .collect();
+            let fit = Fit::new(&snapshots);
+            assert_eq!(fit.steps(), steps, "seed {seed}: {jump} at {at}");
+            for _ in 0..200 {
+                let count = at + random.between(-2 * S, 2 * S);
+                let error = clock.error(fit.monotonic_ns(count), count).abs();
+                let bound = fit.bound_ns(count);
+                assert!(
+                    error <= bound as f64,
+                    "seed {seed}, {count}: {error} > {bound}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn without_snapshots_nothing_changes_and_a_single_one_is_a_shift() {
     let fit = Fit::new(&[]);
     assert_eq!((fit.monotonic_ns(7), fit.bound_ns(7)), (7, 0));
