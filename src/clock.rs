@@ -1,8 +1,8 @@
 //! Clock domains, snapshots, hosts: every row gets its place on one clock.
 //!
 //! A raw trace has the probe's clock (one domain a process, `clock` rows are its snapshots) and CLOCK_MONOTONIC.
-//! Between two snapshots a domain is taken as linear; hosts are joined by CLOCK_REALTIME; the earliest row is the
-//! timeline's zero. Order within a domain is never changed: the map of a domain does not decrease.
+//! A fit gives each reading of a domain an estimate and a bound; hosts are joined by CLOCK_REALTIME; the earliest row is
+//! the timeline's zero. Order within a domain is never changed: the map of a domain does not decrease.
 
 mod fit;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::trace::provenance::{self, ClockFit, Stage};
 use crate::trace::{Event, Kind, Names};
-pub use fit::{Fit, Snapshot};
+pub use fit::{Causality, Fit, Order, Snapshot};
 
 /// Two processes that call their host the same, but whose clocks are this far apart (ns), ran in different
 /// boots of it: no clock that is kept in order is off by that much, nor stepped so far while a program runs.
@@ -199,7 +199,10 @@ impl Survey {
                     domain: life.domain.clone().unwrap_or_default(),
                     snapshots: life.snapshots.len() as u64,
                     error_ns: fits[at].error_ns(),
+                    error_ns_p50: fits[at].error_ns_p50(),
                     drift_ppb: fits[at].drift_ppb(),
+                    steps: fits[at].steps() as u64,
+                    violations: fits[at].violations(),
                 });
             }
         }
