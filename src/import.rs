@@ -9,6 +9,9 @@ mod decimal; // exact numbers
 mod events; // the trace event format: Kineto, Chrome, VizTracer, TensorFlow
 mod json; // JSON as profilers write it
 mod kineto; // what a trace event is as a row
+mod nsys; // Nsight Systems' SQLite export
+mod rocpd; // rocprofv3's SQLite database
+mod sqlite; // SQLite databases, table by table
 mod tracks; // processes, threads, devices, streams of trace events
 
 use std::path::{Path, PathBuf};
@@ -20,6 +23,7 @@ use crate::trace::provenance::{Provenance, Step};
 use crate::trace::{Event, Kind, Names, Reader};
 use blocks::{Blocks, Packing};
 use json::Window;
+use sqlite::Database;
 
 /// Bytes that are looked at to tell the format.
 const HEAD: usize = 1 << 16;
@@ -111,33 +115,38 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
     read.map_err(Error::io("read", &path))?;
     let packing = Packing::of(&head);
     let plain = unpacked(&head, packing);
-    let Some(format) = format(&plain) else {
+    let Some(content) = content(&plain) else {
         let found = match packing {
             Packing::None => found.to_owned(),
             _ => format!("{} data of no format that is known", packing.as_str()),
         };
         return Err(Error::NotATrace { path, found });
     };
-    let window = |head, file| -> Result<Window> {
-        let blocks = Blocks::start(head, file).map_err(Error::io("read", &path))?;
-        Ok(Window::new(blocks, &path))
+    let (format, rows): (_, Box<dyn Rows>) = match content {
+        Content::Json => {
+            let blocks = Blocks::start(head, file).map_err(Error::io("read", &path))?;
+            let window = Window::new(blocks, &path);
+            let rows = events::TraceEvents::new(window, lenient.clone());
+            ("trace-events", Box::new(rows))
+        }
+        Content::Sqlite => {
+            let db = Database::open(head, file, seekable, &path)?;
+            if rocpd::is(&db) {
+                ("rocpd", Box::new(rocpd::reader(db, lenient)))
+            } else if nsys::is(&db) {
+                ("nsys-sqlite", Box::new(nsys::reader(db, lenient)))
+            } else {
+                let found = "an SQLite database of no format that is known".into();
+                return Err(Error::NotATrace { path, found });
+            }
+        }
     };
-    let rows: Box<dyn Rows> = match format {
-        Format::Events => Box::new(events::TraceEvents::new(
-            window(head, file)?,
-            lenient.clone(),
-        )),
-    };
-    let mut step = Step::new(
-        "import",
-        vec![format!("--format={}", format.as_str())],
-        vec![],
-    );
+    let mut step = Step::new("import", vec![format!("--format={format}")], vec![]);
     if lenient.on {
         step.flags.push("--lenient=true".into());
     }
     Ok(Import {
-        format: format.as_str(),
+        format,
         pipe: !seekable,
         rows,
         provenance: Provenance::raw(step),
@@ -145,24 +154,21 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
     })
 }
 
+/// What the first bytes of a file tell; which tables a database has says more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Events,
-}
-
-impl Format {
-    fn as_str(self) -> &'static str {
-        match self {
-            Format::Events => "trace-events",
-        }
-    }
+enum Content {
+    Json,
+    Sqlite,
 }
 
 /// What the first bytes of the unpacked content are of.
-fn format(head: &[u8]) -> Option<Format> {
+fn content(head: &[u8]) -> Option<Content> {
+    if head.starts_with(b"SQLite format 3\0") {
+        return Some(Content::Sqlite); // "Database File Format", 1.3.1
+    }
     let start = head.iter().find(|byte| !byte.is_ascii_whitespace());
     match start {
-        Some(b'{' | b'[') => Some(Format::Events),
+        Some(b'{' | b'[') => Some(Content::Json),
         _ => None,
     }
 }
@@ -183,7 +189,7 @@ impl Import {
         &self.path
     }
 
-    /// The format's name: `trace-events`.
+    /// The format's name: `trace-events`, `nsys-sqlite`, `rocpd`.
     pub fn format(&self) -> &'static str {
         self.format
     }

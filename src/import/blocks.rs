@@ -132,9 +132,11 @@ fn send(head: Vec<u8>, file: File, to: &SyncSender<io::Result<Vec<u8>>>) -> Stri
     raw.hasher.finalize().to_hex().to_string()
 }
 
-struct Hashed<R> {
-    from: R,
-    hasher: blake3::Hasher,
+/// A reader that hashes what passes.
+#[derive(Debug)]
+pub(super) struct Hashed<R> {
+    pub from: R,
+    pub hasher: blake3::Hasher,
 }
 
 impl<R: Read> Read for Hashed<R> {
