@@ -9,8 +9,13 @@ mod decimal; // exact numbers
 mod events; // the trace event format: Kineto, Chrome, VizTracer, TensorFlow
 mod json; // JSON as profilers write it
 mod kineto; // what a trace event is as a row
+mod nsys; // Nsight Systems' SQLite export
+mod rocpd; // rocprofv3's SQLite database
 mod rocprof; // rocprofv3's JSON
+mod sqlite; // SQLite databases, table by table
 mod tracks; // processes, threads, devices, streams of trace events
+mod wire; // protocol buffers, field by field
+mod xplane; // XPlane of TensorFlow and JAX
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +26,7 @@ use crate::trace::provenance::{Provenance, Step};
 use crate::trace::{Event, Kind, Names, Reader};
 use blocks::{Blocks, Packing};
 use json::Window;
+use sqlite::Database;
 
 /// Bytes that are looked at to tell the format.
 const HEAD: usize = 1 << 16;
@@ -112,7 +118,7 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
     read.map_err(Error::io("read", &path))?;
     let packing = Packing::of(&head);
     let plain = unpacked(&head, packing);
-    let Some(format) = format(&plain) else {
+    let Some(content) = content(&plain) else {
         let found = match packing {
             Packing::None => found.to_owned(),
             _ => format!("{} data of no format that is known", packing.as_str()),
@@ -123,23 +129,38 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
         let blocks = Blocks::start(head, file).map_err(Error::io("read", &path))?;
         Ok(Window::new(blocks, &path))
     };
-    let rows: Box<dyn Rows> = match format {
-        Format::Events => Box::new(events::TraceEvents::new(
-            window(head, file)?,
-            lenient.clone(),
-        )),
-        Format::Rocprof => Box::new(rocprof::Rocprof::new(window(head, file)?, lenient.clone())),
+    let (format, rows): (_, Box<dyn Rows>) = match content {
+        Content::Events => {
+            let rows = events::TraceEvents::new(window(head, file)?, lenient.clone());
+            ("trace-events", Box::new(rows))
+        }
+        Content::Rocprof => {
+            let rows = rocprof::Rocprof::new(window(head, file)?, lenient.clone());
+            ("rocprofv3", Box::new(rows))
+        }
+        Content::Xplane => {
+            let (plain, hash) = blocks::unpack(head, file, packing, &path)?;
+            let rows = xplane::reader(plain.into_file(), hash, &path, lenient)?;
+            ("xplane", Box::new(rows))
+        }
+        Content::Sqlite => {
+            let db = Database::open(head, file, seekable, &path)?;
+            if rocpd::is(&db) {
+                ("rocpd", Box::new(rocpd::reader(db, lenient)))
+            } else if nsys::is(&db) {
+                ("nsys-sqlite", Box::new(nsys::reader(db, lenient)))
+            } else {
+                let found = "an SQLite database of no format that is known".into();
+                return Err(Error::NotATrace { path, found });
+            }
+        }
     };
-    let mut step = Step::new(
-        "import",
-        vec![format!("--format={}", format.as_str())],
-        vec![],
-    );
+    let mut step = Step::new("import", vec![format!("--format={format}")], vec![]);
     if lenient.on {
         step.flags.push("--lenient=true".into());
     }
     Ok(Import {
-        format: format.as_str(),
+        format,
         pipe: !seekable,
         rows,
         provenance: Provenance::raw(step),
@@ -147,31 +168,31 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
     })
 }
 
+/// What the first bytes of a file tell; which tables a database has says more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+enum Content {
     Events,
     Rocprof,
-}
-
-impl Format {
-    fn as_str(self) -> &'static str {
-        match self {
-            Format::Events => "trace-events",
-            Format::Rocprof => "rocprofv3",
-        }
-    }
+    Sqlite,
+    Xplane,
 }
 
 /// What the first bytes of the unpacked content are of.
-fn format(head: &[u8]) -> Option<Format> {
+fn content(head: &[u8]) -> Option<Content> {
+    if head.starts_with(b"SQLite format 3\0") {
+        return Some(Content::Sqlite); // "Database File Format", 1.3.1
+    }
+    if xplane::is(head) {
+        return Some(Content::Xplane);
+    }
     let head = head.trim_ascii_start();
     let first_key = |key: &[u8]| {
         let object = head.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
         object.is_some_and(|object| object.starts_with(key))
     };
     match head.first() {
-        Some(b'{') if first_key(b"\"rocprofiler-sdk-tool\"") => Some(Format::Rocprof),
-        Some(b'{' | b'[') => Some(Format::Events),
+        Some(b'{') if first_key(b"\"rocprofiler-sdk-tool\"") => Some(Content::Rocprof),
+        Some(b'{' | b'[') => Some(Content::Events),
         _ => None,
     }
 }
@@ -192,7 +213,7 @@ impl Import {
         &self.path
     }
 
-    /// The format's name: `trace-events`.
+    /// The format's name: `trace-events`, `nsys-sqlite`, `rocpd`, `rocprofv3`, `xplane`.
     pub fn format(&self) -> &'static str {
         self.format
     }

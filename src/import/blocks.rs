@@ -4,11 +4,14 @@
 //! are few: memory does not depend on the file.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use flate2::read::MultiGzDecoder;
+
+use crate::error::{Error, Result};
 
 /// Bytes of a block.
 const BLOCK: usize = 1 << 20;
@@ -160,9 +163,11 @@ fn send(
     raw.hasher.finalize().to_hex().to_string()
 }
 
-struct Hashed<R> {
-    from: R,
-    hasher: blake3::Hasher,
+/// A reader that hashes what passes.
+#[derive(Debug)]
+pub(super) struct Hashed<R> {
+    pub from: R,
+    pub hasher: blake3::Hasher,
 }
 
 impl<R: Read> Read for Hashed<R> {
@@ -171,6 +176,55 @@ impl<R: Read> Read for Hashed<R> {
         self.hasher.update(&bytes[..read]);
         Ok(read)
     }
+}
+
+/// The [`Error`] of a file that cannot be read or unpacked.
+pub(super) fn packed(error: io::Error, path: &Path) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::Cut {
+            path: path.to_owned(),
+            place: "in its compressed data".into(),
+        },
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Error::Corrupt {
+            path: path.to_owned(),
+            place: "in its compressed data".into(),
+            what: error.to_string(),
+        },
+        _ => Error::io("read", path)(error),
+    }
+}
+
+/// Copies the content to a temporary file. With it the hash of what was read.
+pub(super) fn unpack(
+    head: Vec<u8>,
+    file: File,
+    packing: Packing,
+    path: &Path,
+) -> Result<(tempfile::NamedTempFile, String)> {
+    let folder = std::env::temp_dir();
+    let create = tempfile::NamedTempFile::new_in(&folder);
+    let mut to = create.map_err(Error::io("create a temporary file in", &folder))?;
+    let mut raw = Hashed {
+        from: Cursor::new(head).chain(file),
+        hasher: blake3::Hasher::new(),
+    };
+    let mut from = packing.reader(&mut raw).map_err(|e| packed(e, path))?;
+    let mut block = vec![0; 1 << 18];
+    loop {
+        let read = match from.read(&mut block) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(|error| packed(error, path))?,
+        };
+        if read == 0 {
+            break;
+        }
+        to.write_all(&block[..read])
+            .map_err(Error::io("write a temporary file in", &folder))?;
+    }
+    drop(from);
+    // What stands behind the last frame belongs to the file's hash.
+    io::copy(&mut raw, &mut io::sink()).map_err(|error| packed(error, path))?;
+    Ok((to, raw.hasher.finalize().to_hex().to_string()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use memchr::memchr2;
 
-use super::blocks::{Blocks, HEADROOM};
+use super::blocks::{Blocks, HEADROOM, packed};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -200,22 +200,6 @@ impl Window {
 
     pub fn blocks(&mut self) -> &mut Blocks {
         &mut self.blocks
-    }
-}
-
-/// The [`Error`] of a file that cannot be read or unpacked.
-pub fn packed(error: std::io::Error, path: &Path) -> Error {
-    match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => Error::Cut {
-            path: path.to_owned(),
-            place: "in its compressed data".into(),
-        },
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => Error::Corrupt {
-            path: path.to_owned(),
-            place: "in its compressed data".into(),
-            what: error.to_string(),
-        },
-        _ => Error::io("read", path)(error),
     }
 }
 

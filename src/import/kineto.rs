@@ -308,7 +308,7 @@ fn private(key: &[u8]) -> bool {
 
 /// A JSON object that grows.
 #[derive(Debug, Default)]
-struct Args(String);
+pub(super) struct Args(String);
 
 impl Args {
     /// A member whose value is as the file has it.
@@ -335,7 +335,7 @@ impl Args {
         self.member(key, &serde_json::Value::from(plain).to_string());
     }
 
-    fn member(&mut self, key: &str, json: &str) {
+    pub(super) fn member(&mut self, key: &str, json: &str) {
         self.begin();
         self.0.push_str(&format!("\"{key}\":{json}"));
     }
@@ -344,7 +344,7 @@ impl Args {
         self.0.push(if self.0.is_empty() { '{' } else { ',' });
     }
 
-    fn sym(mut self, names: &mut Names) -> Option<Sym> {
+    pub(super) fn sym(mut self, names: &mut Names) -> Option<Sym> {
         if self.0.is_empty() {
             return None;
         }

@@ -17,7 +17,7 @@ use crate::trace::{Event, Kind, Names};
 const FIRST_WORD: u64 = 1 << 48;
 
 /// A time in ns that only a clock of the day shows: 2001. Old Kineto files have such times and no base.
-const EPOCH_NS: i64 = 1_000_000_000_000_000_000;
+pub(super) const EPOCH_NS: i64 = 1_000_000_000_000_000_000;
 
 /// Where a row belongs.
 #[derive(Clone, Copy, Debug)]
