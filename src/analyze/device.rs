@@ -1,10 +1,8 @@
 //! Device work over the union of all devices: the definitions of formats/analysis-v1.md.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use foldhash::fast::RandomState;
-
-use crate::trace::{Event, Kind, Names};
+use crate::trace::{Event, HashMap, Kind, Names};
 
 /// Intervals of one kind of work, in ns; sorted by start as long as the timeline is.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +57,7 @@ pub struct Devices {
     pub shorter: u64,
     /// By device and stream.
     pub streams: BTreeMap<(u32, Option<u32>), Stream>,
-    launches: HashMap<(u32, u64), Launch, RandomState>,
+    launches: HashMap<(u32, u64), Launch>,
     work_of: Vec<Work>,
 }
 

@@ -4,7 +4,7 @@
 
 mod wait; // `wait` rows, and what waits say of event loops and locks
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::device::Devices;
 use super::lines::Counted;
@@ -14,7 +14,7 @@ use super::waited::{self, Loops, Waited, Waits};
 use crate::cli::Progress;
 use crate::error::Result;
 use crate::trace::io::Reader;
-use crate::trace::{Event, Kind, Names, Sym};
+use crate::trace::{Event, HashMap, Kind, Names, Sym};
 use wait::places;
 
 /// Durations kept of one function or scope: a step that runs more often than this is too short to be one.
@@ -287,7 +287,12 @@ struct Flags {
 ///
 /// # Errors
 /// Those of the reader.
-pub fn measure(mut reader: Reader) -> Result<Measures> {
+pub fn measure(reader: Reader) -> Result<Measures> {
+    // What device work and operators have in args is another's business, and much of it differs from row to row.
+    let mut reader = reader.with_args_of(|kind| {
+        use Kind::*;
+        !kind.on_device() && !matches!(kind, Op | Launch | Api | Alloc | Annotation | Flow | Sync)
+    });
     let mut pass = Pass::default();
     let mut names = Names::default();
     let mut events = Vec::new();
