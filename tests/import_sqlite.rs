@@ -539,7 +539,7 @@ fn processes_of_one_rocpd_file_are_told_apart() {
         .replace("(9, 77, 1, 500,", "(9, 77, 1, 600,")
         .replace("rocpd_region_view", "other");
     let path = database(folder.path(), &(rocpd_sql(3, "_a") + &second));
-    let (events, _, ..) = rows(&path, false).unwrap();
+    let (events, ..) = rows(&path, false).unwrap();
     let kernels: Vec<_> = events
         .iter()
         .filter(|e| e.kind.as_str() == "kernel")
