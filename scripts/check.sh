@@ -23,6 +23,8 @@ say "the spool's orderings, every interleaving that loom can find"
 RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}" \
     cargo test --target-dir target/loom --release --locked -p inferscope-spool --lib
 say "tests that measure, on what is shipped"
+# Of libraries for C cargo keeps one file, however they were built.
+rm -f target/coverage/release/{,deps/}lib{inferscope_probe,_inferscope}.so
 cargo build --target-dir target/coverage --release --workspace --locked
 cargo test --target-dir target/coverage --release --locked --no-fail-fast \
     --test budget --test samples --test workloads

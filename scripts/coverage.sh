@@ -25,6 +25,8 @@ export RUSTC_WORKSPACE_WRAPPER=$root/scripts/rustc-cov
 # One file per binary (%m), into which its processes add their counts.
 export LLVM_PROFILE_FILE=$target/profiles/%m.profraw
 
+# Of libraries for C cargo keeps one file, however they were built: an uninstrumented one would stay.
+rm -f "$target"/release/{,deps/}lib{inferscope_probe,_inferscope}.so
 # What tests start or load (the commands, the probe, the Python module) before the tests.
 cargo build --release --workspace --locked
 status=0

@@ -36,6 +36,8 @@ pub struct Analysis {
     pub gaps: Vec<Gap>,
     pub facts: BTreeMap<String, Value>,
     pub devices: Vec<Device>,
+    #[serde(default)]
+    pub streams: Vec<Stream>,
     pub functions: Vec<Function>,
     #[serde(default)]
     pub lines: Vec<Line>,
@@ -79,6 +81,19 @@ pub struct Device {
     pub device: u32,
     pub busy_ns: i64,
     pub span_ns: i64,
+}
+
+/// Work on one stream of a device, and how much of it waited there: launched, and not begun.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stream {
+    pub device: u32,
+    pub stream: Option<u32>,
+    pub count: u64,
+    pub busy_ns: i64,
+    /// Over the moments at which one more was launched or begun, after each of them.
+    pub queue_mean: f64,
+    pub queue_max: i64,
+    pub queue_changes: u64,
 }
 
 /// One function, Python or native. `native_ns` is the native part of `self_ns`, `wait_ns` the one in which it waited.

@@ -1,8 +1,8 @@
 //! Clock domains, snapshots, hosts: every row gets its place on one clock.
 //!
 //! A raw trace has the probe's clock (one domain a process, `clock` rows are its snapshots) and CLOCK_MONOTONIC.
-//! Between two snapshots a domain is taken as linear; hosts are joined by CLOCK_REALTIME; the earliest row is the
-//! timeline's zero. Order within a domain is never changed: the map of a domain does not decrease.
+//! A fit gives each reading of a domain an estimate and a bound; hosts are joined by CLOCK_REALTIME; the earliest row is
+//! the timeline's zero. Order within a domain is never changed: the map of a domain does not decrease.
 
 mod fit;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::trace::provenance::{self, ClockFit, Stage};
 use crate::trace::{Event, Kind, Names};
-pub use fit::{Fit, Snapshot};
+pub use fit::{Causality, Fit, Order, Snapshot};
 
 /// Two processes that call their host the same, but whose clocks are this far apart (ns), ran in different
 /// boots of it: no clock that is kept in order is off by that much, nor stepped so far while a program runs.
@@ -50,6 +50,8 @@ pub struct Survey {
     inputs: Vec<(PathBuf, Origin)>,
     lives: Vec<Life>,
     index: HashMap<(usize, u32), u32>,
+    /// Process and number of the row before.
+    last: Option<(u32, u32)>,
 }
 
 /// One process of one input.
@@ -100,6 +102,7 @@ impl Survey {
     /// A further input; its rows follow.
     pub fn input(&mut self, path: &Path, origin: Origin) {
         self.inputs.push((path.to_owned(), origin));
+        self.last = None;
     }
 
     /// Looks at one row of the last input. The number of its process among all inputs.
@@ -107,7 +110,11 @@ impl Survey {
         let input = self.inputs.len().saturating_sub(1);
         let origin = self.inputs.last().map_or(Origin::Record, |input| input.1);
         let next = self.lives.len() as u32;
-        let number = *self.index.entry((input, event.process)).or_insert(next);
+        let number = match self.last {
+            Some((process, number)) if process == event.process => number,
+            _ => *self.index.entry((input, event.process)).or_insert(next),
+        };
+        self.last = Some((event.process, number));
         if number == next {
             self.lives.push(Life {
                 input,
@@ -192,7 +199,10 @@ impl Survey {
                     domain: life.domain.clone().unwrap_or_default(),
                     snapshots: life.snapshots.len() as u64,
                     error_ns: fits[at].error_ns(),
+                    error_ns_p50: fits[at].error_ns_p50(),
                     drift_ppb: fits[at].drift_ppb(),
+                    steps: fits[at].steps() as u64,
+                    violations: fits[at].violations(),
                 });
             }
         }

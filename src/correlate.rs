@@ -7,12 +7,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
+
 use crate::trace::{Event, Kind, Names};
 
 /// Which calls of a driver or runtime started device work: those whose correlation a device row has. In other profilers'
 /// files a device row may come before its launch, so this is known only when all rows were seen.
 #[derive(Debug, Default)]
-pub struct Started(HashSet<(u32, u64)>);
+pub struct Started(HashSet<(u32, u64), RandomState>);
 
 impl Started {
     /// Looks at one row.
@@ -36,9 +38,9 @@ impl Started {
 #[derive(Debug, Default)]
 pub struct Nest {
     /// Open spans of each thread, by end and row number; each inside the one before.
-    open: HashMap<(u32, u64), Vec<(i64, i64)>>,
+    open: HashMap<(u32, u64), Vec<(i64, i64)>, RandomState>,
     /// Row number of each launch.
-    launches: HashMap<(u32, u64), i64>,
+    launches: HashMap<(u32, u64), i64, RandomState>,
 }
 
 impl Nest {

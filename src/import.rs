@@ -11,8 +11,11 @@ mod json; // JSON as profilers write it
 mod kineto; // what a trace event is as a row
 mod nsys; // Nsight Systems' SQLite export
 mod rocpd; // rocprofv3's SQLite database
+mod rocprof; // rocprofv3's JSON
 mod sqlite; // SQLite databases, table by table
 mod tracks; // processes, threads, devices, streams of trace events
+mod wire; // protocol buffers, field by field
+mod xplane; // XPlane of TensorFlow and JAX
 
 use std::path::{Path, PathBuf};
 
@@ -122,12 +125,23 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
         };
         return Err(Error::NotATrace { path, found });
     };
+    let window = |head, file| -> Result<Window> {
+        let blocks = Blocks::start(head, file).map_err(Error::io("read", &path))?;
+        Ok(Window::new(blocks, &path))
+    };
     let (format, rows): (_, Box<dyn Rows>) = match content {
-        Content::Json => {
-            let blocks = Blocks::start(head, file).map_err(Error::io("read", &path))?;
-            let window = Window::new(blocks, &path);
-            let rows = events::TraceEvents::new(window, lenient.clone());
+        Content::Events => {
+            let rows = events::TraceEvents::new(window(head, file)?, lenient.clone());
             ("trace-events", Box::new(rows))
+        }
+        Content::Rocprof => {
+            let rows = rocprof::Rocprof::new(window(head, file)?, lenient.clone());
+            ("rocprofv3", Box::new(rows))
+        }
+        Content::Xplane => {
+            let (plain, hash) = blocks::unpack(head, file, packing, &path)?;
+            let rows = xplane::reader(plain.into_file(), hash, &path, lenient)?;
+            ("xplane", Box::new(rows))
         }
         Content::Sqlite => {
             let db = Database::open(head, file, seekable, &path)?;
@@ -157,8 +171,10 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
 /// What the first bytes of a file tell; which tables a database has says more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
-    Json,
+    Events,
+    Rocprof,
     Sqlite,
+    Xplane,
 }
 
 /// What the first bytes of the unpacked content are of.
@@ -166,9 +182,17 @@ fn content(head: &[u8]) -> Option<Content> {
     if head.starts_with(b"SQLite format 3\0") {
         return Some(Content::Sqlite); // "Database File Format", 1.3.1
     }
-    let start = head.iter().find(|byte| !byte.is_ascii_whitespace());
-    match start {
-        Some(b'{' | b'[') => Some(Content::Json),
+    if xplane::is(head) {
+        return Some(Content::Xplane);
+    }
+    let head = head.trim_ascii_start();
+    let first_key = |key: &[u8]| {
+        let object = head.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
+        object.is_some_and(|object| object.starts_with(key))
+    };
+    match head.first() {
+        Some(b'{') if first_key(b"\"rocprofiler-sdk-tool\"") => Some(Content::Rocprof),
+        Some(b'{' | b'[') => Some(Content::Events),
         _ => None,
     }
 }
@@ -189,7 +213,7 @@ impl Import {
         &self.path
     }
 
-    /// The format's name: `trace-events`, `nsys-sqlite`, `rocpd`.
+    /// The format's name: `trace-events`, `nsys-sqlite`, `rocpd`, `rocprofv3`, `xplane`.
     pub fn format(&self) -> &'static str {
         self.format
     }

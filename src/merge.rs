@@ -1,7 +1,7 @@
 //! Raw traces to one timeline: placed, sorted, nested. Memory is bounded, whatever the size of the input.
 //!
-//! Nothing can be placed before every clock was read to its end, so rows are kept first (in memory, then in a
-//! temporary file), placed and sorted in runs that fit into memory, and the runs merged. The order is total,
+//! Nothing can be placed before every clock was read to its end, so rows are kept first (in memory, then in
+//! temporary files), placed and sorted in runs that fit into memory, and the runs merged. The order is total,
 //! so the output's bytes do not depend on how many runs there were.
 
 mod keep;
@@ -12,9 +12,9 @@ use crate::clock::{Origin, Survey};
 use crate::correlate::{Nest, Started};
 use crate::error::{Error, Result};
 use crate::import::{self, Any, Lenient};
-use crate::trace::Writer;
 use crate::trace::provenance::{Provenance, Stage, Step};
-use keep::Keep;
+use crate::trace::{Event, Names, Reader, Writer};
+use keep::{Keep, Kept};
 use sort::Sorter;
 
 /// Rows between two looks at the progress line.
@@ -62,6 +62,7 @@ pub fn read(inputs: &[Source], memory: u64, lenient: &Lenient) -> Result<Raw> {
         };
         let mut progress = Progress::reading("reading", rows, pipe);
         raw.survey.input(&input.path(), origin);
+        raw.rows.input(origin);
         loop {
             let (names, events) = raw.rows.room()?;
             let from = events.len();
@@ -116,28 +117,33 @@ impl Raw {
         provenance.clocks = alignment.fits;
         provenance.origin = Some(alignment.origin);
 
-        let mut sorter = Sorter::new(self.memory);
-        let mut progress = Progress::new("sorting", Some(self.count));
-        let mut seq = 0;
-        self.rows.each(|event, names| {
+        let started = self.started;
+        let put = |event: &mut Event| {
             if let Some(place) = alignment.places.get(event.process as usize) {
-                self.started.mark(event);
+                started.mark(event);
                 place.put(event);
-                let known = place.sequence(event, seq);
-                sorter.push(event, known, names)?;
+                event.parent = Some(place.sequence(event, event.parent.unwrap_or(0)));
             }
-            seq += 1;
-            if (seq as u64).is_multiple_of(STRIDE) {
-                progress.add(STRIDE);
+        };
+        let sorter = match self.rows.finish()? {
+            Kept::Memory(mut chunk) => {
+                chunk.events.iter_mut().for_each(put);
+                Sorter::of(chunk, self.memory)
             }
-            Ok(())
-        })?;
-
+            Kept::Files(rows, runs) => {
+                let mut sorter = Sorter::new(self.memory);
+                runs.into_iter().for_each(|run| sorter.run(run));
+                if let Some(mut rows) = rows {
+                    sort(&mut rows, &mut sorter, &put)?;
+                }
+                sorter
+            }
+        };
         let mut writer = Writer::create(output, &provenance)?;
         let mut nest = Nest::default();
-        let mut progress = Progress::new("writing", Some(seq as u64));
+        let mut progress = Progress::new("writing", Some(self.count));
         let mut row = 0;
-        sorter.each(|event, names| {
+        sorter.each(&put, |event, names| {
             nest.place(row, event, names);
             row += 1;
             if (row as u64).is_multiple_of(STRIDE) {
@@ -146,6 +152,22 @@ impl Raw {
             writer.push(event, names)
         })?;
         writer.finish()
+    }
+}
+
+/// Puts rows at their places and into the sorter.
+fn sort(rows: &mut Reader, sorter: &mut Sorter, put: &dyn Fn(&mut Event)) -> Result<()> {
+    let mut progress = Progress::new("sorting", None);
+    loop {
+        let (mut names, mut events) = (Names::default(), Vec::new());
+        if !rows.next_batch(&mut names, &mut events)? {
+            return Ok(());
+        }
+        for event in &mut events {
+            put(event);
+            sorter.push(event, &names)?;
+        }
+        progress.add(events.len() as u64);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use foldhash::fast::RandomState;
+
 use crate::trace::{Event, Kind, Names};
 
 /// Intervals of one kind of work, in ns; sorted by start as long as the timeline is.
@@ -51,8 +53,48 @@ pub struct Devices {
     pub kernel_sum_ns: i64,
     /// max(0, device start − launch end), sorted once all are in.
     pub launch_delays_ns: Vec<i64>,
-    launches: HashMap<(u32, u64), i64>,
-    waiting: Vec<((u32, u64), i64)>,
+    /// Lengths of the calls that started device work, sorted once all are in; a graph's launch is one of them.
+    pub launch_durs_ns: Vec<i64>,
+    /// Kernels that ran shorter than the call that launched them, and only them, took.
+    pub shorter: u64,
+    /// By device and stream.
+    pub streams: BTreeMap<(u32, Option<u32>), Stream>,
+    launches: HashMap<(u32, u64), Launch, RandomState>,
+    work_of: Vec<Work>,
+}
+
+/// Device work on one stream.
+#[derive(Debug, Default)]
+pub struct Stream {
+    pub count: u64,
+    pub busy: Intervals,
+    pub queue: Queue,
+}
+
+/// How much work waits on a stream: launched, in this trace, and not begun.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// Moments at which one more was launched or begun.
+    pub changes: u64,
+    /// Mean and greatest length over these moments; after each of them.
+    pub mean: f64,
+    pub max: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Launch {
+    start_ns: i64,
+    end_ns: i64,
+    /// Device rows that it started.
+    started: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    key: (u32, u64),
+    start_ns: i64,
+    dur_ns: i64,
+    stream: (u32, Option<u32>),
 }
 
 impl Devices {
@@ -63,7 +105,12 @@ impl Devices {
             .map(|correlation| (event.process, correlation));
         if event.kind == Kind::Launch {
             if let Some(key) = key {
-                self.launches.insert(key, event.end_ns());
+                let launch = Launch {
+                    start_ns: event.start_ns,
+                    end_ns: event.end_ns(),
+                    started: 0,
+                };
+                self.launches.insert(key, launch);
             }
             return;
         }
@@ -76,6 +123,10 @@ impl Devices {
             .entry(event.device.unwrap_or(0))
             .or_default()
             .add(start, end);
+        let place = (event.device.unwrap_or(0), event.stream);
+        let stream = self.streams.entry(place).or_default();
+        stream.count += 1;
+        stream.busy.add(start, end);
         match event.kind {
             Kind::Kernel => {
                 self.kernels += 1;
@@ -93,16 +144,55 @@ impl Devices {
             _ => {}
         }
         if let Some(key) = key {
-            self.waiting.push((key, start));
+            self.work_of.push(Work {
+                key,
+                start_ns: start,
+                dur_ns: end - start,
+                stream: place,
+            });
         }
     }
 
     /// Joins device work to its launches: a kernel may stand before its launch's end.
     pub fn finish(&mut self) {
-        let launches = std::mem::take(&mut self.launches);
-        let waiting = std::mem::take(&mut self.waiting);
-        let delay = |(key, start): ((u32, u64), i64)| Some((start - launches.get(&key)?).max(0));
-        self.launch_delays_ns = waiting.into_iter().filter_map(delay).collect();
+        let mut launches = std::mem::take(&mut self.launches);
+        let mut work = std::mem::take(&mut self.work_of);
+        work.retain(|work| match launches.get_mut(&work.key) {
+            Some(launch) => {
+                launch.started += 1;
+                true
+            }
+            None => false, // launched before the trace began
+        });
+        let mut changes: BTreeMap<(u32, Option<u32>), Vec<(i64, i64)>> = BTreeMap::new();
+        for work in &work {
+            let launch = launches[&work.key];
+            let delay = (work.start_ns - launch.end_ns).max(0);
+            self.launch_delays_ns.push(delay);
+            let long = launch.end_ns - launch.start_ns;
+            self.shorter += u64::from(launch.started == 1 && work.dur_ns < long);
+            let changes = changes.entry(work.stream).or_default();
+            changes.push((launch.start_ns, 1));
+            changes.push((work.start_ns, -1));
+        }
+        for (place, mut changes) in changes {
+            // Of one moment the launch comes first: nothing begins that was not launched.
+            changes.sort_unstable_by_key(|&(at, change)| (at, -change));
+            let (mut length, mut sum, mut max) = (0i64, 0i64, 0i64);
+            for (_, change) in &changes {
+                length += change;
+                sum += length;
+                max = max.max(length);
+            }
+            self.streams.entry(place).or_default().queue = Queue {
+                changes: changes.len() as u64,
+                mean: sum as f64 / changes.len() as f64,
+                max,
+            };
+        }
+        let started = launches.values().filter(|launch| launch.started > 0);
+        self.launch_durs_ns = started.map(|l| l.end_ns - l.start_ns).collect();
+        self.launch_durs_ns.sort_unstable();
         self.launch_delays_ns.sort_unstable();
     }
 }

@@ -23,6 +23,11 @@ const MOST_STEPS: usize = 20;
 const MOST_FUNCTIONS: usize = 2000;
 const MOST_PATHS: usize = 3000;
 
+/// A launch that takes longer than this is slow, and device work that begins later than this after its launch returned is
+/// late: the outlier thresholds of Holistic Trace Analysis (`get_cuda_kernel_launch_stats`), in ns.
+const SLOW_NS: i64 = 50_000;
+const LATE_NS: i64 = 100_000;
+
 /// A program that waits for more than this share of its path is limited by what it waits for.
 const MOSTLY: f64 = 0.5;
 
@@ -58,6 +63,17 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
                 device,
                 busy_ns: work.union_ns(),
                 span_ns: work.span_ns(),
+            })
+            .collect(),
+        streams: (m.devices.streams.iter())
+            .map(|(&(device, stream), work)| Stream {
+                device,
+                stream,
+                count: work.count,
+                busy_ns: work.busy.union_ns(),
+                queue_mean: work.queue.mean,
+                queue_max: work.queue.max,
+                queue_changes: work.queue.changes,
             })
             .collect(),
         processes: processes(m),
@@ -483,7 +499,11 @@ fn device_facts(m: &Measures, a: &mut Analysis) {
         return;
     }
     let (span, busy) = (d.work.span_ns(), d.work.union_ns());
-    let delays = &d.launch_delays_ns;
+    let (delays, durs) = (&d.launch_delays_ns, &d.launch_durs_ns);
+    let above = |sorted: &[i64], ns: i64| {
+        let upto = sorted.partition_point(|&x| x <= ns);
+        (sorted.len() - upto) as i64
+    };
     for (name, value) in [
         ("gpu.span_ns", span),
         ("gpu.busy_ns", busy),
@@ -493,6 +513,17 @@ fn device_facts(m: &Measures, a: &mut Analysis) {
         ("gpu.comm_ns", d.comm.union_ns()),
         ("kernel.count", d.kernels as i64),
         ("kernel.sum_ns", d.kernel_sum_ns),
+        ("launch.count", delays.len() as i64),
+        ("launch.late.count", above(delays, LATE_NS)),
+        ("launch.slow.count", above(durs, SLOW_NS)),
+        ("launch.shorter.count", d.shorter as i64),
+        ("launch.dur_ns_p50", percentile(durs, 50)),
+        ("launch.dur_ns_p90", percentile(durs, 90)),
+        ("launch.dur_ns_p99", percentile(durs, 99)),
+        (
+            "queue.max",
+            d.streams.values().map(|s| s.queue.max).max().unwrap_or(0),
+        ),
         ("launch.delay_ns_p50", percentile(delays, 50)),
         ("launch.delay_ns_p90", percentile(delays, 90)),
         ("launch.delay_ns_p99", percentile(delays, 99)),

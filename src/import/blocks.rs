@@ -4,11 +4,14 @@
 //! are few: memory does not depend on the file.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use flate2::read::MultiGzDecoder;
+
+use crate::error::{Error, Result};
 
 /// Bytes of a block.
 const BLOCK: usize = 1 << 20;
@@ -56,10 +59,16 @@ impl Packing {
     }
 }
 
+/// Room before the bytes of a block, for the part of a value that the block before ended in: so that the two stand
+/// together without a copy of the block.
+pub const HEADROOM: usize = 1 << 16;
+
 /// Unpacked bytes, in order.
 #[derive(Debug)]
 pub struct Blocks {
     blocks: Receiver<io::Result<Vec<u8>>>,
+    /// Blocks that were read, to be filled again: the system need not clear new pages for each.
+    used: SyncSender<Vec<u8>>,
     thread: Option<JoinHandle<String>>,
     hash: Option<String>,
 }
@@ -71,16 +80,18 @@ impl Blocks {
     /// No thread can be had.
     pub fn start(head: Vec<u8>, file: File) -> io::Result<Blocks> {
         let (to, blocks) = sync_channel(WAITING);
+        let (used, again) = sync_channel(WAITING + 2);
         let thread = std::thread::Builder::new().name("isc-read".into());
-        let thread = thread.spawn(move || send(head, file, &to))?;
+        let thread = thread.spawn(move || send(head, file, &to, &again))?;
         Ok(Blocks {
             blocks,
+            used,
             thread: Some(thread),
             hash: None,
         })
     }
 
-    /// The next bytes; `None` at the end.
+    /// The next bytes, behind [`HEADROOM`] bytes of no meaning; `None` at the end.
     ///
     /// # Errors
     /// What the system refuses, and what is not packed as its first bytes said.
@@ -92,6 +103,11 @@ impl Blocks {
                 Ok(None)
             }
         }
+    }
+
+    /// Takes back a block that is no longer needed.
+    pub fn give_back(&self, block: Vec<u8>) {
+        let _ = self.used.try_send(block);
     }
 
     /// blake3 of the file as it is, packed, in hexadecimal; only once the end was reached.
@@ -108,7 +124,12 @@ impl Blocks {
 }
 
 /// Sends all blocks, or the error that ends them. The hash of what was read.
-fn send(head: Vec<u8>, file: File, to: &SyncSender<io::Result<Vec<u8>>>) -> String {
+fn send(
+    head: Vec<u8>,
+    file: File,
+    to: &SyncSender<io::Result<Vec<u8>>>,
+    again: &Receiver<Vec<u8>>,
+) -> String {
     let packing = Packing::of(&head);
     let mut raw = Hashed {
         from: Cursor::new(head).chain(file),
@@ -116,10 +137,20 @@ fn send(head: Vec<u8>, file: File, to: &SyncSender<io::Result<Vec<u8>>>) -> Stri
     };
     let sent = packing.reader(&mut raw).and_then(|mut from| {
         loop {
-            let mut block = Vec::with_capacity(BLOCK);
-            from.by_ref().take(BLOCK as u64).read_to_end(&mut block)?;
+            let mut block = again.try_recv().unwrap_or_default();
+            block.resize(HEADROOM + BLOCK, 0);
+            let mut end = HEADROOM;
+            while end < block.len() {
+                match from.read(&mut block[end..]) {
+                    Ok(0) => break,
+                    Ok(read) => end += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            block.truncate(end);
             // A parser that is gone needs no more.
-            if block.is_empty() || to.send(Ok(block)).is_err() {
+            if end == HEADROOM || to.send(Ok(block)).is_err() {
                 return Ok(());
             }
         }
@@ -147,6 +178,55 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
+/// The [`Error`] of a file that cannot be read or unpacked.
+pub(super) fn packed(error: io::Error, path: &Path) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::Cut {
+            path: path.to_owned(),
+            place: "in its compressed data".into(),
+        },
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Error::Corrupt {
+            path: path.to_owned(),
+            place: "in its compressed data".into(),
+            what: error.to_string(),
+        },
+        _ => Error::io("read", path)(error),
+    }
+}
+
+/// Copies the content to a temporary file. With it the hash of what was read.
+pub(super) fn unpack(
+    head: Vec<u8>,
+    file: File,
+    packing: Packing,
+    path: &Path,
+) -> Result<(tempfile::NamedTempFile, String)> {
+    let folder = std::env::temp_dir();
+    let create = tempfile::NamedTempFile::new_in(&folder);
+    let mut to = create.map_err(Error::io("create a temporary file in", &folder))?;
+    let mut raw = Hashed {
+        from: Cursor::new(head).chain(file),
+        hasher: blake3::Hasher::new(),
+    };
+    let mut from = packing.reader(&mut raw).map_err(|e| packed(e, path))?;
+    let mut block = vec![0; 1 << 18];
+    loop {
+        let read = match from.read(&mut block) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(|error| packed(error, path))?,
+        };
+        if read == 0 {
+            break;
+        }
+        to.write_all(&block[..read])
+            .map_err(Error::io("write a temporary file in", &folder))?;
+    }
+    drop(from);
+    // What stands behind the last frame belongs to the file's hash.
+    io::copy(&mut raw, &mut io::sink()).map_err(|error| packed(error, path))?;
+    Ok((to, raw.hasher.finalize().to_hex().to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -161,7 +241,8 @@ mod tests {
         let mut blocks = Blocks::start(bytes[..at].to_vec(), file)?;
         let mut all = Vec::new();
         while let Some(block) = blocks.next_block()? {
-            all.extend(block);
+            all.extend(&block[HEADROOM..]);
+            blocks.give_back(block);
         }
         Ok((all, blocks.hash().unwrap()))
     }

@@ -143,10 +143,7 @@ impl TraceEvents {
                 })?;
             }
             At::Events { first, bare } => {
-                let next = self.window.read(|c| match bare && c.is_end()? {
-                    true => Ok(None),
-                    false => c.element(first).map(Some),
-                })?;
+                let next = self.window.read(|c| c.element(first, bare))?;
                 match (next, bare) {
                     (Some(true), _) => {
                         self.at = At::Events { first: false, bare };

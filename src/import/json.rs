@@ -7,7 +7,7 @@
 
 use memchr::memchr2;
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, HEADROOM, packed};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,42 @@ const LONGEST: usize = 64 << 20;
 
 /// How deep values may be nested. Profilers' nest five deep.
 const DEEPEST: usize = 512;
+
+/// Bytes of a string that are looked at eight at once.
+const SHORT: usize = 48;
+
+/// Class of the bytes that numbers and bare words are made of; those of a higher class open or close something.
+const WORD: u8 = 1;
+
+/// What a byte outside of strings is.
+const CLASS: [u8; 256] = {
+    let mut class = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        class[at] = match at as u8 {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'-' | b'+' => WORD,
+            b'"' | b'{' | b'}' | b'[' | b']' => WORD + 1,
+            _ => 0,
+        };
+        at += 1;
+    }
+    class
+};
+
+/// Where in eight bytes the first `"` or `\` is.
+///
+/// # Source
+/// A byte of x is zero where it was the wanted one, and the lowest zero byte is found surely: H. Warren, "Hacker's
+/// Delight", 2nd ed., 6-1.
+#[inline]
+fn quote(eight: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let word = u64::from_le_bytes(eight.try_into().ok()?);
+    let zero = |x: u64| x.wrapping_sub(ONES) & !x & (ONES << 7);
+    let quotes = zero(word ^ (ONES * u64::from(b'"')));
+    let found = quotes | zero(word ^ (ONES * u64::from(b'\\')));
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+}
 
 /// Why a value cannot be read from what is in the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +72,7 @@ pub struct Window {
     path: PathBuf,
     bytes: Vec<u8>,
     start: usize,
-    /// Bytes of the file before those in the window.
+    /// Bytes of the file before the first of `bytes`, modulo 2^64: a block's room before them counts too.
     before: u64,
     ended: bool,
 }
@@ -72,15 +108,28 @@ impl Window {
     /// # Errors
     /// A value that is longer than any may be; a file that cannot be read or unpacked.
     pub fn more(&mut self) -> Result<()> {
-        self.before += self.start as u64;
-        self.bytes.drain(..self.start);
-        self.start = 0;
-        if self.bytes.len() > LONGEST {
+        let left = self.left();
+        if left > LONGEST {
             return Err(self.wrong(0, "a value of more than 64 MiB"));
         }
         match self.blocks.next_block() {
-            Ok(Some(block)) if self.bytes.is_empty() => self.bytes = block,
-            Ok(Some(block)) => self.bytes.extend_from_slice(&block),
+            Ok(Some(mut block)) if left <= HEADROOM => {
+                let from = HEADROOM - left;
+                block[from..HEADROOM].copy_from_slice(&self.bytes[self.start..]);
+                self.before = self.before.wrapping_add(self.start as u64);
+                // The position stays: what stands before the window's bytes is no part of the file.
+                self.before = self.before.wrapping_sub(from as u64);
+                self.start = from;
+                let read = std::mem::replace(&mut self.bytes, block);
+                self.blocks.give_back(read);
+            }
+            Ok(Some(block)) => {
+                self.before = self.before.wrapping_add(self.start as u64);
+                self.bytes.drain(..self.start);
+                self.start = 0;
+                self.bytes.extend_from_slice(&block[HEADROOM..]);
+                self.blocks.give_back(block);
+            }
             Ok(None) => self.ended = true,
             Err(error) => return Err(packed(error, &self.path)),
         }
@@ -127,14 +176,19 @@ impl Window {
 
     /// Bytes of the (unpacked) file before the cursor.
     pub fn position(&self) -> u64 {
-        self.before + self.start as u64
+        self.before.wrapping_add(self.start as u64)
     }
 
     /// An error so many bytes behind the cursor.
     pub fn wrong(&self, at: usize, what: &str) -> Error {
+        self.wrong_at(self.position() + at as u64, what)
+    }
+
+    /// An error at this byte of the file.
+    pub fn wrong_at(&self, byte: u64, what: &str) -> Error {
         Error::Corrupt {
             path: self.path.clone(),
-            place: format!("at byte {}", self.position() + at as u64),
+            place: format!("at byte {byte}"),
             what: what.to_owned(),
         }
     }
@@ -146,22 +200,6 @@ impl Window {
 
     pub fn blocks(&mut self) -> &mut Blocks {
         &mut self.blocks
-    }
-}
-
-/// The [`Error`] of a file that cannot be read or unpacked.
-pub fn packed(error: std::io::Error, path: &Path) -> Error {
-    match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => Error::Cut {
-            path: path.to_owned(),
-            place: "in its compressed data".into(),
-        },
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => Error::Corrupt {
-            path: path.to_owned(),
-            place: "in its compressed data".into(),
-            what: error.to_string(),
-        },
-        _ => Error::io("read", path)(error),
     }
 }
 
@@ -254,28 +292,32 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub fn text(&mut self) -> Read<Text<'a>> {
         self.expect(b'"', "a string should begin here")?;
+        self.text_body()
+    }
+
+    /// A string behind its opening quote.
+    #[inline]
+    fn text_body(&mut self) -> Read<Text<'a>> {
         let start = self.at;
-        let mut escaped = false;
         let mut at = start;
-        // Most are short: a look at each byte is quicker than a search that must be set up.
-        let near = self.bytes.len().min(start + 16);
-        while at < near {
-            match self.bytes[at] {
-                b'"' => {
-                    self.at = at + 1;
-                    let raw = &self.bytes[start..at];
-                    return Ok(Text { raw, escaped });
-                }
-                b'\\' => {
-                    escaped = true;
-                    at += 2;
-                }
-                _ => at += 1,
-            }
-        }
+        let mut escaped = false;
+        // Most are short: eight bytes at once are quicker than a search that must be set up.
+        let near = start + SHORT;
         loop {
-            let rest = self.bytes.get(at..).ok_or(Stop::More)?;
-            at += memchr2(b'"', b'\\', rest).ok_or(Stop::More)?;
+            let found = match self.bytes.get(at..at + 8) {
+                Some(eight) if at < near => {
+                    let Some(found) = quote(eight) else {
+                        at += 8;
+                        continue;
+                    };
+                    found
+                }
+                _ => {
+                    let rest = self.bytes.get(at..).ok_or(Stop::More)?;
+                    memchr2(b'"', b'\\', rest).ok_or(Stop::More)?
+                }
+            };
+            at += found;
             if self.bytes[at] == b'"' {
                 self.at = at + 1;
                 let raw = &self.bytes[start..at];
@@ -292,9 +334,7 @@ impl<'a> Cursor<'a> {
         self.peek()?;
         let start = self.at;
         let rest = &self.bytes[start..];
-        let end = rest.iter().position(
-            |byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'-' | b'+'),
-        );
+        let end = rest.iter().position(|&byte| CLASS[byte as usize] != WORD);
         let length = match end {
             Some(0) => return self.wrong("a value should begin here"),
             Some(length) => length,
@@ -327,19 +367,23 @@ impl<'a> Cursor<'a> {
         let mut open = [false; DEEPEST]; // true: an object
         let mut depth = 0;
         loop {
-            match self.bytes.get(self.at) {
-                Some(b'"') => {
-                    self.text()?;
+            let rest = &self.bytes[self.at..];
+            let next = rest.iter().position(|&byte| CLASS[byte as usize] > WORD);
+            self.at += next.ok_or(Stop::More)?;
+            match self.bytes[self.at] {
+                b'"' => {
+                    self.at += 1;
+                    self.text_body()?;
                     continue;
                 }
-                Some(&byte @ (b'{' | b'[')) => {
+                byte @ (b'{' | b'[') => {
                     if depth == DEEPEST {
                         return self.wrong("nested more than 512 deep");
                     }
                     open[depth] = byte == b'{';
                     depth += 1;
                 }
-                Some(&byte @ (b'}' | b']')) => {
+                byte => {
                     depth -= 1;
                     if open[depth] != (byte == b'}') {
                         return self.wrong("a bracket that closes another kind");
@@ -349,8 +393,6 @@ impl<'a> Cursor<'a> {
                         return Ok(());
                     }
                 }
-                Some(_) => {}
-                None => return Err(Stop::More),
             }
             self.at += 1;
         }
@@ -359,24 +401,43 @@ impl<'a> Cursor<'a> {
     /// The next key of an object after its `{`; `None` when that is closed. `first`: no comma has to come before.
     #[inline]
     pub fn key(&mut self, first: bool) -> Read<Option<Text<'a>>> {
-        if !first && !self.skip_byte(b',')? && self.peek()? != b'}' {
+        let mut next = self.peek()?;
+        if !first && next == b',' {
+            self.at += 1;
+            next = self.peek()?;
+        } else if !first && next != b'}' {
             return self.wrong("a comma or the end of an object should stand here");
         }
-        if self.skip_byte(b'}')? {
-            return Ok(None);
+        match next {
+            b'"' => self.at += 1,
+            b'}' => {
+                self.at += 1;
+                return Ok(None);
+            }
+            _ => return self.wrong("a key should stand here"),
         }
-        let key = self.text()?;
-        self.expect(b':', "a colon should stand here")?;
+        let key = self.text_body()?;
+        match self.bytes.get(self.at) {
+            Some(b':') => self.at += 1,
+            _ => self.expect(b':', "a colon should stand here")?,
+        }
         Ok(Some(key))
     }
 
-    /// Whether another element follows in an array after its `[`. `first`: no comma has to come before.
+    /// Whether another element follows in an array after its `[`. `first`: no comma has to come before. `None`: the file
+    /// ends here, which an array that is all of it may do.
     #[inline]
-    pub fn element(&mut self, first: bool) -> Read<bool> {
+    pub fn element(&mut self, first: bool, bare: bool) -> Read<Option<bool>> {
+        if bare && self.is_end()? {
+            return Ok(None);
+        }
         if !first && !self.skip_byte(b',')? && self.peek()? != b']' {
             return self.wrong("a comma or the end of an array should stand here");
         }
-        Ok(!self.skip_byte(b']')?)
+        if bare && self.is_end()? {
+            return Ok(None);
+        }
+        Ok(Some(!self.skip_byte(b']')?))
     }
 }
 

@@ -9,7 +9,7 @@ mod rows; // one table's rows, in batches; one row's cells
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek, Write};
+use std::io::{self, Seek};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -19,7 +19,7 @@ use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
-use super::blocks::{Hashed, Packing};
+use super::blocks::{Packing, unpack};
 use crate::error::{Error, Result};
 use crate::trace::{Names, Sym};
 pub(super) use lives::{Clock, Format, Lives, MapRow, Reader, Step};
@@ -176,39 +176,6 @@ fn tables(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Vec<Stri
         tables.insert(name, found);
     }
     Ok(tables)
-}
-
-/// Copies the content to a temporary file. With it the hash of what was read.
-fn unpack(
-    head: Vec<u8>,
-    file: File,
-    packing: Packing,
-    path: &Path,
-) -> Result<(tempfile::NamedTempFile, String)> {
-    let folder = std::env::temp_dir();
-    let create = tempfile::NamedTempFile::new_in(&folder);
-    let mut to = create.map_err(Error::io("create a temporary file in", &folder))?;
-    let mut raw = Hashed {
-        from: Cursor::new(head).chain(file),
-        hasher: blake3::Hasher::new(),
-    };
-    let mut from = packing.reader(&mut raw).map_err(Error::io("read", path))?;
-    let mut block = vec![0; 1 << 18];
-    loop {
-        let read = match from.read(&mut block) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read.map_err(Error::io("read", path))?,
-        };
-        if read == 0 {
-            break;
-        }
-        to.write_all(&block[..read])
-            .map_err(Error::io("write a temporary file in", &folder))?;
-    }
-    drop(from);
-    // What stands behind the last frame belongs to the file's hash.
-    io::copy(&mut raw, &mut io::sink()).map_err(Error::io("read", path))?;
-    Ok((to, raw.hasher.finalize().to_hex().to_string()))
 }
 
 /// SQLite's words for an error, without its SQL.

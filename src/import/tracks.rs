@@ -1,7 +1,7 @@
 //! Processes, threads, devices and streams of a trace-event file: who is who, and the rows that say so.
 //!
-//! Kineto writes one process's events; rows of a device carry the device where others have a pid. So the first pid of
-//! a host row is the process that all device rows belong to: process 0.
+//! Kineto writes one process's events; rows of a device carry the device where others have a pid. In other files the
+//! first pid of a host row is the process that device rows belong to: process 0.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,7 +17,7 @@ use crate::trace::{Event, Kind, Names};
 const FIRST_WORD: u64 = 1 << 48;
 
 /// A time in ns that only a clock of the day shows: 2001. Old Kineto files have such times and no base.
-const EPOCH_NS: i64 = 1_000_000_000_000_000_000;
+pub(super) const EPOCH_NS: i64 = 1_000_000_000_000_000_000;
 
 /// Where a row belongs.
 #[derive(Clone, Copy, Debug)]
@@ -90,9 +90,14 @@ impl Tracks {
             return *owner;
         }
         let process = self.process(pid);
+        let of_process = self.lives[process as usize].pid;
+        // In a container annotations may have the pid that the container sees, and calls that of the host.
+        let own = unsigned(pid).and_then(|pid| u32::try_from(pid).ok());
         let owner = Owner {
             process,
-            pid: self.lives[process as usize].pid,
+            pid: own
+                .filter(|&pid| self.kineto && pid > 0)
+                .unwrap_or(of_process),
             tid: self.number(tid),
         };
         self.last = Some((pid.to_vec(), tid.to_vec(), owner));
@@ -111,9 +116,14 @@ impl Tracks {
 
     fn process(&mut self, pid: &[u8]) -> u32 {
         let number = self.number(pid);
-        // Kineto has what belongs to no thread at 0, and its own spans at words.
-        if self.kineto && (number == 0 || number >= FIRST_WORD) {
-            self.life(0);
+        // A file of Kineto's is one process, whatever numbers stand in it: 0 for what belongs to no thread, words for its
+        // own spans.
+        if self.kineto {
+            let life = self.life(0);
+            if life.pid == 0 && (1..FIRST_WORD).contains(&number) {
+                life.pid = number as u32;
+                self.by_pid.insert(number, 0);
+            }
             return 0;
         }
         if let Some(&process) = self.by_pid.get(&number) {
@@ -237,7 +247,8 @@ impl Tracks {
         }
         for (&(pid, tid), name) in &self.thread_names {
             // What is no host process's is a stream of a device.
-            if let Some(&process) = self.by_pid.get(&pid) {
+            let kineto = (self.kineto && pid == tid && pid > 0).then_some(0);
+            if let Some(process) = self.by_pid.get(&pid).copied().or(kineto) {
                 let life = &self.lives[process as usize];
                 let at = life.range.map_or(0, |r| r.0);
                 let name = names.sym(name);

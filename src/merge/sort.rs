@@ -1,6 +1,6 @@
 //! The external sort: runs that fit into memory, then a merge of the runs.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::fs::File;
 
@@ -13,13 +13,14 @@ use crate::trace::{Event, Names, Reader};
 const FAN_IN: usize = 64;
 
 /// Rows of a run's batches, of which each run has one in memory while they are merged.
-const BATCH_ROWS: usize = 1 << 12;
+pub(super) const BATCH_ROWS: usize = 1 << 12;
 
 /// Where a row stands: start, process, tid, longer ones first, then its place in the input. No two rows of
 /// an input have the same.
 type Key = (i64, u32, u64, Reverse<i64>, i64);
 
-fn key(event: &Event, sequence: i64) -> Key {
+/// The key of a row whose `parent` holds its place in the input.
+fn key(event: &Event) -> Key {
     // Instants stand behind the spans that begin with them.
     let length = event.dur_ns.unwrap_or(-1);
     (
@@ -27,7 +28,7 @@ fn key(event: &Event, sequence: i64) -> Key {
         event.process,
         event.tid,
         Reverse(length),
-        sequence,
+        event.parent.unwrap_or(0),
     )
 }
 
@@ -40,26 +41,39 @@ impl Place {
     }
 }
 
+/// Puts a row at its place in time; its `parent` holds the number it came as, and then its rank.
+pub(super) type Put<'a> = &'a dyn Fn(&mut Event);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Sorter {
     chunk: Chunk,
     memory: u64,
-    /// Sorted, in the order of their rows in the input.
-    runs: Vec<File>,
+    /// Sorted runs. `false`: its rows have yet to be put at their places, in the same order but for rows of one moment.
+    runs: Vec<(File, bool)>,
 }
 
 impl Sorter {
     pub fn new(memory: u64) -> Sorter {
+        Sorter::of(Chunk::new(memory), memory)
+    }
+
+    /// Of rows that are at their places.
+    pub fn of(chunk: Chunk, memory: u64) -> Sorter {
         Sorter {
-            chunk: Chunk::new(memory),
+            chunk,
             memory,
             runs: Vec::new(),
         }
     }
 
-    /// A further row; `sequence` tells it from all others.
-    pub fn push(&mut self, event: &Event, sequence: i64, names: &Names) -> Result<()> {
+    /// A run of rows that are not at their places yet.
+    pub fn run(&mut self, run: File) {
+        self.runs.push((run, false));
+    }
+
+    /// A further row, at its place.
+    pub fn push(&mut self, event: &Event, names: &Names) -> Result<()> {
         if self.chunk.is_full() {
             self.spill()?;
         }
@@ -68,8 +82,6 @@ impl Sorter {
             name: sym(event.name),
             file: event.file.map(&mut sym),
             args: event.args.map(&mut sym),
-            // Not given yet, so the sequence travels here.
-            parent: Some(sequence),
             ..*event
         });
         Ok(())
@@ -79,24 +91,30 @@ impl Sorter {
         let (writer, file) = scratch()?;
         let mut writer = writer.with_batch_rows(BATCH_ROWS);
         for at in sorted(&self.chunk.events) {
-            writer.push(&self.chunk.events[at], &self.chunk.names)?;
+            writer.push(&self.chunk.events[at as usize], &self.chunk.names)?;
         }
         writer.finish()?;
-        self.runs.push(file);
+        self.runs.push((file, true));
         self.chunk.clear();
         Ok(())
     }
 
     /// Visits every row in order. The row's `parent` holds nothing of use.
-    pub fn each(mut self, mut visit: impl FnMut(&mut Event, &Names) -> Result<()>) -> Result<()> {
+    pub fn each(
+        mut self,
+        put: Put<'_>,
+        mut visit: impl FnMut(&mut Event, &Names) -> Result<()>,
+    ) -> Result<()> {
         if self.runs.is_empty() {
             let Chunk { names, events, .. } = &mut self.chunk;
             for at in sorted(events) {
-                visit(&mut events[at], names)?;
+                visit(&mut events[at as usize], names)?;
             }
             return Ok(());
         }
-        self.spill()?;
+        if !self.chunk.events.is_empty() {
+            self.spill()?;
+        }
         // What it held goes back before the runs' own batches are read.
         self.chunk = Chunk::new(self.memory);
         let mut runs = self.runs;
@@ -104,76 +122,109 @@ impl Sorter {
             let rest = runs.split_off(FAN_IN);
             let (writer, file) = scratch()?;
             let mut writer = writer.with_batch_rows(BATCH_ROWS);
-            merge(runs, &mut |event, names| writer.push(event, names))?;
+            merge(runs, put, &mut |event, names| writer.push(event, names))?;
             writer.finish()?;
             runs = rest;
-            runs.push(file);
+            runs.push((file, true));
         }
-        merge(runs, &mut visit)
+        merge(runs, put, &mut visit)
     }
 }
 
-/// The numbers of the rows, in order.
-fn sorted(events: &[Event]) -> Vec<usize> {
-    let mut order: Vec<(Key, usize)> = events
-        .iter()
-        .enumerate()
-        .map(|(at, event)| (key(event, event.parent.unwrap_or(0)), at))
-        .collect();
-    order.sort_unstable();
+/// The numbers of the rows, in order. What profilers write is a few long ordered parts, which a stable sort finds.
+pub(super) fn sorted(events: &[Event]) -> Vec<u32> {
+    let starts = events.iter().zip(0..);
+    let mut order: Vec<(i64, u32)> = starts.map(|(event, at)| (event.start_ns, at)).collect();
+    let same =
+        |a: u32, b: u32| -> Ordering { key(&events[a as usize]).cmp(&key(&events[b as usize])) };
+    order.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| same(a.1, b.1)));
     order.into_iter().map(|(_, at)| at).collect()
 }
 
 /// One run while it is merged.
-struct Run {
+struct Run<'a> {
     reader: Reader,
+    put: Option<Put<'a>>,
     names: Names,
     block: Vec<Event>,
     at: usize,
+    /// The rows of the block that may be given out: behind them others of the same moment may follow.
+    known: usize,
 }
 
-impl Run {
-    fn open(file: File) -> Result<Run> {
+impl<'a> Run<'a> {
+    fn open(file: File, put: Option<Put<'a>>) -> Result<Run<'a>> {
         let mut run = Run {
             reader: Reader::from_file(file, &scratch_path())?,
+            put,
             names: Names::default(),
             block: Vec::new(),
             at: 0,
+            known: 0,
         };
         run.fill()?;
         Ok(run)
     }
 
     fn fill(&mut self) -> Result<()> {
-        self.block.clear();
-        self.names = Names::default();
-        self.at = 0;
-        self.reader.next_batch(&mut self.names, &mut self.block)?;
+        let mut more = true;
+        while more && self.at == self.known {
+            self.block.drain(..self.at);
+            let kept = self.block.len();
+            // Rows that are kept have symbols of the table before.
+            if kept == 0 {
+                self.names = Names::default();
+            }
+            more = self.reader.next_batch(&mut self.names, &mut self.block)?;
+            (self.at, self.known) = (0, self.block.len());
+            let Some(put) = self.put else { return Ok(()) };
+            self.block[kept..].iter_mut().for_each(put);
+            // Processes have other numbers now, so rows of one moment may have changed their order.
+            self.block.sort_by_key(key);
+            if let Some(last) = self.block.last().filter(|_| more) {
+                let moment = last.start_ns;
+                self.known = self.block.partition_point(|row| row.start_ns < moment);
+            }
+        }
         Ok(())
     }
 
     fn head(&self) -> Option<Key> {
-        let event = self.block.get(self.at)?;
-        Some(key(event, event.parent.unwrap_or(0)))
+        (self.at < self.known).then(|| key(&self.block[self.at]))
     }
 }
 
-fn merge(files: Vec<File>, visit: &mut dyn FnMut(&mut Event, &Names) -> Result<()>) -> Result<()> {
+fn merge(
+    files: Vec<(File, bool)>,
+    put: Put<'_>,
+    visit: &mut dyn FnMut(&mut Event, &Names) -> Result<()>,
+) -> Result<()> {
     let mut runs = Vec::new();
     let mut heap = BinaryHeap::new();
-    for (number, file) in files.into_iter().enumerate() {
-        let run = Run::open(file)?;
+    for (number, (file, placed)) in files.into_iter().enumerate() {
+        let run = Run::open(file, (!placed).then_some(put))?;
         heap.extend(run.head().map(|key| Reverse((key, number))));
         runs.push(run);
     }
     while let Some(Reverse((_, number))) = heap.pop() {
         let run = &mut runs[number];
-        visit(&mut run.block[run.at], &run.names)?;
-        run.at += 1;
-        if run.at == run.block.len() {
-            run.fill()?;
+        // Rows of one run often follow each other: as long as they stand before all others, no heap is needed.
+        let next = heap.peek().map(|Reverse((key, _))| *key);
+        loop {
+            visit(&mut run.block[run.at], &run.names)?;
+            run.at += 1;
+            if run.at == run.known {
+                run.fill()?;
+            }
+            match run.head() {
+                Some(key) if next.is_none_or(|next| key < next) => {}
+                Some(key) => {
+                    heap.push(Reverse((key, number)));
+                    break;
+                }
+                None => break,
+            }
         }
-        heap.extend(run.head().map(|key| Reverse((key, number))));
     }
     Ok(())
 }

@@ -65,10 +65,21 @@ pub struct ClockFit {
     pub domain: String,
     /// Readings it was fitted to.
     pub snapshots: u64,
-    /// The most an event between two snapshots can be off, in ns, as far as the readings tell.
+    /// The most an event between the first snapshot and the last can be off, in ns: a bound, for certain.
     pub error_ns: i64,
-    /// How much slower than CLOCK_MONOTONIC the domain runs, in parts per billion.
+    /// The median of that bound over the middles between two snapshots, in ns: far less than `error_ns` if the
+    /// domain stepped. 0 in a trace from before it was told.
+    #[serde(default)]
+    pub error_ns_p50: i64,
+    /// How much slower than CLOCK_MONOTONIC the domain runs, in parts per billion; its mean over the longest stretch
+    /// without a step.
     pub drift_ppb: i64,
+    /// How often the domain stepped.
+    #[serde(default)]
+    pub steps: u64,
+    /// Events that the fit has before their cause, by more than it can be off.
+    #[serde(default)]
+    pub violations: u64,
 }
 
 /// The timeline's zero on the clocks of its first host.
@@ -148,6 +159,18 @@ fn one_or_all(mut values: Vec<Value>) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_clock_of_a_trace_from_before_steps_were_counted_has_none() {
+        let old =
+            json!({"process": 0, "domain": "tsc", "snapshots": 2, "error_ns": 300, "drift_ppb": 7});
+        let clock: ClockFit = serde_json::from_value(old).unwrap();
+        assert_eq!((clock.error_ns, clock.drift_ppb), (300, 7));
+        assert_eq!(
+            (clock.error_ns_p50, clock.steps, clock.violations),
+            (0, 0, 0)
+        );
+    }
 
     #[test]
     fn joined_parts_name_each_step_and_machine_once() {

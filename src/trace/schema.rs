@@ -1,10 +1,13 @@
 //! Columns, units and version: the code side of `formats/trace-v1.md`.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 /// Version of the table this build writes, and the newest it reads.
 pub const VERSION: u32 = 1;
@@ -173,24 +176,26 @@ impl Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sym(pub u32);
 
-/// Bytes that a text takes beyond its own: two pointers, two counts, a slot of the index, the allocator's.
-const TEXT_OVERHEAD: usize = 96;
+/// Bytes that a text takes beyond its own: its end, and its slot in an index that is half full.
+const TEXT_OVERHEAD: usize = 8 + 10;
 
 /// Interned texts. Symbols are given in the order of first use and never reused.
-#[derive(Debug)]
 pub struct Names {
-    texts: Vec<Arc<str>>,
-    index: HashMap<Arc<str>, Sym>,
-    bytes: usize,
+    /// All texts, one behind the other, and where each ends.
+    texts: String,
+    ends: Vec<usize>,
+    index: HashTable<Sym>,
+    hasher: RandomState,
     id: u64,
 }
 
 impl Default for Names {
     fn default() -> Names {
         Names {
-            texts: Vec::new(),
-            index: HashMap::new(),
-            bytes: 0,
+            texts: String::new(),
+            ends: Vec::new(),
+            index: HashTable::new(),
+            hasher: RandomState::default(),
             id: new_id(),
         }
     }
@@ -201,10 +206,17 @@ impl Clone for Names {
     fn clone(&self) -> Names {
         Names {
             texts: self.texts.clone(),
+            ends: self.ends.clone(),
             index: self.index.clone(),
-            bytes: self.bytes,
+            hasher: self.hasher.clone(),
             id: new_id(),
         }
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Names").field("len", &self.len()).finish()
     }
 }
 
@@ -213,28 +225,47 @@ fn new_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+fn text_at<'a>(texts: &'a str, ends: &[usize], sym: Sym) -> &'a str {
+    let at = sym.0 as usize;
+    let from = if at == 0 { 0 } else { ends[at - 1] };
+    &texts[from..ends[at]]
+}
+
 impl Names {
     /// The symbol of `text`, a new one if it was not seen before.
     pub fn sym(&mut self, text: &str) -> Sym {
-        if let Some(&sym) = self.index.get(text) {
-            return sym;
+        let hash = self.hasher.hash_one(text);
+        let (texts, ends, hasher) = (&self.texts, &self.ends, &self.hasher);
+        let entry = self.index.entry(
+            hash,
+            |&sym| text_at(texts, ends, sym) == text,
+            |&sym| hasher.hash_one(text_at(texts, ends, sym)),
+        );
+        match entry {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(place) => {
+                let sym = Sym(self.ends.len() as u32);
+                place.insert(sym);
+                self.texts.push_str(text);
+                self.ends.push(self.texts.len());
+                sym
+            }
         }
-        let sym = Sym(self.texts.len() as u32);
-        let text: Arc<str> = text.into();
-        self.bytes += text.len() + TEXT_OVERHEAD;
-        self.texts.push(text.clone());
-        self.index.insert(text, sym);
-        sym
     }
 
     /// The text of a symbol of this table; empty for a symbol of another one.
     pub fn text(&self, sym: Sym) -> &str {
-        self.texts.get(sym.0 as usize).map_or("", |text| text)
+        match (sym.0 as usize) < self.ends.len() {
+            true => text_at(&self.texts, &self.ends, sym),
+            false => "",
+        }
     }
 
     /// The symbol of `text`, if it has one.
     pub fn find(&self, text: &str) -> Option<Sym> {
-        self.index.get(text).copied()
+        let hash = self.hasher.hash_one(text);
+        let known = self.index.find(hash, |&sym| self.text(sym) == text);
+        known.copied()
     }
 
     /// Tells this table from all others of the process: what was derived from its symbols holds only here.
@@ -244,17 +275,17 @@ impl Names {
 
     /// About how many bytes of memory the texts take.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.texts.len() + self.len() * TEXT_OVERHEAD
     }
 
     /// How many texts there are.
     pub fn len(&self) -> usize {
-        self.texts.len()
+        self.ends.len()
     }
 
     /// No text yet.
     pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
+        self.ends.is_empty()
     }
 }
 
