@@ -14,9 +14,11 @@ Examples:
   isc-merge run.parquet -o timeline.parquet
   isc-merge node0.parquet node1.parquet -o both.parquet
   isc-merge rank*.pt.trace.json.gz | isc-analyze
+  isc-merge report.sqlite -o timeline.parquet
 
 Reads what isc-record wrote, and of other profilers: torch.profiler (Kineto), Chrome, Perfetto and VizTracer JSON,
-plain or packed with gzip or zstd. The content says which it is.";
+Nsight Systems (nsys export --type sqlite), rocprofv3 (rocpd); plain or packed with gzip or zstd. The content says
+which it is.";
 
 /// Put every event of a recording on one timeline: one clock, sorted, spans nested, kernels joined to launches
 #[derive(Parser)]

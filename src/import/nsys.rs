@@ -36,8 +36,6 @@ pub(super) struct Nsys {
     gpus: HashMap<(i64, u32), u32>,
     /// By pid, context and stream: process and device of its work.
     streams: BTreeMap<(u32, i64, u32), (u32, u32)>,
-    /// There are NVTX ranges that did not end.
-    open: bool,
 }
 
 impl Format for Nsys {
@@ -157,7 +155,8 @@ pub(super) fn reader(db: Database, lenient: &Lenient) -> Reader<Nsys> {
             }
             _ => Table::new(&db, name, columns, filter),
         };
-        Some(Step { table, map })
+        let again = column == "end"; // NVTX ranges that did not end, for how long they last
+        Some(Step { table, map, again })
     };
     Reader {
         steps: TABLES.iter().filter_map(step).collect(),

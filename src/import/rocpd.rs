@@ -121,7 +121,11 @@ pub(super) fn reader(db: Database, lenient: &Lenient) -> Reader<Rocpd> {
     for (name, columns, map) in TABLES {
         for (number, set) in sets.iter().enumerate() {
             let table = table(&db, name, columns, set, number);
-            steps.extend(table.map(|table| Step { table, map }));
+            steps.extend(table.map(|table| Step {
+                table,
+                map,
+                again: false,
+            }));
         }
     }
     let strings = |set: &String| Set {

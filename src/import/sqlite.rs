@@ -115,11 +115,13 @@ impl Database {
 
     /// blake3 of the file as it was given, in hexadecimal.
     pub fn hash(&mut self) -> Option<String> {
-        if let Hash::Running(thread) = std::mem::replace(&mut self.hash, Hash::Lost)
-            && let Ok(Ok(hash)) = thread.join()
-        {
-            self.hash = Hash::Known(hash);
-        }
+        self.hash = match std::mem::replace(&mut self.hash, Hash::Lost) {
+            Hash::Running(thread) => match thread.join() {
+                Ok(Ok(hash)) => Hash::Known(hash),
+                _ => Hash::Lost,
+            },
+            hash => hash,
+        };
         match &self.hash {
             Hash::Known(hash) => Some(hash.clone()),
             _ => None,

@@ -72,30 +72,29 @@ fn form(c: &Cells<'_, '_>) -> Mapped<Option<Form>> {
 }
 
 pub fn ended(s: &mut Nsys, db: &Database, c: &Cells<'_, '_>, to: &mut To<'_>) -> Mapped {
-    let start = c.time("start")?;
-    let (kind, dur) = match form(c)? {
+    let (kind, open) = match form(c)? {
         None => return Ok(()),
-        Some(Form::Mark) => (Kind::Mark, None),
-        Some(Form::Range { open: true, .. }) => {
-            // How long it lasts is known when all rows are.
-            s.open = true;
-            return Ok(());
-        }
-        Some(Form::Range { .. }) => (Kind::Nvtx, Some(c.span()?.1)),
+        Some(Form::Mark) => (Kind::Mark, false),
+        Some(Form::Range { open, .. }) => (Kind::Nvtx, open),
     };
-    let event = row(s, db, c, to, kind, (start, dur.unwrap_or(0)))?;
-    to.rows.push(Event {
-        dur_ns: event.dur_ns.and(dur),
-        ..event
-    });
+    let span = match kind == Kind::Nvtx && !open {
+        true => c.span()?,
+        false => (c.time("start")?, 0),
+    };
+    let mut event = row(s, db, c, to, kind, span)?;
+    if kind == Kind::Mark {
+        event.dur_ns = None;
+    }
+    // How long an open one lasts is known when all rows are.
+    if !open {
+        to.rows.push(event);
+    }
     Ok(())
 }
 
 /// The ranges that did not end last to the file's last event.
 pub fn open(s: &mut Nsys, db: &Database, c: &Cells<'_, '_>, to: &mut To<'_>) -> Mapped {
-    if s.open
-        && let Some(Form::Range { open: true, .. }) = form(c)?
-    {
+    if let Some(Form::Range { open: true, .. }) = form(c)? {
         let start = c.time("start")?;
         let dur = (s.lives.last_ns() - start).max(0);
         let event = row(s, db, c, to, Kind::Nvtx, (start, dur))?;

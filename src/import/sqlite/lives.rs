@@ -185,6 +185,8 @@ pub type MapRow<F> = fn(&mut F, &Database, &Cells<'_, '_>, &mut To<'_>) -> Mappe
 pub struct Step<F> {
     pub table: Table,
     pub map: MapRow<F>,
+    /// Its rows were read before, and broken ones counted.
+    pub again: bool,
 }
 
 /// The rows of a database.
@@ -210,6 +212,11 @@ impl<F: Format> Rows for Reader<F> {
             return Ok(false);
         };
         let map = step.map;
+        let mut uncounted = lenient.clone();
+        let lenient = match step.again {
+            true => &mut uncounted,
+            false => lenient,
+        };
         let mut to = To { names, rows };
         let more = step
             .table

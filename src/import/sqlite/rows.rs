@@ -28,6 +28,8 @@ pub struct Table {
     name: String,
     columns: &'static [&'static str],
     query: String,
+    /// The next rowid, without a look at what the row holds.
+    next: String,
     /// The least rowid that was not read.
     from: Option<i64>,
 }
@@ -58,6 +60,9 @@ impl Table {
             columns,
             query: format!(
                 "SELECT t.rowid{parts} FROM {from} WHERE t.rowid >= ?1 AND {filter} ORDER BY t.rowid LIMIT ?2"
+            ),
+            next: format!(
+                "SELECT t.rowid FROM {from} WHERE t.rowid >= ?1 AND {filter} ORDER BY t.rowid LIMIT 1"
             ),
             from: Some(i64::MIN),
         }
@@ -111,12 +116,8 @@ impl Table {
 
     /// SQLite could not read the next row: an error, or a row left out. Whether to go on.
     fn stopped(&mut self, db: &Database, what: &str, lenient: &mut Lenient) -> Result<bool> {
-        let query = format!(
-            "SELECT rowid FROM {} WHERE rowid >= ?1 ORDER BY rowid LIMIT 1",
-            quoted(&self.name)
-        );
         let from = self.from.unwrap_or(i64::MAX);
-        let next = db.find(&query, from, |row| row.get::<_, i64>(0));
+        let next = db.find(&self.next, from, |row| row.get::<_, i64>(0));
         match next {
             Ok(Some(rowid)) if rowid >= from => {
                 if !lenient.skip() {
