@@ -114,6 +114,16 @@ fn each_dialect_of_json_has_its_rows() {
 }
 
 #[test]
+fn what_stands_beside_the_events_may_stand_behind_them() {
+    let events = KINETO.find("\"traceEvents\"").unwrap();
+    let base = KINETO.find("\"baseTimeNanoseconds\"").unwrap();
+    let (head, tail) = (&KINETO[1..events], &KINETO[events..base]);
+    let (head, rest) = (head.trim().trim_end_matches(','), &KINETO[base..]);
+    let turned = format!("{{{tail} {head}, {rest}");
+    assert_eq!(lines(turned.as_bytes(), &[]), lines(KINETO.as_bytes(), &[]));
+}
+
+#[test]
 fn rows_are_the_same_however_little_memory_there_is() {
     let mut content = String::from("[");
     let mut time = 1_000_000u64;

@@ -31,6 +31,12 @@ impl Intervals {
         total
     }
 
+    /// Length of the part of the union that lies between two moments.
+    pub fn within_ns(&self, from: i64, to: i64) -> i64 {
+        let parts = self.0.iter().map(|&(a, b)| (a.max(from), b.min(to)));
+        Intervals(parts.filter(|(a, b)| a < b).collect()).union_ns()
+    }
+
     /// From the first start to the last end.
     pub fn span_ns(&self) -> i64 {
         let first = self.0.iter().map(|i| i.0).min();
@@ -55,11 +61,16 @@ pub struct Devices {
     pub launch_durs_ns: Vec<i64>,
     /// Kernels that ran shorter than the call that launched them, and only them, took.
     pub shorter: u64,
+    /// Launches of kernels that started nothing in this trace.
+    pub unstarted: u64,
     /// By device and stream.
-    pub streams: BTreeMap<(u32, Option<u32>), Stream>,
+    pub streams: BTreeMap<Track, Stream>,
     launches: HashMap<(u32, u64), Launch>,
     work_of: Vec<Work>,
 }
+
+/// Device and stream.
+type Track = (u32, Option<u32>);
 
 /// Device work on one stream.
 #[derive(Debug, Default)]
@@ -92,7 +103,7 @@ struct Work {
     key: (u32, u64),
     start_ns: i64,
     dur_ns: i64,
-    stream: (u32, Option<u32>),
+    stream: Track,
 }
 
 impl Devices {
@@ -111,6 +122,9 @@ impl Devices {
                 self.launches.insert(key, launch);
             }
             return;
+        }
+        if event.kind == Kind::Api && names.text(event.name).contains("LaunchKernel") {
+            self.unstarted += 1;
         }
         if !event.kind.on_device() {
             return;
@@ -162,7 +176,7 @@ impl Devices {
             }
             None => false, // launched before the trace began
         });
-        let mut changes: BTreeMap<(u32, Option<u32>), Vec<(i64, i64)>> = BTreeMap::new();
+        let mut changes: BTreeMap<Track, Vec<(i64, i64)>> = BTreeMap::new();
         for work in &work {
             let launch = launches[&work.key];
             let delay = (work.start_ns - launch.end_ns).max(0);
@@ -212,6 +226,7 @@ mod tests {
             work.add(start, end);
         }
         assert_eq!((work.union_ns(), work.span_ns()), (26, 31));
+        assert_eq!((work.within_ns(3, 12), work.within_ns(40, 50)), (4, 0));
         assert_eq!(Intervals::default().union_ns(), 0);
     }
 
