@@ -375,6 +375,86 @@ fn the_facts_of_real_traces_are_the_references_to_the_nanosecond() {
     );
 }
 
+/// A file of Kineto's with these spans: category, name, start and length in µs, correlation.
+fn kineto(spans: &[(&str, &str, u32, u32, u32)]) -> Vec<u8> {
+    let span = |&(cat, name, ts, dur, correlation): &(&str, &str, u32, u32, u32)| {
+        let (pid, tid) = if cat.starts_with("cuda_") {
+            (5, 5)
+        } else {
+            (0, 7)
+        };
+        format!(
+            "{{\"ph\":\"X\",\"cat\":\"{cat}\",\"name\":\"{name}\",\"pid\":{pid},\"tid\":{tid},\"ts\":{ts},\"dur\":{dur},\
+             \"args\":{{\"correlation\":{correlation}}}}}"
+        )
+    };
+    let spans: Vec<String> = spans.iter().map(span).collect();
+    format!(
+        "{{\"schemaVersion\":1,\"traceEvents\":[{}]}}",
+        spans.join(",")
+    )
+    .into_bytes()
+}
+
+#[test]
+fn the_verdict_says_what_the_device_waits_for() {
+    let of = |spans: &[(&str, &str, u32, u32, u32)]| {
+        let (_folder, input, _) = place(&kineto(spans));
+        let a = analysis(&[&input], &[]);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (
+            text(&a["verdict"]["class"]),
+            text(&a["verdict"]["summary"]),
+            a,
+        )
+    };
+    let launch = ("cuda_runtime", "cudaLaunchKernel", 0, 8, 1);
+    let (class, said, a) = of(&[
+        launch,
+        ("kernel", "gemm", 10, 2, 1),
+        ("cuda_runtime", "cudaLaunchKernel", 90, 8, 2),
+        ("kernel", "gemm", 100, 2, 2),
+    ]);
+    assert_eq!(class, "cpu-bound");
+    assert!(
+        said.contains("idle 96 %") && said.contains("100 % of what it runs is shorter"),
+        "{said}"
+    );
+    assert_eq!(a["facts"]["launch.shorter.count"], 2);
+    let category = |name: &str| {
+        let all = a["breakdown"].as_array().unwrap().iter();
+        all.filter(|share| share["category"] == name)
+            .map(|share| share["time_ns"].as_i64().unwrap())
+            .sum::<i64>()
+    };
+    assert_eq!(
+        (category("launch"), category("gpu"), category("startup")),
+        (16_000, 2_000, 0)
+    );
+    let (class, said, _) = of(&[
+        launch,
+        ("kernel", "gemm", 10, 100, 1),
+        ("kernel", "gemm", 110, 9, 2),
+    ]);
+    assert_eq!(class, "gpu-bound", "{said}");
+    let (class, said, _) = of(&[
+        launch,
+        ("gpu_memcpy", "Memcpy HtoD", 10, 80, 1),
+        ("kernel", "gemm", 95, 5, 2),
+    ]);
+    assert_eq!(class, "transfer-bound", "{said}");
+    // Capturing a graph launches and runs nothing.
+    let mut spans = vec![("kernel", "warm", 10, 2, 1), ("kernel", "warm", 300, 2, 2)];
+    spans.extend((0..30).map(|i| ("cuda_runtime", "cudaLaunchKernel", 20 + 9 * i, 8, 100 + i)));
+    let (_, said, a) = of(&spans);
+    assert!(!said.contains("idle"), "{said}");
+    assert!(
+        a["caveats"].to_string().contains("a graph was captured"),
+        "{}",
+        a["caveats"]
+    );
+}
+
 /// Lengths of queues as HTA has them, where it knows the launches: after each launch and each beginning.
 fn queues(name: &str, summary: &Value, streams: &Value) {
     let queues = || summary.as_array().into_iter().flatten();
