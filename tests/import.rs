@@ -355,6 +355,15 @@ fn the_facts_of_real_traces_are_the_references_to_the_nanosecond() {
             let found = a["facts"][fact].as_i64().unwrap_or(0);
             assert_eq!(found, exact(key).unwrap_or(0), "{name}: {fact}");
         }
+        let gaps = a["gaps"].as_array().unwrap().iter();
+        let idle: i64 = (gaps.filter(|gap| gap["device"] == "all"))
+            .map(|gap| gap["time_ns"].as_i64().unwrap())
+            .sum();
+        assert_eq!(
+            idle,
+            a["facts"]["gpu.idle_ns"].as_i64().unwrap_or(0),
+            "{name}"
+        );
         let launches = wanted["launch_delay_ns"]["n"].as_i64().unwrap_or(0);
         assert_eq!(
             a["facts"]["launch.count"].as_i64().unwrap_or(0),
@@ -421,6 +430,18 @@ fn the_verdict_says_what_the_device_waits_for() {
         "{said}"
     );
     assert_eq!(a["facts"]["launch.shorter.count"], 2);
+    // From the first kernel's end, at 12, to the second launch, at 90, to its return, to the second kernel, at 100.
+    let gaps: Vec<_> = (a["gaps"].as_array().unwrap().iter())
+        .map(|gap| (text(&gap["cause"]), gap["time_ns"].as_i64().unwrap()))
+        .collect();
+    assert_eq!(
+        gaps,
+        [
+            ("host".into(), 78_000),
+            ("launch".into(), 8_000),
+            ("queued".into(), 2_000)
+        ]
+    );
     let category = |name: &str| {
         let all = a["breakdown"].as_array().unwrap().iter();
         all.filter(|share| share["category"] == name)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::gaps::Work;
 use crate::trace::{Event, HashMap, Kind, Names};
 
 /// Intervals of one kind of work, in ns; sorted by start as long as the timeline is.
@@ -66,7 +67,9 @@ pub struct Devices {
     /// By device and stream.
     pub streams: BTreeMap<Track, Stream>,
     launches: HashMap<(u32, u64), Launch>,
-    work_of: Vec<Work>,
+    rows: Vec<Row>,
+    /// All device work with its launches, by start; once all are in.
+    pub with_launches: Vec<Work>,
 }
 
 /// Device and stream.
@@ -99,8 +102,8 @@ struct Launch {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Work {
-    key: (u32, u64),
+struct Row {
+    key: Option<(u32, u64)>,
     start_ns: i64,
     dur_ns: i64,
     stream: Track,
@@ -155,30 +158,37 @@ impl Devices {
             Kind::Memcpy => self.memcpy.add(start, end),
             _ => {}
         }
-        if let Some(key) = key {
-            self.work_of.push(Work {
-                key,
-                start_ns: start,
-                dur_ns: end - start,
-                stream: place,
-            });
-        }
+        self.rows.push(Row {
+            key,
+            start_ns: start,
+            dur_ns: end - start,
+            stream: place,
+        });
     }
 
     /// Joins device work to its launches: a kernel may stand before its launch's end.
     pub fn finish(&mut self) {
         let mut launches = std::mem::take(&mut self.launches);
-        let mut work = std::mem::take(&mut self.work_of);
-        work.retain(|work| match launches.get_mut(&work.key) {
-            Some(launch) => {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_by_key(|row| row.start_ns);
+        for row in &rows {
+            let launch = row.key.and_then(|key| launches.get_mut(&key));
+            self.with_launches.push(Work {
+                start_ns: row.start_ns,
+                end_ns: row.start_ns + row.dur_ns,
+                device: row.stream.0,
+                launch: launch.as_ref().map(|l| (l.start_ns, l.end_ns)),
+            });
+            if let Some(launch) = launch {
                 launch.started += 1;
-                true
             }
-            None => false, // launched before the trace began
-        });
+        }
         let mut changes: BTreeMap<Track, Vec<(i64, i64)>> = BTreeMap::new();
-        for work in &work {
-            let launch = launches[&work.key];
+        for work in &rows {
+            // What has none was launched before the trace began.
+            let Some(launch) = work.key.and_then(|key| launches.get(&key)) else {
+                continue;
+            };
             let delay = (work.start_ns - launch.end_ns).max(0);
             self.launch_delays_ns.push(delay);
             let long = launch.end_ns - launch.start_ns;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::device::percentile;
+use super::gaps::{self, Work};
 use super::lines;
 use super::measure::{FunctionKey, FunctionSums, Measures, Natives, Own, Thread as Track, library};
 use super::*;
@@ -613,11 +614,22 @@ fn device_facts(m: &Measures, a: &mut Analysis) {
         "gpu.busy.share".into(),
         json!(busy as f64 / span.max(1) as f64),
     );
-    a.gaps.push(Gap {
-        device: json!("all"),
-        cause: "unknown".into(),
-        time_ns: span - busy,
-    });
+    let mut gaps = |device: Value, work: &mut dyn Iterator<Item = &Work>| {
+        let mut causes: Vec<_> = gaps::causes(work).into_iter().collect();
+        causes.sort_by_key(|&(cause, ns)| (std::cmp::Reverse(ns), cause));
+        a.gaps
+            .extend(causes.into_iter().map(|(cause, time_ns)| Gap {
+                device: device.clone(),
+                cause: cause.into(),
+                time_ns,
+            }));
+    };
+    gaps(json!("all"), &mut d.with_launches.iter());
+    // Of one device they are those of all.
+    for &device in d.by_device.keys().filter(|_| d.by_device.len() > 1) {
+        let mut own = d.with_launches.iter().filter(|work| work.device == device);
+        gaps(json!(device), &mut own);
+    }
 }
 
 fn function(m: &Measures, at: usize, key: &FunctionKey, sums: &FunctionSums) -> Function {

@@ -708,7 +708,7 @@ impl Pass {
                     }
                 }
                 let native_ns = match frame.kind {
-                    Kind::Native => own_ns,
+                    Kind::Native | Kind::Op | Kind::Launch | Kind::Api => own_ns,
                     _ => 0,
                 };
                 sums.native_ns += native_ns;
