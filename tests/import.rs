@@ -432,14 +432,19 @@ fn the_verdict_says_what_the_device_waits_for() {
     assert_eq!(a["facts"]["launch.shorter.count"], 2);
     // From the first kernel's end, at 12, to the second launch, at 90, to its return, to the second kernel, at 100.
     let gaps: Vec<_> = (a["gaps"].as_array().unwrap().iter())
-        .map(|gap| (text(&gap["cause"]), gap["time_ns"].as_i64().unwrap()))
+        .map(|gap| {
+            (
+                gap["cause"].as_str().unwrap().to_owned(),
+                gap["time_ns"].as_i64().unwrap(),
+            )
+        })
         .collect();
     assert_eq!(
         gaps,
         [
-            ("host".into(), 78_000),
-            ("launch".into(), 8_000),
-            ("queued".into(), 2_000)
+            ("host".to_owned(), 78_000),
+            ("launch".to_owned(), 8_000),
+            ("queued".to_owned(), 2_000)
         ]
     );
     let category = |name: &str| {
