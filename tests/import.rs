@@ -447,6 +447,15 @@ fn the_verdict_says_what_the_device_waits_for() {
             ("queued".to_owned(), 2_000)
         ]
     );
+    let schema = fs::read(repository("formats/analysis-v1.schema.json")).unwrap();
+    let schema: Value = serde_json::from_slice(&schema).unwrap();
+    let known = &schema["properties"]["facts"]["propertyNames"]["enum"];
+    for fact in a["facts"].as_object().unwrap().keys() {
+        assert!(
+            known.as_array().unwrap().iter().any(|known| known == fact),
+            "{fact}"
+        );
+    }
     let category = |name: &str| {
         let all = a["breakdown"].as_array().unwrap().iter();
         all.filter(|share| share["category"] == name)
