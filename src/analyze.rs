@@ -5,6 +5,7 @@
 pub mod device;
 mod ended; // programs that were cut short
 pub mod facts;
+pub mod gaps; // why a device had nothing to do
 mod lines;
 pub mod measure;
 pub mod page;

@@ -5,11 +5,11 @@
 //! begins inside another of its track and ends outside it. A `wait` row is a window of time that holds no other row: its
 //! parent is the innermost span that holds all of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
 
-use crate::trace::{Event, Kind, Names};
+use crate::trace::{Event, HashMap, Kind, Names};
 
 /// Which calls of a driver or runtime started device work: those whose correlation a device row has. In other profilers'
 /// files a device row may come before its launch, so this is known only when all rows were seen.
@@ -38,9 +38,9 @@ impl Started {
 #[derive(Debug, Default)]
 pub struct Nest {
     /// Open spans of each thread, by end and row number; each inside the one before.
-    open: HashMap<(u32, u64), Vec<(i64, i64)>, RandomState>,
+    open: HashMap<(u32, u64), Vec<(i64, i64)>>,
     /// Row number of each launch.
-    launches: HashMap<(u32, u64), i64, RandomState>,
+    launches: HashMap<(u32, u64), i64>,
 }
 
 impl Nest {

@@ -11,7 +11,7 @@ pub mod config; // flags, environment, .inferscope.yaml, defaults
 pub mod trace; // the event table: schema, reading, writing         formats/trace-v1.md
 pub mod record; // run a program under the probe, drain its spools  formats/spool-v1.md
 pub mod clock; // clock domains, snapshots: one clock for all rows
-pub mod import; // other profilers' files as raw traces
+pub mod import; // other profilers' files as raw traces            docs/imports.md
 pub mod correlate; // spans nested, device work joined to its launch
 pub mod merge; // raw traces -> one timeline, sorted, in bounded memory
 pub mod analyze; // measures, then rules: timeline -> analysis      formats/analysis-v1.md

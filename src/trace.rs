@@ -12,3 +12,6 @@ pub mod text;
 pub use io::{Reader, Writer};
 pub use provenance::{Provenance, Stage, Step};
 pub use schema::{Event, Kind, Names, Sym};
+
+/// A hash map with keys out of traces: quick, and seeded anew in each process, so that no file can choose what collides.
+pub(crate) type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;

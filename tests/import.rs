@@ -51,6 +51,7 @@ fn refusal(content: &[u8], flags: &[&str]) -> String {
     assert_eq!(merged.status.code(), Some(2), "{said}");
     assert!(!output.exists(), "nothing half-written stays");
     let first = said.lines().next().unwrap();
+    let first = first.strip_prefix("isc-merge: ").unwrap();
     first.replace(&input.display().to_string(), "x.json")
 }
 
@@ -77,8 +78,8 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// The rows of each small file are those beside it, which were compared by hand. `ISC_BLESS=1` writes them anew.
 #[test]
-fn each_dialect_of_trace_events_has_its_rows() {
-    for name in ["kineto", "chrome", "viztracer", "tensorflow"] {
+fn each_dialect_of_json_has_its_rows() {
+    for name in ["kineto", "chrome", "viztracer", "tensorflow", "rocprof"] {
         let content = fs::read(repository(&format!("tests/golden/import/{name}.json"))).unwrap();
         let timeline = lines(&content, &[]);
         let golden = repository(&format!("tests/golden/import/{name}.txt"));
@@ -110,6 +111,16 @@ fn each_dialect_of_trace_events_has_its_rows() {
         let (events, names) = rows(&output);
         assert_eq!(print(&events, &names), timeline, "{name}");
     }
+}
+
+#[test]
+fn what_stands_beside_the_events_may_stand_behind_them() {
+    let events = KINETO.find("\"traceEvents\"").unwrap();
+    let base = KINETO.find("\"baseTimeNanoseconds\"").unwrap();
+    let (head, tail) = (&KINETO[1..events], &KINETO[events..base]);
+    let (head, rest) = (head.trim().trim_end_matches(','), &KINETO[base..]);
+    let turned = format!("{{{tail} {head}, {rest}");
+    assert_eq!(lines(turned.as_bytes(), &[]), lines(KINETO.as_bytes(), &[]));
 }
 
 #[test]
@@ -175,7 +186,7 @@ fn broken_files_are_told_with_their_byte() {
     );
     assert_eq!(
         refusal(deep.as_bytes(), &[]),
-        "x.json: damaged at byte 541: nested more than 512 deep"
+        "x.json: damaged at byte 542: nested more than 512 deep"
     );
     let packed = gzip(KINETO.as_bytes());
     let said = refusal(&packed[..packed.len() - 20], &[]);
@@ -344,15 +355,311 @@ fn the_facts_of_real_traces_are_the_references_to_the_nanosecond() {
             let found = a["facts"][fact].as_i64().unwrap_or(0);
             assert_eq!(found, exact(key).unwrap_or(0), "{name}: {fact}");
         }
+        let gaps = a["gaps"].as_array().unwrap().iter();
+        let idle: i64 = (gaps.filter(|gap| gap["device"] == "all"))
+            .map(|gap| gap["time_ns"].as_i64().unwrap())
+            .sum();
+        assert_eq!(
+            idle,
+            a["facts"]["gpu.idle_ns"].as_i64().unwrap_or(0),
+            "{name}"
+        );
         let launches = wanted["launch_delay_ns"]["n"].as_i64().unwrap_or(0);
         assert_eq!(
             a["facts"]["launch.count"].as_i64().unwrap_or(0),
             launches,
             "{name}"
         );
+        if expected["hta_same_event_set"] == true {
+            queues(
+                name,
+                &expected["hta_ns_exact"]["queue_length"]["summary"],
+                &a["streams"],
+            );
+        }
     }
     assert!(
         seen >= 25,
         "{seen} of the shared traces have expected numbers"
     );
+}
+
+/// A file of Kineto's with these spans: category, name, start and length in µs, correlation.
+fn kineto(spans: &[(&str, &str, u32, u32, u32)]) -> Vec<u8> {
+    let span = |&(cat, name, ts, dur, correlation): &(&str, &str, u32, u32, u32)| {
+        let (pid, tid) = if cat.starts_with("cuda_") {
+            (5, 5)
+        } else {
+            (0, 7)
+        };
+        format!(
+            "{{\"ph\":\"X\",\"cat\":\"{cat}\",\"name\":\"{name}\",\"pid\":{pid},\"tid\":{tid},\"ts\":{ts},\"dur\":{dur},\
+             \"args\":{{\"correlation\":{correlation}}}}}"
+        )
+    };
+    let spans: Vec<String> = spans.iter().map(span).collect();
+    format!(
+        "{{\"schemaVersion\":1,\"traceEvents\":[{}]}}",
+        spans.join(",")
+    )
+    .into_bytes()
+}
+
+#[test]
+fn the_verdict_says_what_the_device_waits_for() {
+    let of = |spans: &[(&str, &str, u32, u32, u32)]| {
+        let (_folder, input, _) = place(&kineto(spans));
+        let a = analysis(&[&input], &[]);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (
+            text(&a["verdict"]["class"]),
+            text(&a["verdict"]["summary"]),
+            a,
+        )
+    };
+    let launch = ("cuda_runtime", "cudaLaunchKernel", 0, 8, 1);
+    let (class, said, a) = of(&[
+        launch,
+        ("kernel", "gemm", 10, 2, 1),
+        ("cuda_runtime", "cudaLaunchKernel", 90, 8, 2),
+        ("kernel", "gemm", 100, 2, 2),
+    ]);
+    assert_eq!(class, "cpu-bound");
+    assert!(
+        said.contains("idle 96 %") && said.contains("100 % of what it runs is shorter"),
+        "{said}"
+    );
+    assert_eq!(a["facts"]["launch.shorter.count"], 2);
+    // From the first kernel's end, at 12, to the second launch, at 90, to its return, to the second kernel, at 100.
+    let gaps: Vec<_> = (a["gaps"].as_array().unwrap().iter())
+        .map(|gap| {
+            (
+                gap["cause"].as_str().unwrap().to_owned(),
+                gap["time_ns"].as_i64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        gaps,
+        [
+            ("host".to_owned(), 78_000),
+            ("launch".to_owned(), 8_000),
+            ("queued".to_owned(), 2_000)
+        ]
+    );
+    let category = |name: &str| {
+        let all = a["breakdown"].as_array().unwrap().iter();
+        all.filter(|share| share["category"] == name)
+            .map(|share| share["time_ns"].as_i64().unwrap())
+            .sum::<i64>()
+    };
+    assert_eq!(
+        (category("launch"), category("gpu"), category("startup")),
+        (16_000, 2_000, 0)
+    );
+    let (class, said, _) = of(&[
+        launch,
+        ("kernel", "gemm", 10, 100, 1),
+        ("kernel", "gemm", 110, 9, 2),
+    ]);
+    assert_eq!(class, "gpu-bound", "{said}");
+    let (class, said, _) = of(&[
+        launch,
+        ("gpu_memcpy", "Memcpy HtoD", 10, 80, 1),
+        ("kernel", "gemm", 95, 5, 2),
+    ]);
+    assert_eq!(class, "transfer-bound", "{said}");
+    // Capturing a graph launches and runs nothing.
+    let mut spans = vec![("kernel", "warm", 10, 2, 1), ("kernel", "warm", 300, 2, 2)];
+    spans.extend((0..30).map(|i| ("cuda_runtime", "cudaLaunchKernel", 20 + 9 * i, 8, 100 + i)));
+    let (_, said, a) = of(&spans);
+    assert!(!said.contains("idle"), "{said}");
+    assert!(
+        a["caveats"].to_string().contains("a graph was captured"),
+        "{}",
+        a["caveats"]
+    );
+}
+
+/// Lengths of queues as HTA has them, where it knows the launches: after each launch and each beginning.
+fn queues(name: &str, summary: &Value, streams: &Value) {
+    let queues = || summary.as_array().into_iter().flatten();
+    let theirs: f64 = queues()
+        .filter_map(|queue| queue["queue_length_count"].as_f64())
+        .sum();
+    let all = streams.as_array().unwrap();
+    let ours: f64 = all
+        .iter()
+        .filter_map(|stream| stream["queue_changes"].as_f64())
+        .sum();
+    if theirs < ours {
+        eprintln!("{name}: HTA knows {theirs} of {ours} launches and beginnings");
+        return;
+    }
+    for queue in queues() {
+        let stream = &queue["stream"];
+        let ours: Vec<_> = (all.iter())
+            .filter(|ours| ours["stream"] == *stream)
+            .collect();
+        assert_eq!(ours.len(), 1, "{name}: stream {stream}");
+        let number = |key: &str| queue[key].as_f64().unwrap();
+        let changes = ours[0]["queue_changes"].as_f64().unwrap();
+        assert_eq!(
+            changes,
+            number("queue_length_count"),
+            "{name}: stream {stream}"
+        );
+        assert_eq!(
+            ours[0]["queue_max"].as_f64(),
+            Some(number("queue_length_max")),
+            "{name}: stream {stream}"
+        );
+        let mean = ours[0]["queue_mean"].as_f64().unwrap();
+        assert!(
+            (mean - number("queue_length_mean")).abs() < 0.01,
+            "{name}: stream {stream}: {mean}"
+        );
+    }
+}
+
+/// Length of the union of intervals.
+fn union(mut intervals: Vec<(i64, i64)>) -> i64 {
+    intervals.sort_unstable();
+    let (mut total, mut reach) = (0, i64::MIN);
+    for (from, to) in intervals {
+        total += (to - from.max(reach)).max(0);
+        reach = reach.max(to);
+    }
+    total
+}
+
+fn shared(name: &str) -> Option<PathBuf> {
+    let path = repository("../shared/traces").join(name);
+    if !path.exists() {
+        eprintln!("skipped: {name}: no ../shared/traces");
+    }
+    path.exists().then_some(path)
+}
+
+#[test]
+fn rocprofs_kernels_are_all_there_with_their_times() {
+    let Some(path) = shared("rocprofv3_mi350_908_results.json.gz") else {
+        return;
+    };
+    let file = flate2::read::MultiGzDecoder::new(fs::File::open(&path).unwrap());
+    let whole: Value = serde_json::from_reader(std::io::BufReader::new(file)).unwrap();
+    let records = &whole["rocprofiler-sdk-tool"][0]["buffer_records"]["kernel_dispatch"];
+    let time = |record: &Value, key: &str| record[key].as_i64().unwrap();
+    let kernels: Vec<(i64, i64)> = (records.as_array().unwrap().iter())
+        .map(|r| (time(r, "start_timestamp"), time(r, "end_timestamp")))
+        .collect();
+    let facts = &analysis(&[&path], &[])["facts"];
+    assert_eq!(facts["kernel.count"], kernels.len());
+    assert_eq!(
+        facts["kernel.sum_ns"],
+        kernels.iter().map(|k| k.1 - k.0).sum::<i64>()
+    );
+    let last = kernels.iter().map(|k| k.1).max().unwrap();
+    assert_eq!(
+        facts["gpu.span_ns"],
+        last - kernels.iter().map(|k| k.0).min().unwrap()
+    );
+    assert_eq!(facts["gpu.busy_ns"], union(kernels));
+}
+
+/// A field of a protocol buffer: a number, or bytes.
+fn number(field: u8, mut value: u64) -> Vec<u8> {
+    let mut bytes = vec![field << 3];
+    while value > 127 {
+        bytes.push(value as u8 | 128);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+fn field(field: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = number(field, content.len() as u64);
+    bytes[0] |= 2;
+    [&bytes, content].concat()
+}
+
+/// A plane with an event on a line: `name`, from 2.5 µs on for 1.25 µs, with correlation 6.
+fn plane(plane: &str, line: &str, name: &str) -> Vec<u8> {
+    let stat = [number(1, 3), number(3, 6)].concat();
+    let event = [
+        number(1, 7),
+        number(2, 1_500_000),
+        number(3, 1_250_999),
+        field(4, &stat),
+    ]
+    .concat();
+    let line = [
+        number(1, 12),
+        field(2, line.as_bytes()),
+        number(3, 1000),
+        field(4, &event),
+    ]
+    .concat();
+    let entry = |id: u64, name: &str| {
+        let named = [number(1, id), field(2, name.as_bytes())].concat();
+        [number(1, id), field(2, &named)].concat()
+    };
+    let names = [
+        field(4, &entry(7, name)),
+        field(5, &entry(3, "correlation_id")),
+    ]
+    .concat();
+    field(
+        1,
+        &[field(2, plane.as_bytes()), field(3, &line), names].concat(),
+    )
+}
+
+#[test]
+fn an_xplane_file_has_device_work_and_the_calls_that_started_it() {
+    let space = [
+        plane("/device:GPU:1", "Stream #17(Kernel)", "fusion"),
+        plane("/device:GPU:1", "XLA Ops", "fusion.1"),
+        plane("/host:CPU", "python", "hipLaunchKernel"),
+        plane("/host:CPU", "python", "$app.py:3 f"),
+    ]
+    .concat();
+    let timeline = lines(&space, &[]);
+    let has = |wanted: &str| {
+        let words: Vec<&str> = wanted.split(' ').collect();
+        let is = |line: &str| {
+            line.split_whitespace()
+                .take(words.len())
+                .eq(words.iter().copied())
+        };
+        assert!(timeline.lines().any(is), "{wanted}: {timeline}");
+    };
+    has("cuda:1/17 kernel 0us 1250ns fusion");
+    has("cuda:1 annotation 0us 1250ns fusion.1");
+    has("py:12 launch 0us 1250ns hipLaunchKernel");
+    has("py:12 python 0us 1250ns f app.py 3");
+    for cut in 1..space.len() {
+        let (_folder, input, output) = place(&space[..cut]);
+        let merged = merge(&[&input], &[], &output);
+        assert!(
+            matches!(merged.status.code(), Some(0 | 2)),
+            "{cut}: {}",
+            text(&merged.stderr)
+        );
+    }
+    let Some(path) = shared("jax_mi300x_conv_08.xplane.pb.gz") else {
+        return;
+    };
+    // By another decoder of protocol buffers, of all events on lines called Stream.
+    let facts = &analysis(&[&path], &[])["facts"];
+    for (fact, ns) in [
+        ("kernel.count", 235),
+        ("gpu.span_ns", 138_470_832),
+        ("gpu.busy_ns", 12_291_527),
+        ("kernel.sum_ns", 28_137_077),
+        ("launch.count", 235),
+    ] {
+        assert_eq!(facts[fact], ns, "{fact}");
+    }
 }

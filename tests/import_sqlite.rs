@@ -210,10 +210,10 @@ fn packed_and_piped_databases_are_the_same_rows() {
     }
     let cut = folder.path().join("cut");
     fs::write(&cut, &gzip(&plain)[..1000]).unwrap();
+    let said = error(&cut);
     assert!(
-        error(&cut).starts_with("FILE: cannot read: "),
-        "{}",
-        error(&cut)
+        said.starts_with("FILE: cut off in its compressed data"),
+        "{said}"
     );
 
     let merge = |from: Stdio| {

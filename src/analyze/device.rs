@@ -1,10 +1,9 @@
 //! Device work over the union of all devices: the definitions of formats/analysis-v1.md.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use foldhash::fast::RandomState;
-
-use crate::trace::{Event, Kind, Names};
+use super::gaps::Work;
+use crate::trace::{Event, HashMap, Kind, Names};
 
 /// Intervals of one kind of work, in ns; sorted by start as long as the timeline is.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +32,12 @@ impl Intervals {
         total
     }
 
+    /// Length of the part of the union that lies between two moments.
+    pub fn within_ns(&self, from: i64, to: i64) -> i64 {
+        let parts = self.0.iter().map(|&(a, b)| (a.max(from), b.min(to)));
+        Intervals(parts.filter(|(a, b)| a < b).collect()).union_ns()
+    }
+
     /// From the first start to the last end.
     pub fn span_ns(&self) -> i64 {
         let first = self.0.iter().map(|i| i.0).min();
@@ -57,11 +62,18 @@ pub struct Devices {
     pub launch_durs_ns: Vec<i64>,
     /// Kernels that ran shorter than the call that launched them, and only them, took.
     pub shorter: u64,
+    /// Launches of kernels that started nothing in this trace.
+    pub unstarted: u64,
     /// By device and stream.
-    pub streams: BTreeMap<(u32, Option<u32>), Stream>,
-    launches: HashMap<(u32, u64), Launch, RandomState>,
-    work_of: Vec<Work>,
+    pub streams: BTreeMap<Track, Stream>,
+    launches: HashMap<(u32, u64), Launch>,
+    rows: Vec<Row>,
+    /// All device work with its launches, by start; once all are in.
+    pub with_launches: Vec<Work>,
 }
+
+/// Device and stream.
+type Track = (u32, Option<u32>);
 
 /// Device work on one stream.
 #[derive(Debug, Default)]
@@ -90,11 +102,11 @@ struct Launch {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Work {
-    key: (u32, u64),
+struct Row {
+    key: Option<(u32, u64)>,
     start_ns: i64,
     dur_ns: i64,
-    stream: (u32, Option<u32>),
+    stream: Track,
 }
 
 impl Devices {
@@ -113,6 +125,9 @@ impl Devices {
                 self.launches.insert(key, launch);
             }
             return;
+        }
+        if event.kind == Kind::Api && names.text(event.name).contains("LaunchKernel") {
+            self.unstarted += 1;
         }
         if !event.kind.on_device() {
             return;
@@ -143,30 +158,37 @@ impl Devices {
             Kind::Memcpy => self.memcpy.add(start, end),
             _ => {}
         }
-        if let Some(key) = key {
-            self.work_of.push(Work {
-                key,
-                start_ns: start,
-                dur_ns: end - start,
-                stream: place,
-            });
-        }
+        self.rows.push(Row {
+            key,
+            start_ns: start,
+            dur_ns: end - start,
+            stream: place,
+        });
     }
 
     /// Joins device work to its launches: a kernel may stand before its launch's end.
     pub fn finish(&mut self) {
         let mut launches = std::mem::take(&mut self.launches);
-        let mut work = std::mem::take(&mut self.work_of);
-        work.retain(|work| match launches.get_mut(&work.key) {
-            Some(launch) => {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_by_key(|row| row.start_ns);
+        for row in &rows {
+            let launch = row.key.and_then(|key| launches.get_mut(&key));
+            self.with_launches.push(Work {
+                start_ns: row.start_ns,
+                end_ns: row.start_ns + row.dur_ns,
+                device: row.stream.0,
+                launch: launch.as_ref().map(|l| (l.start_ns, l.end_ns)),
+            });
+            if let Some(launch) = launch {
                 launch.started += 1;
-                true
             }
-            None => false, // launched before the trace began
-        });
-        let mut changes: BTreeMap<(u32, Option<u32>), Vec<(i64, i64)>> = BTreeMap::new();
-        for work in &work {
-            let launch = launches[&work.key];
+        }
+        let mut changes: BTreeMap<Track, Vec<(i64, i64)>> = BTreeMap::new();
+        for work in &rows {
+            // What has none was launched before the trace began.
+            let Some(launch) = work.key.and_then(|key| launches.get(&key)) else {
+                continue;
+            };
             let delay = (work.start_ns - launch.end_ns).max(0);
             self.launch_delays_ns.push(delay);
             let long = launch.end_ns - launch.start_ns;
@@ -214,6 +236,7 @@ mod tests {
             work.add(start, end);
         }
         assert_eq!((work.union_ns(), work.span_ns()), (26, 31));
+        assert_eq!((work.within_ns(3, 12), work.within_ns(40, 50)), (4, 0));
         assert_eq!(Intervals::default().union_ns(), 0);
     }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::device::percentile;
+use super::gaps::{self, Work};
 use super::lines;
 use super::measure::{FunctionKey, FunctionSums, Measures, Natives, Own, Thread as Track, library};
 use super::*;
@@ -27,6 +28,15 @@ const MOST_PATHS: usize = 3000;
 /// late: the outlier thresholds of Holistic Trace Analysis (`get_cuda_kernel_launch_stats`), in ns.
 const SLOW_NS: i64 = 50_000;
 const LATE_NS: i64 = 100_000;
+
+/// Categories of time in calls of a driver, and with nothing but device work.
+const DEVICE_CALLS: [&str; 4] = ["launch", "gpu wait", "driver", "gpu"];
+
+/// So many launches that started nothing to each kernel, and it is a graph that was captured.
+const CAPTURED: u64 = 10;
+
+/// A verdict on the device needs its work to reach over this share of the timeline.
+const GPU_WINDOW: f64 = 0.2;
 
 /// A program that waits for more than this share of its path is limited by what it waits for.
 const MOSTLY: f64 = 0.5;
@@ -250,12 +260,22 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
 fn request_path(m: &Measures) -> Option<(u32, u64)> {
     let busy = |t: &Track| {
         let native: i64 = t.times.native_ns.values().sum();
-        t.times.python_ns + t.times.import_ns + t.times.gc_ns + native
+        let calls: i64 = t.times.calls_ns.values().sum();
+        t.times.python_ns + t.times.import_ns + t.times.gc_ns + native + calls
     };
+    // Another profiler's Python functions may wait without saying so; a thread that starts device work is no such one.
+    let launches = |t: &Track| t.times.calls_ns.contains_key("launch");
+    let any = imported(m) && m.threads.values().any(launches);
     // Ties go to the first thread, so that the answer does not depend on anything else.
-    let best = m.threads.iter().rev().max_by_key(|(_, t)| busy(t));
+    let threads = m.threads.iter().rev().filter(|(_, t)| !any || launches(t));
+    let best = threads.max_by_key(|(_, t)| busy(t));
     best.filter(|(_, t)| t.first_ns.is_some())
         .map(|(track, _)| *track)
+}
+
+/// Other profilers recorded it: no process says which Python it ran.
+fn imported(m: &Measures) -> bool {
+    !m.processes.is_empty() && m.processes.values().all(|p| p.imported)
 }
 
 /// Each instant of the path's thread in one category; the sum is the timeline's length.
@@ -264,8 +284,19 @@ fn breakdown(m: &Measures, path: Option<(u32, u64)>) -> Vec<Share> {
     let mut times: BTreeMap<String, i64> = BTreeMap::new();
     if let Some(t) = path.and_then(|track| m.threads.get(&track)) {
         let first = t.first_ns.unwrap_or(m.start_ns);
-        times.insert("startup".into(), first - m.start_ns);
-        times.insert("exit".into(), m.end_ns - t.last_ns.min(m.end_ns));
+        let last = t.last_ns.min(m.end_ns);
+        if imported(m) {
+            // A profiler's window begins and ends in the midst of a program.
+            let gpu = |from, to| m.devices.work.within_ns(from, to);
+            let outside = gpu(m.start_ns, first) + gpu(last, m.end_ns);
+            times.insert("gpu".into(), outside);
+        } else {
+            times.insert("startup".into(), first - m.start_ns);
+            times.insert("exit".into(), m.end_ns - last);
+        }
+        for (&what, ns) in &t.times.calls_ns {
+            times.insert(what.into(), *ns);
+        }
         times.insert("import".into(), t.times.import_ns);
         times.insert("gc".into(), t.times.gc_ns);
         for (library, ns) in &t.times.native_ns {
@@ -348,16 +379,51 @@ fn verdict(
         + fact("runnable.share")
         + fact("idle.share");
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
-    let gpu_busy = fact("gpu.busy_ns") / m.span_ns().max(1) as f64;
-    let (class, summary) = if m.events == 0 || breakdown.is_empty() || known < 0.2 {
+    let calls = breakdown
+        .iter()
+        .filter(|s| DEVICE_CALLS.contains(&&*s.category));
+    let known = known + calls.map(|s| s.share).sum::<f64>();
+    let window = fact("gpu.span_ns").max(1.0);
+    let (gpu_busy, copies) = (fact("gpu.busy_ns") / window, fact("gpu.memcpy_ns") / window);
+    // What ran on a device for a moment only says nothing of the rest: the capture of a graph, say.
+    let captured = m.devices.unstarted > CAPTURED * m.devices.kernels;
+    let gpu = fact("gpu.span_ns") / m.span_ns().max(1) as f64 >= GPU_WINDOW && !captured;
+    let (class, summary) = if m.events == 0 || (!gpu && (breakdown.is_empty() || known < 0.2)) {
         (
             "unknown",
             "too little of the time is covered to say what limits the program".to_owned(),
         )
-    } else if gpu_busy > 0.8 {
+    } else if gpu && copies > MOSTLY && fact("gpu.memcpy_ns") > fact("gpu.compute_ns") {
+        (
+            "transfer-bound",
+            format!(
+                "copies take {} of the time from the GPU's first to its last work",
+                percent(copies)
+            ),
+        )
+    } else if gpu && gpu_busy > 0.8 {
         (
             "gpu-bound",
-            format!("the GPU is busy {} of the time", percent(gpu_busy)),
+            format!(
+                "the GPU is busy {} of the time from its first to its last work",
+                percent(gpu_busy)
+            ),
+        )
+    } else if gpu && imported(m) {
+        let shorter = fact("launch.shorter.count") / fact("launch.count").max(1.0);
+        let why = match shorter > MOSTLY {
+            true => format!(
+                "; {} of what it runs is shorter than the call that starts it",
+                percent(shorter)
+            ),
+            false => String::new(),
+        };
+        (
+            "cpu-bound",
+            format!(
+                "the GPU is idle {} of the time from its first to its last work: it waits for the host{why}",
+                percent(1.0 - gpu_busy)
+            ),
         )
     } else if wait >= MOSTLY || wait > doing.max(startup) {
         (
@@ -422,6 +488,12 @@ fn verdict(
     };
     let lost = if m.lost > 0 { 0.9 } else { 1.0 };
     let summary = summary + &starved;
+    // Of a verdict on the device all is known from its first to its last work.
+    let known = if gpu {
+        known.max(fact("gpu.span_ns") / m.span_ns().max(1) as f64)
+    } else {
+        known
+    };
     let confidence = (known.min(1.0) * lost * 0.98 * 100.0).round() / 100.0;
     Verdict {
         class: class.into(),
@@ -432,6 +504,13 @@ fn verdict(
 
 fn caveats(m: &Measures, breakdown: &[Share]) -> Vec<String> {
     let mut caveats = Vec::new();
+    let started = m.devices.launch_delays_ns.len() as u64;
+    if m.devices.unstarted > CAPTURED * m.devices.kernels {
+        caveats.push(format!(
+            "{} launches started nothing on a device ({started} did): a graph was captured, and that the GPU is idle says nothing",
+            m.devices.unstarted
+        ));
+    }
     if m.lost > 0 {
         caveats.push(format!(
             "{} records were lost: sums are too low by what they held",
@@ -496,6 +575,7 @@ fn place_of(f: &Function) -> String {
 fn device_facts(m: &Measures, a: &mut Analysis) {
     let d = &m.devices;
     if d.by_device.is_empty() {
+        a.facts.insert("gpu.busy.share".into(), json!(0.0));
         return;
     }
     let (span, busy) = (d.work.span_ns(), d.work.union_ns());
@@ -530,11 +610,26 @@ fn device_facts(m: &Measures, a: &mut Analysis) {
     ] {
         a.facts.insert(name.into(), json!(value));
     }
-    a.gaps.push(Gap {
-        device: json!("all"),
-        cause: "unknown".into(),
-        time_ns: span - busy,
-    });
+    a.facts.insert(
+        "gpu.busy.share".into(),
+        json!(busy as f64 / span.max(1) as f64),
+    );
+    let mut gaps = |device: Value, work: &mut dyn Iterator<Item = &Work>| {
+        let mut causes: Vec<_> = gaps::causes(work).into_iter().collect();
+        causes.sort_by_key(|&(cause, ns)| (std::cmp::Reverse(ns), cause));
+        a.gaps
+            .extend(causes.into_iter().map(|(cause, time_ns)| Gap {
+                device: device.clone(),
+                cause: cause.into(),
+                time_ns,
+            }));
+    };
+    gaps(json!("all"), &mut d.with_launches.iter());
+    // Of one device they are those of all.
+    for &device in d.by_device.keys().filter(|_| d.by_device.len() > 1) {
+        let mut own = d.with_launches.iter().filter(|work| work.device == device);
+        gaps(json!(device), &mut own);
+    }
 }
 
 fn function(m: &Measures, at: usize, key: &FunctionKey, sums: &FunctionSums) -> Function {

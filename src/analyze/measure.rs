@@ -4,7 +4,7 @@
 
 mod wait; // `wait` rows, and what waits say of event loops and locks
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::device::Devices;
 use super::lines::Counted;
@@ -12,9 +12,10 @@ use super::sampled::{self, Sampled};
 use super::throttled::{self, Unseen};
 use super::waited::{self, Loops, Waited, Waits};
 use crate::cli::Progress;
+use crate::clock::UNKNOWN;
 use crate::error::Result;
 use crate::trace::io::Reader;
-use crate::trace::{Event, Kind, Names, Sym};
+use crate::trace::{Event, HashMap, Kind, Names, Sym};
 use wait::places;
 
 /// Durations kept of one function or scope: a step that runs more often than this is too short to be one.
@@ -97,6 +98,8 @@ pub struct Times {
     /// For a lock that another thread holds while it is in a section.
     pub contended_ns: i64,
     pub native_ns: BTreeMap<String, i64>,
+    /// In calls of a driver or runtime: `launch`, `gpu wait`, `driver`.
+    pub calls_ns: BTreeMap<&'static str, i64>,
     /// CPU time by samples outside of any span: threads that a native library made.
     pub outside_ns: BTreeMap<String, i64>,
 }
@@ -140,6 +143,8 @@ pub struct Process {
     pub cpu_ns: Option<i64>,
     pub python: Option<String>,
     pub covered: bool,
+    /// Another profiler's file: its clock is the time of day, or unknown.
+    pub imported: bool,
     pub reason: Option<String>,
     pub notes: Vec<String>,
     /// How it ended; see `formats/trace-v1.md`.
@@ -287,7 +292,12 @@ struct Flags {
 ///
 /// # Errors
 /// Those of the reader.
-pub fn measure(mut reader: Reader) -> Result<Measures> {
+pub fn measure(reader: Reader) -> Result<Measures> {
+    // What device work and operators have in args is another's business, and much of it differs from row to row.
+    let mut reader = reader.with_args_of(|kind| {
+        use Kind::*;
+        !kind.on_device() && !matches!(kind, Op | Launch | Api | Alloc | Annotation | Flow | Sync)
+    });
     let mut pass = Pass::default();
     let mut names = Names::default();
     let mut events = Vec::new();
@@ -331,6 +341,10 @@ impl Pass {
         let track = (event.process, event.tid);
         match event.kind {
             Kind::Python | Kind::Native | Kind::Gc | Kind::Scope | Kind::Op | Kind::Nvtx => {
+                self.span(event, names);
+            }
+            Kind::Launch | Kind::Api | Kind::Overhead if event.device.is_none() => {
+                m.devices.event(event, names);
                 self.span(event, names);
             }
             Kind::Process => m.process(event, names),
@@ -633,13 +647,26 @@ impl Pass {
                 Kind::Native | Kind::Op => {
                     let file = frame.function.and_then(|f| m.functions[f].0.file);
                     frame.natives.add(file, own_ns);
-                    let library = library(file.map_or("", |file| names.text(file)));
+                    let library = match (frame.kind, file) {
+                        (Kind::Op, None) => "framework",
+                        _ => library(file.map_or("", |file| names.text(file))),
+                    };
                     match times.native_ns.get_mut(library) {
                         Some(sum) => *sum += own_ns,
                         None => {
                             times.native_ns.insert(library.to_owned(), own_ns);
                         }
                     }
+                }
+                Kind::Launch | Kind::Api => {
+                    let name = frame.function.map(|f| m.functions[f].0.name);
+                    let waits = name.is_some_and(|name| names.text(name).contains("Synchronize"));
+                    let what = match (frame.kind, waits) {
+                        (Kind::Launch, _) => "launch",
+                        (_, true) => "gpu wait",
+                        (_, false) => "driver",
+                    };
+                    *times.calls_ns.entry(what).or_default() += own_ns;
                 }
                 _ if caller.is_some() => times.python_ns += own_ns,
                 _ => {}
@@ -681,7 +708,7 @@ impl Pass {
                     }
                 }
                 let native_ns = match frame.kind {
-                    Kind::Native => own_ns,
+                    Kind::Native | Kind::Op | Kind::Launch | Kind::Api => own_ns,
                     _ => 0,
                 };
                 sums.native_ns += native_ns;
@@ -752,6 +779,7 @@ impl Measures {
             let least = self.sampled_hz.map_or(rate, |other| other.min(rate));
             self.sampled_hz = Some(least);
         }
+        process.imported = matches!(args["clock"].as_str(), Some("realtime" | UNKNOWN));
         process.covered = args["covered"].as_bool().unwrap_or(true);
         process.reason = text("reason");
         process.ended = text("ended");

@@ -72,6 +72,7 @@ pub fn page(a: &Analysis, style: Style) -> String {
         out.replace_range(first..first + class.len(), &painted);
     }
     bars(&mut out, a, style);
+    gaps(&mut out, a, style);
     findings(&mut out, &a.findings, style);
     steps(&mut out, &a.steps, style);
     functions(&mut out, &a.functions, style);
@@ -138,6 +139,31 @@ fn bars(out: &mut String, a: &Analysis, style: Style) {
     if rest >= 0.001 {
         let (part, room) = (share(rest), room + 1);
         let _ = writeln!(out, "  {:label$} {:room$} {part:>7}", "other", "");
+    }
+}
+
+/// Why devices had nothing to do.
+fn gaps(out: &mut String, a: &Analysis, style: Style) {
+    let all = || a.gaps.iter().filter(|gap| gap.device == "all");
+    let idle: i64 = all().map(|gap| gap.time_ns).sum();
+    if idle == 0 {
+        return;
+    }
+    title(
+        out,
+        style,
+        &format!("Why the device waits, {}", time(idle as f64)),
+    );
+    for gap in all() {
+        let why = match gap.cause.as_str() {
+            "host" => "the host had not come to the launch",
+            "launch" => "the launch was being made",
+            "queued" => "launched, and waiting for other work or to begin",
+            _ => "launched before the trace began",
+        };
+        let share = format!("{:.1} %", 100.0 * gap.time_ns as f64 / idle as f64);
+        let ns = time(gap.time_ns as f64);
+        let _ = writeln!(out, "  {:<9}{share:>8}  {ns:>8}  {why}", gap.cause);
     }
 }
 

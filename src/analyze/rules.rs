@@ -73,6 +73,7 @@ pub const FACTS: &[&str] = &[
     "gil.holder.share",
     "gil.holder.time_ns",
     "gil.share",
+    "gpu.busy.share",
     "gpu.busy_ns",
     "gpu.comm_ns",
     "gpu.compute_ns",

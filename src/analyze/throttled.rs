@@ -1,8 +1,9 @@
 //! Functions that the budget recorded in bursts: what was seen of them, scaled to what they did.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::measure::Measures;
+use crate::trace::HashMap;
 
 /// What `throttled` rows and calls say, by function.
 #[derive(Debug, Default)]

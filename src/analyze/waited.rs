@@ -4,10 +4,10 @@
 //! Python code (`with lock:` makes no call, nor does the GIL), and within other native calls. Like samples they
 //! are summed by thread and function first, and only then cut to the time there is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::measure::{Measures, library};
-use crate::trace::{Kind, Names};
+use crate::trace::{HashMap, Kind, Names};
 
 type Track = (u32, u64);
 

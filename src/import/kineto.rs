@@ -77,6 +77,9 @@ pub(super) fn span(
     names: &mut Names,
 ) -> Event {
     let known = kind(f.cat.raw);
+    if known.is_some() && f.cat.raw != b"FEE" {
+        tracks.is_kineto();
+    }
     let on_device = match known {
         Some(Kind::Kernel | Kind::Memcpy | Kind::Memset | Kind::Sync) => true,
         Some(Kind::Annotation) => f.cat.raw == b"gpu_user_annotation",
@@ -160,8 +163,7 @@ pub(super) fn span(
 
 /// The row of an instant: memory that was taken or given back, or a mark.
 pub(super) fn instant(f: &Fields<'_>, start: i64, tracks: &mut Tracks, names: &mut Names) -> Event {
-    let alloc = f.cat.raw == b"cpu_instant_event" && f.name.raw == b"[memory]"
-        || f.cat.raw.is_empty() && f.name.raw == b"[memory]";
+    let alloc = matches!(f.cat.raw, b"" | b"cpu_instant_event") && f.name.raw == b"[memory]";
     let Owner { process, pid, tid } = tracks.owner(f.pid, f.tid);
     // Kineto's own marks stand outside of what it recorded.
     if !f.cat.raw.is_empty() {

@@ -80,6 +80,11 @@ impl Tracks {
         }
     }
 
+    /// The file has a category that only Kineto writes. Its `schemaVersion` may stand behind all events.
+    pub fn is_kineto(&mut self) {
+        self.kineto = true;
+    }
+
     /// The process and thread of a host row.
     pub fn owner(&mut self, pid: &[u8], tid: &[u8]) -> Owner {
         // Most events are of the thread of the event before.
@@ -184,7 +189,7 @@ impl Tracks {
         let device = self.process_names.get(&pid)?.split_once("/device:GPU:")?.1;
         let thread = self.thread_names.get(&(pid, tid));
         let stream = thread.and_then(|name| name.strip_prefix("Stream #"));
-        let stream = stream.and_then(|rest| leading(rest));
+        let stream = stream.and_then(leading);
         Some((leading(device)?, stream))
     }
 
@@ -218,7 +223,8 @@ impl Tracks {
         let pids: HashMap<u32, u64> = self.by_pid.iter().map(|(&pid, &p)| (p, pid)).collect();
         for (process, life) in self.lives.iter().enumerate() {
             let process = process as u32;
-            let (first, last) = life.range.unwrap_or((0, 0));
+            let nowhere = earliest.unwrap_or(0);
+            let (first, last) = life.range.unwrap_or((nowhere, nowhere));
             let mut args = self.header.clone();
             let pid = pids.get(&process).copied().unwrap_or(0);
             let name = self

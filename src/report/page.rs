@@ -122,7 +122,7 @@ impl Page {
             recorded: recorded(analysis, span),
             breakdown: bars(&analysis["breakdown"], "category", span),
             gaps: bars(
-                &analysis["gaps"],
+                &of_all(&analysis["gaps"]),
                 "cause",
                 number(&analysis["facts"]["gpu.span_ns"]),
             ),
@@ -444,6 +444,12 @@ fn bars(values: &Value, name: &str, span: f64) -> Vec<Bar> {
         }
     };
     list(values).iter().map(bar).collect()
+}
+
+/// The gaps of the union of devices.
+fn of_all(gaps: &Value) -> Value {
+    let all = list(gaps).iter().filter(|gap| gap["device"] == "all");
+    all.cloned().collect()
 }
 
 /// The class of a category's colour: what is the same in the flame graph has its colour there too.

@@ -39,6 +39,8 @@ pub struct Reader {
     pipe: bool,
     /// The `end` row was met.
     ended: bool,
+    /// Kinds of rows whose args are read.
+    args_of: fn(Kind) -> bool,
 }
 
 /// What was found in an input.
@@ -154,12 +156,19 @@ impl Reader {
             form,
             pipe: !seekable,
             ended: false,
+            args_of: |_| true,
         }))
     }
 
     /// Which commands made this trace, and what state it is in.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
+    }
+
+    /// Reads args of rows of these kinds only: others' are null, and their texts take no memory.
+    pub fn with_args_of(mut self, kinds: fn(Kind) -> bool) -> Reader {
+        self.args_of = kinds;
+        self
     }
 
     /// The name for messages.
@@ -207,7 +216,7 @@ impl Reader {
                 what,
             };
             let from = events.len();
-            guard(|| columns::decode(&batch, names, events)).map_err(damaged)?;
+            guard(|| columns::decode(&batch, self.args_of, names, events)).map_err(damaged)?;
             if self.ended && events.len() > from {
                 return Err(damaged("rows after the end mark".into()));
             }

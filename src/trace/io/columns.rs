@@ -331,12 +331,13 @@ impl Texts {
     }
 }
 
-/// Appends the rows of a batch whose schema was checked.
+/// Appends the rows of a batch whose schema was checked; args only of rows of some kinds.
 ///
 /// # Errors
 /// A null where the format has none, or a kind that it does not know.
 pub fn decode(
     batch: &RecordBatch,
+    args_of: fn(Kind) -> bool,
     names: &mut Names,
     events: &mut Vec<Event>,
 ) -> std::result::Result<(), String> {
@@ -404,7 +405,7 @@ pub fn decode(
             cause: optional(cause, row),
             bytes: optional(bytes, row),
             value: optional(value, row),
-            args: args.is_valid(row).then(|| names.sym(args.value(row))),
+            args: (args.is_valid(row) && args_of(kind)).then(|| names.sym(args.value(row))),
         });
     }
     Ok(())
