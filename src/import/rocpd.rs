@@ -11,7 +11,7 @@
 
 mod rows; // what is done and what runs
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::Lenient;
 use super::sqlite::{
@@ -117,15 +117,12 @@ const TABLES: [Wanted; 10] = [
 /// Its rows.
 pub(super) fn reader(db: Database, lenient: &Lenient) -> Reader<Rocpd> {
     let sets = sets(&db);
-    let mut steps = std::collections::VecDeque::new();
+    let mut steps = VecDeque::new();
     for (name, columns, map) in TABLES {
         for (number, set) in sets.iter().enumerate() {
+            let again = false;
             let table = table(&db, name, columns, set, number);
-            steps.extend(table.map(|table| Step {
-                table,
-                map,
-                again: false,
-            }));
+            steps.extend(table.map(|table| Step { table, map, again }));
         }
     }
     let strings = |set: &String| Set {
