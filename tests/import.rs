@@ -137,8 +137,18 @@ fn rows_are_the_same_however_little_memory_there_is() {
             i % 11
         ));
     }
+    // Spans that begin first and end last, or never: their texts outlive many others.
+    let early = "{\"ph\":\"B\",\"name\":\"outer\",\"pid\":9,\"tid\":9,\"ts\":0,\"args\":{\"a\":\"b\"}},\
+                 {\"ph\":\"b\",\"name\":\"load\",\"cat\":\"c\",\"id\":1,\"pid\":9,\"tid\":9,\"ts\":1},\
+                 {\"ph\":\"B\",\"name\":\"open\",\"pid\":9,\"tid\":8,\"ts\":2},";
+    let late = "{\"ph\":\"E\",\"pid\":9,\"tid\":9,\"ts\":999999},\
+                {\"ph\":\"e\",\"cat\":\"c\",\"id\":1,\"pid\":9,\"tid\":9,\"ts\":999998}";
+    let content = content.replacen('[', &format!("[{early}"), 1) + late;
     let whole = lines(content.as_bytes(), &[]);
-    assert_eq!(whole.lines().count(), 30_000 + 3 + 1);
+    assert_eq!(whole.lines().count(), 30_000 + 3 + 4 + 1);
+    for name in ["outer", "load", "open"] {
+        assert!(whole.contains(&format!(" {name} ")), "{name}");
+    }
     assert_eq!(lines(content.as_bytes(), &["--memory", "200KiB"]), whole);
 }
 

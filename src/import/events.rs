@@ -86,8 +86,38 @@ struct Open {
     nested: HashMap<(u32, u64), Vec<Event>>,
     crossing: HashMap<(Vec<u8>, Vec<u8>), Vec<Event>>,
     count: usize,
+    /// Texts of what is open: those of the rows that were handed over may be gone when a span ends.
+    names: Names,
     /// Ends without a beginning.
     unmatched: u64,
+}
+
+impl Open {
+    /// A span that begins, with texts of its own.
+    fn begun(&mut self, event: Event, names: &Names) -> Event {
+        if self.count == 0 {
+            self.names = Names::default();
+        }
+        self.count += 1;
+        moved(event, names, &mut self.names)
+    }
+
+    /// A span that ends, with texts of `names`.
+    fn ended(&mut self, event: Event, names: &mut Names) -> Event {
+        self.count -= 1;
+        moved(event, &self.names, names)
+    }
+}
+
+/// The event, with its texts taken from one table to another.
+fn moved(event: Event, from: &Names, to: &mut Names) -> Event {
+    let mut sym = |sym| to.sym(from.text(sym));
+    Event {
+        name: sym(event.name),
+        file: event.file.map(&mut sym),
+        args: event.args.map(&mut sym),
+        ..event
+    }
 }
 
 const NO_TEXT: Text<'static> = Text {
@@ -229,8 +259,9 @@ impl TraceEvents {
         let open = std::mem::take(&mut self.open);
         let mut left: Vec<Event> = open.nested.into_values().flatten().collect();
         left.extend(open.crossing.into_values().flatten());
-        left.sort_by_key(|event| (event.start_ns, event.process, event.tid, event.name));
-        for mut event in left {
+        left.sort_by_key(|e| (e.start_ns, e.process, e.tid, e.name, e.args));
+        for event in left {
+            let mut event = moved(event, &open.names, names);
             let last = self.tracks.last_ns(event.process).max(event.start_ns);
             event.dur_ns = Some(last - event.start_ns);
             let args = event.args.map_or("", |args| names.text(args)).to_owned();
@@ -380,8 +411,7 @@ fn map(
             if open.count >= MOST_OPEN {
                 return Err("the 1 048 577th span that begins and does not end");
             }
-            let event = kineto::span(f, start, 0, tracks, names);
-            open.count += 1;
+            let event = open.begun(kineto::span(f, start, 0, tracks, names), names);
             open.nested
                 .entry((event.process, event.tid))
                 .or_default()
@@ -395,8 +425,8 @@ fn map(
                 .get_mut(&(owner.process, owner.tid))
                 .and_then(Vec::pop)
             {
-                Some(mut event) => {
-                    open.count -= 1;
+                Some(event) => {
+                    let mut event = open.ended(event, names);
                     event.dur_ns = Some((start - event.start_ns).max(0));
                     rows.push(event);
                 }
@@ -412,7 +442,7 @@ fn map(
             event.flow = Some(number(f.id));
             let args = event.args.map_or("", |args| names.text(args)).to_owned();
             event.args = Some(names.sym(&with(&args, "\"async\":true")));
-            open.count += 1;
+            let event = open.begun(event, names);
             open.crossing
                 .entry((f.cat.raw.to_vec(), f.id.to_vec()))
                 .or_default()
@@ -427,8 +457,8 @@ fn map(
                 open.crossing.remove(&key);
             }
             match ended {
-                Some(mut event) => {
-                    open.count -= 1;
+                Some(event) => {
+                    let mut event = open.ended(event, names);
                     event.dur_ns = Some((start - event.start_ns).max(0));
                     rows.push(event);
                 }
