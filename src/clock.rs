@@ -44,6 +44,9 @@ impl Origin {
 /// The clock of a file that does not say which it is.
 pub const UNKNOWN: &str = "unknown";
 
+/// The clocks that other profilers' files have, as their process rows name them; isc-record has none of these.
+pub const FOREIGN: [&str; 3] = ["realtime", "boottime", UNKNOWN];
+
 /// What must be known of all rows before one of them can be placed.
 #[derive(Debug, Default)]
 pub struct Survey {

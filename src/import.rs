@@ -20,6 +20,7 @@ mod xplane; // XPlane of TensorFlow and JAX
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Input, Source};
+use crate::clock::Origin;
 use crate::error::{Error, Result};
 use crate::trace::io::Opened;
 use crate::trace::provenance::{Provenance, Step};
@@ -38,6 +39,62 @@ pub enum Any {
     Trace(Reader),
     /// Another profiler's file.
     Foreign(Import),
+}
+
+impl Any {
+    /// How many rows there are, where that is known beforehand.
+    pub fn rows(&self) -> Option<u64> {
+        match self {
+            Any::Trace(reader) => reader.rows(),
+            Any::Foreign(_) => None,
+        }
+    }
+
+    /// Whether it comes out of a pipe.
+    pub fn is_pipe(&self) -> bool {
+        match self {
+            Any::Trace(reader) => reader.is_pipe(),
+            Any::Foreign(import) => import.is_pipe(),
+        }
+    }
+
+    /// Whose rows they are.
+    pub fn origin(&self) -> Origin {
+        match self {
+            Any::Trace(reader) => Origin::of(reader.provenance().stage),
+            Any::Foreign(_) => Origin::Import,
+        }
+    }
+
+    /// Which commands made it.
+    pub fn provenance(&self) -> &Provenance {
+        match self {
+            Any::Trace(reader) => reader.provenance(),
+            Any::Foreign(import) => import.provenance(),
+        }
+    }
+
+    /// Appends the next rows; `false` at the end.
+    ///
+    /// # Errors
+    /// A file that is cut off or broken, with the place where that shows.
+    pub fn next_batch(&mut self, names: &mut Names, rows: &mut Vec<Event>) -> Result<bool> {
+        match self {
+            Any::Trace(reader) => reader.next_batch(names, rows),
+            Any::Foreign(import) => import.next_batch(names, rows),
+        }
+    }
+
+    /// blake3 of the content, in hexadecimal, once the end was reached.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn content_hash(&mut self) -> Result<Option<String>> {
+        match self {
+            Any::Trace(reader) => reader.content_hash(),
+            Any::Foreign(import) => Ok(import.content_hash()),
+        }
+    }
 }
 
 /// A file of another profiler, read as a raw trace.

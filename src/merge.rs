@@ -11,7 +11,7 @@ use crate::cli::{Progress, Sink, Source};
 use crate::clock::{Origin, Survey};
 use crate::correlate::{Nest, Started};
 use crate::error::{Error, Result};
-use crate::import::{self, Any, Lenient};
+use crate::import::{self, Lenient};
 use crate::trace::provenance::{Provenance, Stage, Step};
 use crate::trace::{Event, Names, Reader, Writer};
 use keep::{Keep, Kept};
@@ -52,24 +52,14 @@ pub fn read(inputs: &[Source], memory: u64, lenient: &Lenient) -> Result<Raw> {
     };
     for input in inputs {
         let mut any = import::open(input, lenient)?;
-        let (rows, pipe, origin) = match &any {
-            Any::Trace(reader) => (
-                reader.rows(),
-                reader.is_pipe(),
-                Origin::of(reader.provenance().stage),
-            ),
-            Any::Foreign(import) => (None, import.is_pipe(), Origin::Import),
-        };
-        let mut progress = Progress::reading("reading", rows, pipe);
+        let origin = any.origin();
+        let mut progress = Progress::reading("reading", any.rows(), any.is_pipe());
         raw.survey.input(&input.path(), origin);
         raw.rows.input(origin);
         loop {
             let (names, events) = raw.rows.room()?;
             let from = events.len();
-            let more = match &mut any {
-                Any::Trace(reader) => reader.next_batch(names, events)?,
-                Any::Foreign(import) => import.next_batch(names, events)?,
-            };
+            let more = any.next_batch(names, events)?;
             for event in &mut events[from..] {
                 event.process = raw.survey.see(event, names);
                 if origin == Origin::Import {
@@ -83,11 +73,7 @@ pub fn read(inputs: &[Source], memory: u64, lenient: &Lenient) -> Result<Raw> {
                 break;
             }
         }
-        let hash = match &mut any {
-            Any::Trace(reader) => reader.content_hash()?,
-            Any::Foreign(import) => import.content_hash(),
-        };
-        let hash = hash.unwrap_or_default();
+        let hash = any.content_hash()?.unwrap_or_default();
         if let Some(first) = raw.hashes.iter().position(|other| *other == hash) {
             return Err(Error::Duplicate {
                 path: input.path(),
@@ -96,10 +82,7 @@ pub fn read(inputs: &[Source], memory: u64, lenient: &Lenient) -> Result<Raw> {
             });
         }
         raw.hashes.push(hash);
-        raw.provenances.push(match &any {
-            Any::Trace(reader) => reader.provenance().clone(),
-            Any::Foreign(import) => import.provenance().clone(),
-        });
+        raw.provenances.push(any.provenance().clone());
     }
     Ok(raw)
 }

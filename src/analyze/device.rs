@@ -72,6 +72,9 @@ pub struct Devices {
     pub with_launches: Vec<Work>,
 }
 
+/// So many launches that started nothing to each kernel, and it is a graph that was captured.
+const CAPTURED: u64 = 10;
+
 /// Device and stream.
 type Track = (u32, Option<u32>);
 
@@ -164,6 +167,11 @@ impl Devices {
             dur_ns: end - start,
             stream: place,
         });
+    }
+
+    /// Launches were captured into a graph rather than run: that the device is idle says nothing then.
+    pub fn captured(&self) -> bool {
+        self.unstarted > CAPTURED * self.kernels
     }
 
     /// Joins device work to its launches: a kernel may stand before its launch's end.

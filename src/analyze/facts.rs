@@ -32,9 +32,6 @@ const LATE_NS: i64 = 100_000;
 /// Categories of time in calls of a driver, and with nothing but device work.
 const DEVICE_CALLS: [&str; 4] = ["launch", "gpu wait", "driver", "gpu"];
 
-/// So many launches that started nothing to each kernel, and it is a graph that was captured.
-const CAPTURED: u64 = 10;
-
 /// A verdict on the device needs its work to reach over this share of the timeline.
 const GPU_WINDOW: f64 = 0.2;
 
@@ -273,7 +270,7 @@ fn request_path(m: &Measures) -> Option<(u32, u64)> {
         .map(|(track, _)| *track)
 }
 
-/// Other profilers recorded it: no process says which Python it ran.
+/// Other profilers recorded all of it.
 fn imported(m: &Measures) -> bool {
     !m.processes.is_empty() && m.processes.values().all(|p| p.imported)
 }
@@ -386,8 +383,8 @@ fn verdict(
     let window = fact("gpu.span_ns").max(1.0);
     let (gpu_busy, copies) = (fact("gpu.busy_ns") / window, fact("gpu.memcpy_ns") / window);
     // What ran on a device for a moment only says nothing of the rest: the capture of a graph, say.
-    let captured = m.devices.unstarted > CAPTURED * m.devices.kernels;
-    let gpu = fact("gpu.span_ns") / m.span_ns().max(1) as f64 >= GPU_WINDOW && !captured;
+    let gpu =
+        fact("gpu.span_ns") / m.span_ns().max(1) as f64 >= GPU_WINDOW && !m.devices.captured();
     let (class, summary) = if m.events == 0 || (!gpu && (breakdown.is_empty() || known < 0.2)) {
         (
             "unknown",
@@ -505,7 +502,7 @@ fn verdict(
 fn caveats(m: &Measures, breakdown: &[Share]) -> Vec<String> {
     let mut caveats = Vec::new();
     let started = m.devices.launch_delays_ns.len() as u64;
-    if m.devices.unstarted > CAPTURED * m.devices.kernels {
+    if m.devices.captured() {
         caveats.push(format!(
             "{} launches started nothing on a device ({started} did): a graph was captured, and that the GPU is idle says nothing",
             m.devices.unstarted

@@ -12,7 +12,7 @@ use super::sampled::{self, Sampled};
 use super::throttled::{self, Unseen};
 use super::waited::{self, Loops, Waited, Waits};
 use crate::cli::Progress;
-use crate::clock::UNKNOWN;
+use crate::clock::FOREIGN;
 use crate::error::Result;
 use crate::trace::io::Reader;
 use crate::trace::{Event, HashMap, Kind, Names, Sym};
@@ -143,7 +143,7 @@ pub struct Process {
     pub cpu_ns: Option<i64>,
     pub python: Option<String>,
     pub covered: bool,
-    /// Another profiler's file: its clock is the time of day, or unknown.
+    /// Another profiler's file, as its clock tells.
     pub imported: bool,
     pub reason: Option<String>,
     pub notes: Vec<String>,
@@ -779,7 +779,7 @@ impl Measures {
             let least = self.sampled_hz.map_or(rate, |other| other.min(rate));
             self.sampled_hz = Some(least);
         }
-        process.imported = matches!(args["clock"].as_str(), Some("realtime" | UNKNOWN));
+        process.imported = FOREIGN.iter().any(|clock| args["clock"] == *clock);
         process.covered = args["covered"].as_bool().unwrap_or(true);
         process.reason = text("reason");
         process.ended = text("ended");
