@@ -129,6 +129,8 @@ struct Thread {
     off_seen: usize,
     /// Its chain was closed, and no record came since.
     closed: bool,
+    /// Records it lost, less the ends found without their begin since: so many more of these may be for that.
+    lost: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -322,6 +324,9 @@ impl Drain {
         let mut event = Event::new(Kind::Lost, name, at, process.id, process.pid, tid);
         event.value = Some(records as f64);
         out.push(event);
+        if let Some(thread) = process.threads.get_mut(&tid) {
+            thread.lost = thread.lost.saturating_add(records);
+        }
     }
 
     /// A row of the process with this number was found elsewhere.
@@ -786,7 +791,7 @@ impl Process {
     }
 
     /// Ends the innermost frame with this id. Frames above it whose own end never came end with it; an end
-    /// whose begin was before recording started has no span.
+    /// whose begin was before recording started has no span, and one whose begin was lost is lost with it.
     #[allow(clippy::too_many_arguments)]
     fn end(
         &mut self,
@@ -803,6 +808,13 @@ impl Process {
             _ => thread.stack.iter().rposition(|frame| frame.id == id),
         };
         let Some(depth) = depth else {
+            if thread.lost > 0 {
+                thread.lost -= 1;
+                let name = names.sym("ends without a beginning");
+                let mut event = Event::new(Kind::Lost, name, at, self.id, self.pid, tid);
+                event.value = Some(1.0);
+                out.push(event);
+            }
             return;
         };
         let cut_ns = |frame: &OpenFrame| self.throttled.cut_ns(frame.id, frame.start_ns, at);
@@ -971,6 +983,26 @@ mod tests {
     fn an_end_that_never_came_ends_with_its_caller_and_a_begin_that_never_came_is_no_span() {
         let got = rows(&[end(1, 2), begin(2, 1), begin(3, 2), end(9, 1)]);
         assert_eq!(got, [r#"g 3+6 {"open":true} 0"#, "f 2+7 - 0"]);
+    }
+
+    #[test]
+    fn ends_whose_begin_was_lost_are_lost_with_it_and_no_others() {
+        let mut drain = Drain::default();
+        let mut out = Vec::new();
+        drain.records(KEY, 7, &bytes(&[end(1, 1), begin(2, 2)]), &mut out); // 1 began before the recording
+        drain.lost(KEY, 7, 1, &mut out);
+        let after = [end(4, 3), end(5, 2), end(6, 1)]; // 3 began in the gap, 1 before it all
+        drain.records(KEY, 7, &bytes(&after), &mut out);
+        let got: Vec<_> = out
+            .iter()
+            .map(|e| (drain.names.text(e.name), e.start_ns, e.value))
+            .collect();
+        let want = [
+            ("records", 2, Some(1.0)),
+            ("ends without a beginning", 4, Some(1.0)),
+            ("(name lost)", 2, None),
+        ];
+        assert_eq!(got, want);
     }
 
     #[test]
