@@ -250,10 +250,41 @@ struct Frame {
     waits: Option<Waits>,
     /// It is what an event loop does between two polls: a callback, a task's segment.
     step: bool,
-    /// It is a turn of an event loop, or a poll in one.
-    turn: bool,
+    /// A poll of an event loop.
     polls: bool,
     new_call: bool,
+    /// What holds for it and all that is around it, so that a deep stack need not be searched.
+    within: Within,
+}
+
+/// Of a frame, itself included.
+#[derive(Clone, Copy, Debug, Default)]
+struct Within {
+    /// The innermost Python function.
+    python: Option<usize>,
+    /// A step of an event loop.
+    step: bool,
+    /// Start of the innermost turn of an event loop.
+    turn_ns: Option<i64>,
+}
+
+/// What is open on a thread.
+#[derive(Debug, Default)]
+struct Stack {
+    frames: Vec<Frame>,
+    /// How often each function is, by its number.
+    open: Vec<u32>,
+    /// Another profiler's file tells of it: nothing was left out of it by a budget.
+    imported: bool,
+}
+
+impl Stack {
+    fn opened(&mut self, function: usize) -> &mut u32 {
+        if function >= self.open.len() {
+            self.open.resize(function + 1, 0);
+        }
+        &mut self.open[function]
+    }
 }
 
 #[derive(Debug)]
@@ -267,8 +298,7 @@ struct Pass {
     measures: Measures,
     index: HashMap<FunctionKey, usize>,
     children: HashMap<(Option<usize>, usize), usize>,
-    stacks: HashMap<(u32, u64), Vec<Frame>>,
-    depths: HashMap<(u32, u64, usize), u32>,
+    stacks: HashMap<Track, Stack>,
     tasks: HashMap<u64, Task>,
     suspended: HashMap<(u64, usize, usize), i64>,
     flags: HashMap<Sym, Flags>,
@@ -397,7 +427,13 @@ impl Pass {
         }
         let track = (event.process, event.tid);
         self.pop_until(track, event.start_ns, names);
-        let stack = self.stacks.entry(track).or_default();
+        let processes = &self.measures.processes;
+        let all = self.stacks.entry(track).or_insert_with(|| Stack {
+            imported: processes.get(&track.0).is_some_and(|p| p.imported),
+            ..Stack::default()
+        });
+        let imported = all.imported;
+        let stack = &mut all.frames;
         if stack.last().is_some_and(|top| event.end_ns() > top.end_ns) {
             return; // it does not nest: what it overlaps already has this time
         }
@@ -413,8 +449,8 @@ impl Pass {
             None => thread.covered_ns += dur_ns,
         }
         let caller = stack.last();
-        let python = stack.iter().rev().find(|f| f.kind == Kind::Python);
-        let caller_function = python.and_then(|f| f.function);
+        let mut within = caller.map_or(Within::default(), |frame| frame.within);
+        let caller_function = within.python;
         let (caller_path, caller_flow) = (caller.and_then(|f| f.path), caller.and_then(|f| f.flow));
         let mut importing = caller.is_some_and(|frame| frame.importing);
         let depth = stack.len();
@@ -431,9 +467,9 @@ impl Pass {
             importing,
             waits: None,
             step: false,
-            turn: false,
             polls: false,
             new_call: !flags.resumed,
+            within,
         };
         if event.kind != Kind::Scope {
             let key = FunctionKey {
@@ -442,12 +478,9 @@ impl Pass {
                 file: event.file,
                 line: event.line,
             };
-            let function = self.function(key);
-            if let Some(caller) = caller_function.filter(|_| event.kind == Kind::Python) {
-                self.unseen.seen(caller, function, dur_ns);
-            }
-            if event.kind == Kind::Python {
-                self.unseen.took(function, dur_ns);
+            let function = function(&mut self.index, &mut self.measures.functions, key);
+            if event.kind == Kind::Python && !imported {
+                self.unseen.seen(caller_function, function, dur_ns);
             }
             let sums = &mut self.measures.functions[function].1;
             sums.calls += u64::from(!flags.resumed);
@@ -461,7 +494,7 @@ impl Pass {
             frame.importing = importing;
             frame.function = Some(function);
             let name = names.text(event.name);
-            let stack = self.stacks.get(&track).map_or(&[][..], |stack| stack);
+            let stack = &all.frames;
             if event.kind == Kind::Native && waits(name) {
                 let stack = places(&self.measures, stack, names);
                 let waits = Waits::of_call(name);
@@ -471,21 +504,24 @@ impl Pass {
                 });
             }
             let begins = event.flow.is_some() && caller_flow != event.flow;
-            if (begins || waited::is_callback(event.kind, name))
-                && !stack.iter().any(|frame| frame.step)
-            {
+            if (begins || waited::is_callback(event.kind, name)) && !within.step {
                 frame.step = true;
+                within.step = true;
                 self.measures.loops.begin(track);
             }
-            if begins && let Some(turn) = stack.iter().rev().find(|frame| frame.turn) {
-                self.measures
-                    .loops
-                    .ready(track, turn.start_ns, event.start_ns);
+            if begins && let Some(turn_ns) = within.turn_ns {
+                self.measures.loops.ready(track, turn_ns, event.start_ns);
             }
-            frame.turn = waited::is_turn(name);
+            if waited::is_turn(name) {
+                within.turn_ns = Some(event.start_ns);
+            }
+            if event.kind == Kind::Python {
+                within.python = Some(function);
+            }
+            frame.within = within;
             frame.polls = frame.waits == Some(Waits::Idle) || waited::is_poll(name);
             let sums = &mut self.measures.functions[function].1;
-            let open = self.depths.entry((track.0, track.1, function)).or_default();
+            let open = all.opened(function);
             *open += 1;
             if *open == 1 {
                 sums.total_ns += dur_ns;
@@ -523,7 +559,9 @@ impl Pass {
             }
             frame.path = self.path(caller_path, function);
         }
-        self.stacks.entry(track).or_default().push(frame);
+        if let Some(all) = self.stacks.get_mut(&track) {
+            all.frames.push(frame);
+        }
     }
 
     /// A function was not seen for a while.
@@ -544,11 +582,7 @@ impl Pass {
     }
 
     fn function(&mut self, key: FunctionKey) -> usize {
-        let functions = &mut self.measures.functions;
-        *self.index.entry(key).or_insert_with(|| {
-            functions.push((key, FunctionSums::default()));
-            functions.len() - 1
-        })
+        function(&mut self.index, &mut self.measures.functions, key)
     }
 
     /// A sample in the interpreter's own time of a span, or outside of all.
@@ -560,12 +594,8 @@ impl Pass {
             return;
         }
         self.pop_until(track, event.start_ns, names);
-        let stack = self.stacks.entry(track).or_default();
-        let function = stack
-            .iter()
-            .rev()
-            .find(|f| f.kind == Kind::Python)
-            .and_then(|f| f.function);
+        let stack = &mut self.stacks.entry(track).or_default().frames;
+        let function = stack.last().and_then(|frame| frame.within.python);
         let thread = self.measures.thread(track, event.pid);
         match stack.last_mut() {
             None => {
@@ -620,17 +650,13 @@ impl Pass {
 
     /// Ends every span that is over at `at_ns`, and books the time it did not spend in others.
     fn pop_until(&mut self, track: (u32, u64), at_ns: i64, names: &Names) {
-        let Some(stack) = self.stacks.get_mut(&track) else {
+        let Some(Stack { frames, open, .. }) = self.stacks.get_mut(&track) else {
             return;
         };
         let m = &mut self.measures;
-        while let Some(mut frame) = stack.pop_if(|frame| frame.end_ns <= at_ns) {
+        while let Some(mut frame) = frames.pop_if(|frame| frame.end_ns <= at_ns) {
             let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
-            let caller = stack
-                .iter()
-                .rev()
-                .find(|f| f.kind == Kind::Python)
-                .and_then(|f| f.function);
+            let caller = frames.last().and_then(|frame| frame.within.python);
             let times = &mut m.threads.entry(track).or_default().times;
             if let Some(path) = frame.path {
                 m.paths[path].self_ns += own_ns;
@@ -686,13 +712,13 @@ impl Pass {
                 m.gc_ns += own_ns;
             }
             if let Some(waits) = frame.waits.filter(|_| !frame.importing) {
-                m.waited(track, waits, own_ns, caller, stack, names);
+                m.waited(track, waits, own_ns, caller, frames, names);
             }
             if frame.polls {
                 m.loops.polled(track, frame.end_ns);
             }
             if let Some(function) = frame.function {
-                if frame.step || stack.iter().any(|frame| frame.step) {
+                if frame.within.step {
                     m.loops.spent(track, function, own_ns);
                 }
                 if frame.step {
@@ -700,12 +726,9 @@ impl Pass {
                 }
                 let sums = &mut m.functions[function].1;
                 sums.self_ns += own_ns;
-                if let Some(open) = self.depths.get_mut(&(track.0, track.1, function)) {
-                    *open -= 1;
-                    if *open == 0 {
-                        self.depths.remove(&(track.0, track.1, function));
-                        sums.natives.add_all(&frame.natives);
-                    }
+                open[function] -= 1;
+                if open[function] == 0 {
+                    sums.natives.add_all(&frame.natives);
                 }
                 let native_ns = match frame.kind {
                     Kind::Native | Kind::Op | Kind::Launch | Kind::Api => own_ns,
@@ -732,11 +755,23 @@ impl Pass {
                 // A scope's own time is that of the function it stands in.
                 m.book(track, caller, frame.importing, own_ns, 0);
             }
-            if let Some(around) = stack.last_mut() {
+            if let Some(around) = frames.last_mut() {
                 around.natives.add_all(&frame.natives);
             }
         }
     }
+}
+
+/// The number of a function, which it gets when it is new.
+fn function(
+    index: &mut HashMap<FunctionKey, usize>,
+    functions: &mut Vec<(FunctionKey, FunctionSums)>,
+    key: FunctionKey,
+) -> usize {
+    *index.entry(key).or_insert_with(|| {
+        functions.push((key, FunctionSums::default()));
+        functions.len() - 1
+    })
 }
 
 impl Measures {

@@ -13,7 +13,7 @@ pub struct Unseen {
     /// Time in a function that a caller called, by (caller, function).
     by_caller: HashMap<(usize, usize), i64>,
     /// Sum of the squares of the durations of calls that were seen, in ns².
-    squares: HashMap<usize, f64>,
+    squares: Vec<f64>,
 }
 
 /// Two-sided 95 % of the normal distribution.
@@ -65,13 +65,14 @@ impl Unseen {
     }
 
     /// Takes a call that was seen.
-    pub fn seen(&mut self, caller: usize, function: usize, dur_ns: i64) {
-        *self.by_caller.entry((caller, function)).or_default() += dur_ns;
-    }
-
-    /// Takes the duration of a call that was seen.
-    pub fn took(&mut self, function: usize, dur_ns: i64) {
-        *self.squares.entry(function).or_default() += (dur_ns as f64).powi(2);
+    pub fn seen(&mut self, caller: Option<usize>, function: usize, dur_ns: i64) {
+        if let Some(caller) = caller {
+            *self.by_caller.entry((caller, function)).or_default() += dur_ns;
+        }
+        if function >= self.squares.len() {
+            self.squares.resize(function + 1, 0.0);
+        }
+        self.squares[function] += (dur_ns as f64).powi(2);
     }
 }
 
@@ -97,7 +98,7 @@ pub fn settle(m: &mut Measures, unseen: &Unseen) {
         let by = more_ns as f64 / sums.total_ns.max(1) as f64;
         moved.insert(function, more_ns);
         // That calls are not known, and that those that were seen need not be as long as the others.
-        let squares = unseen.squares.get(&function).copied().unwrap_or_default() / seen as f64;
+        let squares = unseen.squares.get(function).copied().unwrap_or_default() / seen as f64;
         let deviation = (squares - mean * mean).max(0.0).sqrt() / (seen as f64).sqrt();
         sums.error_ns = (mean * error).hypot(Z95 * deviation * calls).round() as i64;
         sums.total_ns += more_ns;

@@ -1,7 +1,7 @@
 //! `wait` rows on their way into the measures, and what waits hold up.
 
 use super::super::waited::{self, In, Place, Waits};
-use super::{Frame, Measures, Pass, Track, json};
+use super::{Frame, Measures, Pass, Stack, Track, json};
 use crate::trace::{Event, Kind, Names};
 
 /// A thread that ran for less than this part of a row hardly ran at all, and a sample in it says nothing of the rest.
@@ -31,21 +31,19 @@ impl Pass {
         if let Some(holder) = args["holder"].as_u64().filter(|_| waits == Waits::Gil) {
             let holder = (event.process, holder);
             self.pop_until(holder, event.start_ns, names);
-            let stack = self.stacks.get(&holder).into_iter().flatten().rev();
-            let mut python = stack.filter(|frame| frame.kind == Kind::Python);
-            let function = python.next().and_then(|frame| frame.function);
+            let top = self.stacks.get(&holder).and_then(|s| s.frames.last());
+            let function = top.and_then(|frame| frame.within.python);
             let key = (track, holder, function);
             *self.measures.holders.entry(key).or_default() += ns;
         }
-        let Some(stack) = self.stacks.get(&track) else {
+        let Some(Stack { frames: stack, .. }) = self.stacks.get(&track) else {
             return;
         };
         let Some(top) = stack.last().filter(|top| !top.importing) else {
             return;
         };
         let call = args["call"].as_str().unwrap_or("");
-        let mut python = stack.iter().rev().filter(|f| f.kind == Kind::Python);
-        let function = python.next().and_then(|frame| frame.function);
+        let function = top.within.python;
         let place = match (top.kind, top.waits, top.function) {
             (Kind::Native | Kind::Op, Some(known), _) if waits == Waits::Gil => In::Waiting(known),
             (Kind::Native | Kind::Op, Some(_), _) => return, // it says so itself
@@ -107,7 +105,7 @@ impl Measures {
     ) {
         let Some(function) = function else { return };
         let blocks = !matches!(waits, Waits::Idle | Waits::Gil);
-        if blocks && stack.iter().any(|frame| frame.step) {
+        if blocks && stack.last().is_some_and(|frame| frame.within.step) {
             *self.loops.waiting.entry(function).or_default() += ns;
         }
         let top = places(self, stack, names).next();
