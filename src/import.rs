@@ -4,15 +4,18 @@
 //! and zstd are unpacked on the way. What a file carries besides events (environments, arguments, package lists) is not
 //! read.
 
+mod args; // JSON objects of rows
 mod blocks; // bytes in, unpacked and hashed by a thread of their own
 mod decimal; // exact numbers
 mod events; // the trace event format: Kineto, Chrome, VizTracer, TensorFlow
 mod json; // JSON as profilers write it
 mod kineto; // what a trace event is as a row
+mod memo; // what was made of bytes before
 mod nsys; // Nsight Systems' SQLite export
 mod rocpd; // rocprofv3's SQLite database
 mod rocprof; // rocprofv3's JSON
 mod sqlite; // SQLite databases, table by table
+mod tokens; // where trace events and their parts stand
 mod tracks; // processes, threads, devices, streams of trace events
 mod wire; // protocol buffers, field by field
 mod xplane; // XPlane of TensorFlow and JAX
@@ -188,7 +191,7 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
     };
     let (format, rows): (_, Box<dyn Rows>) = match content {
         Content::Events => {
-            let rows = events::TraceEvents::new(window(head, file)?, lenient.clone());
+            let rows = events::TraceEvents::new(window(head, file)?, lenient.clone(), &path)?;
             ("trace-events", Box::new(rows))
         }
         Content::Rocprof => {

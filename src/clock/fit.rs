@@ -285,6 +285,9 @@ fn line(a: (i64, i64), b: (i64, i64), x: i64) -> i64 {
 
 fn outside(knot: (i64, i64), rate: i128, reading: i64) -> i64 {
     let distance = i128::from(reading) - i128::from(knot.0);
+    if rate == ONE {
+        return clamped(i128::from(knot.1) + distance);
+    }
     clamped(i128::from(knot.1) + floor(distance.saturating_mul(rate), ONE))
 }
 

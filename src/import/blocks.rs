@@ -80,7 +80,7 @@ impl Blocks {
     /// No thread can be had.
     pub fn start(head: Vec<u8>, file: File) -> io::Result<Blocks> {
         let (to, blocks) = sync_channel(WAITING);
-        let (used, again) = sync_channel(WAITING + 2);
+        let (used, again) = sync_channel(2 * WAITING + 2);
         let thread = std::thread::Builder::new().name("isc-read".into());
         let thread = thread.spawn(move || send(head, file, &to, &again))?;
         Ok(Blocks {
@@ -103,6 +103,11 @@ impl Blocks {
                 Ok(None)
             }
         }
+    }
+
+    /// Takes blocks back, for another thread.
+    pub fn giver(&self) -> SyncSender<Vec<u8>> {
+        self.used.clone()
     }
 
     /// Takes back a block that is no longer needed.

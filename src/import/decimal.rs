@@ -26,11 +26,18 @@ pub fn scaled(word: &[u8], scale: i64) -> Option<i64> {
     if digits.len() == usize::from(point.is_some()) {
         return None;
     }
-    let power = 10i64.checked_pow(decimals as u32)?;
-    if scale % power != 0 {
-        return slow(word, scale);
-    }
-    let value = mantissa.checked_mul(scale / power)?;
+    let factor = match (scale, decimals) {
+        (1000, 0..=3) => [1000, 100, 10, 1][decimals], // µs to ns
+        (1, 0) => 1,
+        _ => {
+            let power = 10i64.checked_pow(decimals as u32)?;
+            if scale % power != 0 {
+                return slow(word, scale);
+            }
+            scale / power
+        }
+    };
+    let value = mantissa.checked_mul(factor)?;
     Some(if negative { -value } else { value })
 }
 

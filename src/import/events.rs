@@ -1,62 +1,37 @@
 //! The trace event format: Kineto, Chrome, Perfetto's JSON, VizTracer, TensorFlow's trace.json.
 //!
-//! `{"traceEvents": [...], ...}` or a bare array, of any length: one event is in memory at a time. What stands beside the
+//! `{"traceEvents": [...], ...}` or a bare array, of any length: a few blocks of it are in memory at a time. What stands beside the
 //! events is passed over but for a few keys, so that environments and package lists which some files carry never reach a trace.
 //!
 //! # Source
 //! "Trace Event Format", Google (2016), for phases and fields; pytorch/kineto, libkineto/src/output_json.cpp.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use super::decimal::{scaled, unsigned};
-use super::json::{Cursor, Read, Stop, Text, Window};
+use super::json::{Text, Window};
+use super::kineto::Key;
+use super::tokens::{Arg, Batch, Part, Token, Tokens};
 use super::tracks::{Owner, Tracks};
 use super::{Lenient, kineto};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::trace::{Event, Kind, Names};
-
-/// Rows handed over at once.
-const BATCH: usize = 1 << 14;
 
 /// Spans that may be open on all tracks together: a file that only begins them does not fill the memory.
 const MOST_OPEN: usize = 1 << 20;
 
-/// Where in the file the reader is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    Start,
-    /// Among the keys of the outer object.
-    Keys {
-        first: bool,
-    },
-    /// Among the events; `bare`: the array is all there is.
-    Events {
-        first: bool,
-        bare: bool,
-    },
-    End,
-    Done,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct TraceEvents {
-    window: Window,
-    at: At,
-    args: Vec<Arg>,
+    path: PathBuf,
+    tokens: Tokens,
     open: Open,
     tracks: Tracks,
     lenient: Lenient,
 }
 
-/// Key and value of one of an event's args, by their places in its bytes.
-#[derive(Clone, Copy, Debug)]
-struct Arg {
-    key: (u32, u32),
-    value: (u32, u32),
-}
-
-/// One event, borrowed from the window.
+/// One event, borrowed from its batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a> {
     phase: u8,
@@ -72,11 +47,31 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Its args: keys and values as they stand.
-    pub fn args(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    fn new(token: &Token, batch: &'a Batch) -> Fields<'a> {
+        let text = |part, escaped| Text {
+            raw: batch.part(part),
+            escaped,
+        };
+        Fields {
+            phase: token.phase,
+            cat: text(token.cat, token.escaped.0),
+            name: text(token.name, token.escaped.1),
+            ts: batch.part(token.ts),
+            dur: batch.part(token.dur),
+            pid: batch.part(token.pid),
+            tid: batch.part(token.tid),
+            id: batch.part(token.id),
+            bytes: &batch.bytes,
+            args: &batch.args[token.args.0 as usize..token.args.1 as usize],
+        }
+    }
+
+    /// Its args: what each is, keys and values as they stand.
+    pub fn args(&self) -> impl Iterator<Item = (Key, &'a [u8], &'a [u8])> + use<'a> {
         let (bytes, args) = (self.bytes, self.args);
-        let part = move |(from, to): (u32, u32)| &bytes[from as usize..to as usize];
-        args.iter().map(move |arg| (part(arg.key), part(arg.value)))
+        let part = move |(from, to): Part| &bytes[from as usize..to as usize];
+        args.iter()
+            .map(move |arg| (arg.id, part(arg.key), part(arg.value)))
     }
 }
 
@@ -120,138 +115,44 @@ fn moved(event: Event, from: &Names, to: &mut Names) -> Event {
     }
 }
 
-const NO_TEXT: Text<'static> = Text {
-    raw: b"",
-    escaped: false,
-};
-
 impl TraceEvents {
-    pub fn new(window: Window, lenient: Lenient) -> TraceEvents {
-        TraceEvents {
-            window,
-            at: At::Start,
-            args: Vec::new(),
+    /// Starts to read; `path` is for messages.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn new(window: Window, lenient: Lenient, path: &Path) -> Result<TraceEvents> {
+        Ok(TraceEvents {
+            path: path.to_owned(),
+            tokens: Tokens::start(window, lenient.clone(), path)?,
             open: Open::default(),
             tracks: Tracks::default(),
             lenient,
-        }
+        })
     }
 
-    /// Reads one thing of the outer structure. Whether an event is next.
-    fn step(&mut self) -> Result<bool> {
-        match self.at {
-            At::Start => {
-                let object = self.window.read(|c| match c.peek()? {
-                    b'{' => c.skip_byte(b'{'),
-                    b'[' => c.skip_byte(b'[').map(|_| false),
-                    _ => c.wrong("a trace should begin with { or ["),
-                })?;
-                self.at = match object {
-                    true => At::Keys { first: true },
-                    false => At::Events {
-                        first: true,
-                        bare: true,
-                    },
-                };
+    /// The events of a batch as rows, and what stands between them.
+    fn rows(&mut self, batch: &Batch, names: &mut Names, rows: &mut Vec<Event>) -> Result<()> {
+        let mut headers = batch.headers.iter().peekable();
+        for at in 0..=batch.tokens.len() {
+            while let Some((_, key, value)) = headers.next_if(|header| header.0 <= at) {
+                self.tracks.header(batch.part(*key), batch.part(*value));
             }
-            At::Keys { first } => {
-                let tracks = &mut self.tracks;
-                self.at = self.window.read(|c| {
-                    let Some(key) = c.key(first)? else {
-                        return Ok(At::End);
-                    };
-                    if key.raw == b"traceEvents" && c.peek()? == b'[' {
-                        c.skip_byte(b'[')?;
-                        return Ok(At::Events {
-                            first: true,
-                            bare: false,
-                        });
-                    }
-                    let value = c.value()?;
-                    tracks.header(key.raw, value);
-                    Ok(At::Keys { first: false })
-                })?;
-            }
-            At::Events { first, bare } => {
-                let next = self.window.read(|c| c.element(first, bare))?;
-                match (next, bare) {
-                    (Some(true), _) => {
-                        self.at = At::Events { first: false, bare };
-                        return Ok(true);
-                    }
-                    (None, _) => self.at = At::Done,
-                    (Some(false), true) => self.at = At::End,
-                    (Some(false), false) => self.at = At::Keys { first: false },
-                }
-            }
-            At::End => {
-                if !self.window.read(|c| c.is_end())? {
-                    return Err(self.window.wrong(0, "more behind the end of the trace"));
-                }
-                self.at = At::Done;
-            }
-            At::Done => {}
-        }
-        Ok(false)
-    }
-
-    /// The event at the cursor, as rows.
-    fn event(&mut self, names: &mut Names, rows: &mut Vec<Event>) -> Result<()> {
-        loop {
-            let mut cursor = self.window.cursor();
-            let read = fields(&mut cursor, &mut self.args);
-            let wrong = match read {
-                Ok(fields) => {
-                    let used = cursor.at();
-                    let done = map(&fields, &mut self.open, &mut self.tracks, names, rows);
-                    match done {
-                        Ok(()) => {
-                            self.window.take(used);
-                            return Ok(());
-                        }
-                        Err(_) if self.lenient.skip() => {
-                            self.window.take(used);
-                            return Ok(());
-                        }
-                        Err(what) => Stop::Wrong(0, what),
-                    }
-                }
-                Err(stop) => stop,
+            let Some(token) = batch.tokens.get(at) else {
+                break;
             };
-            match self.window.stopped(wrong) {
-                Ok(()) => {}
-                Err(_) if self.lenient.skip() => return self.recover(),
-                Err(error) => return Err(error),
+            let fields = Fields::new(token, batch);
+            if let Err(what) = map(&fields, &mut self.open, &mut self.tracks, names, rows)
+                && !self.lenient.skip()
+            {
+                let byte = batch.before.wrapping_add(u64::from(token.from));
+                return Err(Error::Corrupt {
+                    path: self.path.clone(),
+                    place: format!("at byte {byte}"),
+                    what: what.to_owned(),
+                });
             }
         }
-    }
-
-    /// Goes on to what looks like the next event, or to the end.
-    fn recover(&mut self) -> Result<()> {
-        self.window.take(1.min(self.window.left()));
-        loop {
-            let mut cursor = self.window.cursor();
-            let left = self.window.left();
-            let bytes = cursor.slice(0, left);
-            let comma = (0..left).find(|&at| {
-                bytes[at] == b'{'
-                    && bytes[..at].iter().rev().find(|b| !b.is_ascii_whitespace()) == Some(&b',')
-            });
-            if let Some(at) = comma {
-                self.window.take(at);
-                // Its comma is behind.
-                let bare = matches!(self.at, At::Events { bare: true, .. });
-                self.at = At::Events { first: true, bare };
-                return Ok(());
-            }
-            if cursor.is_end() == Ok(true) || self.window.ended() {
-                self.window.take(left);
-                self.at = At::Done;
-                return Ok(());
-            }
-            self.window.take(left.saturating_sub(64));
-            self.window.more()?;
-        }
+        Ok(())
     }
 
     /// Rows of what is still open, of processes, threads, streams and the clock.
@@ -275,99 +176,18 @@ impl TraceEvents {
 
 impl super::Rows for TraceEvents {
     fn next_batch(&mut self, names: &mut Names, rows: &mut Vec<Event>) -> Result<bool> {
-        let enough = rows.len() + BATCH;
-        while rows.len() < enough {
-            match self.step() {
-                Ok(true) => self.event(names, rows)?,
-                Ok(false) if self.at == At::Done => {
-                    self.finish(names, rows);
-                    return Ok(false);
-                }
-                Ok(false) => {}
-                Err(_) if matches!(self.at, At::Events { .. }) && self.lenient.skip() => {
-                    self.recover()?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
+        let mut batch = self.tokens.next_batch();
+        self.rows(&batch, names, rows)?;
+        let end = batch.end.take();
+        self.tokens.give_back(batch);
+        let Some(end) = end else { return Ok(true) };
+        self.lenient.skipped += end?;
+        self.finish(names, rows);
+        Ok(false)
     }
 
     fn hash(&mut self) -> Option<String> {
-        self.window.blocks().hash()
-    }
-}
-
-/// Reads an event's fields; its args are noted by place.
-fn fields<'a>(c: &mut Cursor<'a>, args: &'a mut Vec<Arg>) -> Read<Fields<'a>> {
-    args.clear();
-    let mut f = Fields {
-        phase: 0,
-        cat: NO_TEXT,
-        name: NO_TEXT,
-        ts: b"",
-        dur: b"",
-        pid: b"",
-        tid: b"",
-        id: b"",
-        bytes: b"",
-        args: &[],
-    };
-    if c.peek()? != b'{' {
-        c.value()?; // null, say: no event
-        return Ok(f);
-    }
-    c.skip_byte(b'{')?;
-    let mut first = true;
-    while let Some(key) = c.key(first)? {
-        first = false;
-        match key.raw {
-            b"name" => f.name = text(c)?,
-            b"cat" => f.cat = text(c)?,
-            b"ph" => f.phase = text(c)?.raw.first().copied().unwrap_or(0),
-            b"ts" => f.ts = scalar(c)?,
-            b"dur" => f.dur = scalar(c)?,
-            b"pid" => f.pid = scalar(c)?,
-            b"tid" => f.tid = scalar(c)?,
-            b"id" => f.id = scalar(c)?,
-            b"args" if c.peek()? == b'{' => {
-                c.skip_byte(b'{')?;
-                let mut first = true;
-                while let Some(key) = c.key(first)? {
-                    first = false;
-                    let value = c.value()?;
-                    args.push(Arg {
-                        key: c.place(key.raw),
-                        value: c.place(value),
-                    });
-                }
-            }
-            _ => {
-                c.value()?;
-            }
-        }
-    }
-    f.bytes = c.slice(0, c.at());
-    f.args = args;
-    Ok(f)
-}
-
-/// A string; another value as if it were one.
-fn text<'a>(c: &mut Cursor<'a>) -> Read<Text<'a>> {
-    match c.peek()? {
-        b'"' => c.text(),
-        _ => Ok(Text {
-            raw: c.value()?,
-            escaped: false,
-        }),
-    }
-}
-
-/// A number, or the content of a string: writers are not of one mind.
-fn scalar<'a>(c: &mut Cursor<'a>) -> Read<&'a [u8]> {
-    match c.peek()? {
-        b'"' => Ok(c.text()?.raw),
-        _ => c.value(),
+        self.tokens.hash()
     }
 }
 
@@ -483,7 +303,7 @@ fn map(
 fn flow(f: &Fields<'_>, start: i64, tracks: &mut Tracks, names: &mut Names) -> Event {
     let Owner { process, pid, tid } = tracks.owner(f.pid, f.tid);
     tracks.saw(process, start);
-    let name = kineto::name(f.name, names);
+    let name = kineto::name(f.name, tracks, names);
     let mut event = Event::new(Kind::Flow, name, start, process, pid, tid);
     event.flow = Some(number(f.id));
     let phase = match f.phase {

@@ -108,32 +108,61 @@ impl Window {
     /// # Errors
     /// A value that is longer than any may be; a file that cannot be read or unpacked.
     pub fn more(&mut self) -> Result<()> {
+        if let Some(read) = self.advance()? {
+            self.blocks.give_back(read);
+        }
+        Ok(())
+    }
+
+    /// Reads on, and hands out the bytes that were in the window, what was not yet taken of them included: that stands at
+    /// another place now. `None` at the end, where all stays as it is.
+    ///
+    /// # Errors
+    /// As [`Window::more`].
+    pub fn advance(&mut self) -> Result<Option<Vec<u8>>> {
         let left = self.left();
         if left > LONGEST {
             return Err(self.wrong(0, "a value of more than 64 MiB"));
         }
-        match self.blocks.next_block() {
-            Ok(Some(mut block)) if left <= HEADROOM => {
-                let from = HEADROOM - left;
-                block[from..HEADROOM].copy_from_slice(&self.bytes[self.start..]);
-                self.before = self.before.wrapping_add(self.start as u64);
-                // The position stays: what stands before the window's bytes is no part of the file.
-                self.before = self.before.wrapping_sub(from as u64);
-                self.start = from;
-                let read = std::mem::replace(&mut self.bytes, block);
-                self.blocks.give_back(read);
+        let mut block = match self.blocks.next_block() {
+            Ok(Some(block)) => block,
+            Ok(None) => {
+                self.ended = true;
+                return Ok(None);
             }
-            Ok(Some(block)) => {
-                self.before = self.before.wrapping_add(self.start as u64);
-                self.bytes.drain(..self.start);
-                self.start = 0;
-                self.bytes.extend_from_slice(&block[HEADROOM..]);
-                self.blocks.give_back(block);
-            }
-            Ok(None) => self.ended = true,
             Err(error) => return Err(packed(error, &self.path)),
+        };
+        let rest = &self.bytes[self.start..];
+        self.before = self.before.wrapping_add(self.start as u64);
+        if left <= HEADROOM {
+            let from = HEADROOM - left;
+            block[from..HEADROOM].copy_from_slice(rest);
+            // The position stays: what stands before the window's bytes is no part of the file.
+            self.before = self.before.wrapping_sub(from as u64);
+            self.start = from;
+            return Ok(Some(std::mem::replace(&mut self.bytes, block)));
         }
-        Ok(())
+        let longer = [rest, &block[HEADROOM..]].concat();
+        self.start = 0;
+        self.blocks.give_back(block);
+        Ok(Some(std::mem::replace(&mut self.bytes, longer)))
+    }
+
+    /// Bytes of the file before the first of the window's, modulo 2^64.
+    pub fn before(&self) -> u64 {
+        self.before
+    }
+
+    /// The cursor's place in the window's bytes.
+    pub fn offset(&self) -> usize {
+        self.start
+    }
+
+    /// The bytes in the window, which is empty then.
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        self.before = self.before.wrapping_add(self.start as u64);
+        self.start = 0;
+        std::mem::take(&mut self.bytes)
     }
 
     /// Reads one thing, with as much of the file as it takes.
@@ -277,6 +306,17 @@ impl<'a> Cursor<'a> {
             true => Ok(()),
             false => self.wrong(what),
         }
+    }
+
+    /// Takes these bytes if they are the next.
+    #[inline]
+    pub fn skip_bytes(&mut self, wanted: &[u8]) -> bool {
+        let end = self.at + wanted.len();
+        let found = self.bytes.get(self.at..end) == Some(wanted);
+        if found {
+            self.at = end;
+        }
+        found
     }
 
     /// Nothing but white space is left in the file.

@@ -5,31 +5,91 @@
 //! # Source
 //! Categories: pytorch/kineto, libkineto/include/ActivityType.h, and before 2021 the names with capital letters.
 
+use super::args::Members;
 use super::decimal::unsigned;
 use super::events::Fields;
-use super::json::{Text, normal};
+use super::json::Text;
+use super::memo::Memo;
 use super::tracks::{Owner, Tracks, leading};
 use crate::trace::{Event, Kind, Names, Sym};
 
-/// Args that repeat a column, or number events within the file.
-const LEFT_OUT: [&[u8]; 16] = [
-    b"External id",
-    b"External Id",
-    b"Record function id",
-    b"Ev Idx",
-    b"Sequence number",
-    b"Fwd thread id",
-    b"Python id",
-    b"Python parent id",
-    b"Python module id",
-    b"correlation",
-    b"Trace name",
-    b"Trace iteration",
-    b"cbid",
-    b"cid",
-    b"ts_ns",
-    b"device",
-];
+/// What an arg says. The name tells, whatever the event is; what is done with it depends on that, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Correlation,
+    Device,
+    Stream,
+    Bytes,
+    Bandwidth,
+    Grid,
+    Block,
+    Registers,
+    Shared,
+    Occupancy,
+    Graph,
+    Node,
+    /// Follows from the grid, the block and the device.
+    Derived,
+    Dims,
+    Types,
+    /// An operator's other inputs.
+    Inputs,
+    Sync,
+    AllocBytes,
+    Allocated,
+    Reserved,
+    Address,
+    DeviceType,
+    DeviceId,
+    /// Repeats a column, or numbers events within the file.
+    LeftOut,
+    Other,
+}
+
+impl Key {
+    pub fn of(key: &[u8]) -> Key {
+        match key {
+            b"correlation" => Key::Correlation,
+            b"device" => Key::Device,
+            b"stream" => Key::Stream,
+            b"bytes" => Key::Bytes,
+            b"memory bandwidth (GB/s)" => Key::Bandwidth,
+            b"grid" => Key::Grid,
+            b"block" => Key::Block,
+            b"registers per thread" => Key::Registers,
+            b"shared memory" => Key::Shared,
+            b"est. achieved occupancy %" => Key::Occupancy,
+            b"graph id" => Key::Graph,
+            b"graph node id" => Key::Node,
+            b"blocks per SM" | b"warps per SM" | b"queued" | b"context" => Key::Derived,
+            b"Input Dims" | b"Input dims" => Key::Dims,
+            b"Input type" | b"Input Type" => Key::Types,
+            b"Concrete Inputs" | b"Input Strides" | b"Input Values" => Key::Inputs,
+            b"cuda_sync_kind" => Key::Sync,
+            b"Bytes" => Key::AllocBytes,
+            b"Total Allocated" => Key::Allocated,
+            b"Total Reserved" => Key::Reserved,
+            b"Addr" => Key::Address,
+            b"Device Type" => Key::DeviceType,
+            b"Device Id" => Key::DeviceId,
+            b"External id"
+            | b"External Id"
+            | b"Record function id"
+            | b"Ev Idx"
+            | b"Sequence number"
+            | b"Fwd thread id"
+            | b"Python id"
+            | b"Python parent id"
+            | b"Python module id"
+            | b"Trace name"
+            | b"Trace iteration"
+            | b"cbid"
+            | b"cid"
+            | b"ts_ns" => Key::LeftOut,
+            _ => Key::Other,
+        }
+    }
+}
 
 /// Words in a key whose value may be a secret or the program's own data.
 const PRIVATE: [&str; 9] = [
@@ -106,49 +166,54 @@ pub(super) fn span(
     let mut event = Event::new(kind, Sym(0), start, process, pid, tid);
     event.dur_ns = Some(dur);
     match kind {
-        Kind::Python => place(f.name, &mut event, names),
-        _ => event.name = name(f.name, names),
+        Kind::Python => {
+            let raw = f.name.raw;
+            let places = &mut tracks.memos.places;
+            let place = places.get(raw, names, |_, names| place(f.name, names));
+            (event.name, event.file, event.line) = place;
+        }
+        _ => event.name = name(f.name, tracks, names),
     }
     if on_device {
-        event.device = id(f.pid);
-        event.stream = id(f.tid);
+        event.device = number(f.pid);
+        event.stream = number(f.tid);
     } else if let Some((device, stream)) = named {
         (event.device, event.stream) = (Some(device), stream);
     }
-    let mut args = Args::default();
+    let mut args = std::mem::take(&mut tracks.memos.args);
     let generic = known.is_none();
-    for (key, value) in f.args() {
-        match (kind, key) {
+    for (id, key, value) in f.args() {
+        match (kind, id) {
             (
                 Kind::Api | Kind::Kernel | Kind::Memcpy | Kind::Memset | Kind::Sync,
-                b"correlation",
+                Key::Correlation,
             ) => {
                 event.correlation = unsigned(value).filter(|&id| id > 0);
             }
-            (_, b"device") if on_device => event.device = id(value).or(event.device),
-            (_, b"stream") if on_device => event.stream = id(value).or(event.stream),
-            (Kind::Memcpy | Kind::Memset, b"bytes") => {
+            (_, Key::Device) if on_device => event.device = number(value).or(event.device),
+            (_, Key::Stream) if on_device => event.stream = number(value).or(event.stream),
+            (Kind::Memcpy | Kind::Memset, Key::Bytes) => {
                 event.bytes = unsigned(value).and_then(|bytes| i64::try_from(bytes).ok());
             }
             // Follows from bytes and length.
-            (Kind::Memcpy | Kind::Memset, b"memory bandwidth (GB/s)") => {}
-            (Kind::Kernel, b"grid") => args.put("grid", value),
-            (Kind::Kernel, b"block") => args.put("block", value),
-            (Kind::Kernel, b"registers per thread") => args.put("registers", value),
-            (Kind::Kernel, b"shared memory") => args.put("shared_bytes", value),
-            (Kind::Kernel, b"est. achieved occupancy %") => args.put("occupancy_percent", value),
-            (Kind::Kernel, b"graph id") => args.put("graph", value),
-            (Kind::Kernel, b"graph node id") => args.put("node", value),
-            // Follow from the grid, the block and the device.
-            (Kind::Kernel, b"blocks per SM" | b"warps per SM" | b"queued" | b"context") => {}
-            (Kind::Op, b"Input Dims" | b"Input dims") => args.put("dims", value),
-            (Kind::Op, b"Input type" | b"Input Type") => args.put("types", value),
-            // An operator's other inputs are the program's own values.
-            (Kind::Op, b"Concrete Inputs" | b"Input Strides" | b"Input Values") => {}
+            (Kind::Memcpy | Kind::Memset, Key::Bandwidth) => {}
+            (Kind::Kernel, Key::Grid) => args.put("grid", value),
+            (Kind::Kernel, Key::Block) => args.put("block", value),
+            (Kind::Kernel, Key::Registers) => args.put("registers", value),
+            (Kind::Kernel, Key::Shared) => args.put("shared_bytes", value),
+            (Kind::Kernel, Key::Occupancy) => args.put("occupancy_percent", value),
+            (Kind::Kernel, Key::Graph) => args.put("graph", value),
+            (Kind::Kernel, Key::Node) => args.put("node", value),
+            (Kind::Kernel, Key::Derived) => {}
+            (Kind::Op, Key::Dims) => args.put("dims", value),
+            (Kind::Op, Key::Types) => args.put("types", value),
+            // The program's own values.
+            (Kind::Op, Key::Inputs) => {}
             (Kind::Python, _) => {}
-            (Kind::Sync, b"cuda_sync_kind") => args.put("sync", value),
-            _ if LEFT_OUT.contains(&key) || (generic && private(key)) => {}
-            _ => args.put_as_is(key, value),
+            (Kind::Sync, Key::Sync) => args.put("sync", value),
+            (_, Key::LeftOut | Key::Correlation | Key::Device) => {}
+            _ if generic && private(key) => {}
+            _ => args.put(key, value),
         }
     }
     if generic && !f.cat.raw.is_empty() && named.is_none() {
@@ -158,6 +223,7 @@ pub(super) fn span(
         copy(f.name.raw, &mut args);
     }
     event.args = args.sym(names);
+    tracks.memos.args = args;
     event
 }
 
@@ -170,25 +236,28 @@ pub(super) fn instant(f: &Fields<'_>, start: i64, tracks: &mut Tracks, names: &m
         tracks.saw(process, start);
     }
     let kind = if alloc { Kind::Alloc } else { Kind::Mark };
-    let mut event = Event::new(kind, name(f.name, names), start, process, pid, tid);
-    let mut args = Args::default();
+    let name = name(f.name, tracks, names);
+    let mut event = Event::new(kind, name, start, process, pid, tid);
+    let mut args = std::mem::take(&mut tracks.memos.args);
     let (mut on_device, mut device) = (false, None);
-    for (key, value) in f.args() {
-        match key {
-            b"Bytes" if alloc => event.bytes = super::decimal::scaled(value, 1),
-            b"Total Allocated" if alloc => {
+    for (id, key, value) in f.args() {
+        match id {
+            Key::AllocBytes if alloc => event.bytes = super::decimal::scaled(value, 1),
+            Key::Allocated if alloc => {
                 event.value = super::decimal::scaled(value, 1).map(|bytes| bytes as f64);
             }
-            b"Total Reserved" if alloc => args.put("reserved", value),
-            b"Addr" if alloc => args.put("address", value),
-            b"Device Type" if alloc => on_device = unsigned(value).is_some_and(|kind| kind > 0),
-            b"Device Id" if alloc => device = id(value),
-            _ if LEFT_OUT.contains(&key) || private(key) => {}
-            _ => args.put_as_is(key, value),
+            Key::Reserved if alloc => args.put("reserved", value),
+            Key::Address if alloc => args.put("address", value),
+            Key::DeviceType if alloc => on_device = unsigned(value).is_some_and(|kind| kind > 0),
+            Key::DeviceId if alloc => device = number(value),
+            Key::LeftOut | Key::Correlation | Key::Device => {}
+            _ if private(key) => {}
+            _ => args.put(key, value),
         }
     }
     event.device = device.filter(|_| on_device);
     event.args = args.sym(names);
+    tracks.memos.args = args;
     event
 }
 
@@ -204,7 +273,7 @@ pub(super) fn counters(
     tracks.saw(process, start);
     let mut text = String::new();
     f.name.decode(&mut text);
-    for (key, value) in f.args() {
+    for (_, key, value) in f.args() {
         let word = value
             .strip_prefix(b"\"")
             .and_then(|v| v.strip_suffix(b"\""))
@@ -224,26 +293,26 @@ pub(super) fn counters(
 }
 
 /// A name's symbol.
-pub(super) fn name(text: Text<'_>, names: &mut Names) -> Sym {
-    match std::str::from_utf8(text.raw) {
-        Ok(plain) if !text.escaped => names.sym(plain),
-        _ => {
-            let mut plain = String::new();
-            text.decode(&mut plain);
-            names.sym(&plain)
-        }
-    }
+pub(super) fn name(text: Text<'_>, tracks: &mut Tracks, names: &mut Names) -> Sym {
+    tracks.memos.names.get(text.raw, names, |_, names| {
+        let mut plain = String::new();
+        text.decode(&mut plain);
+        names.sym(&plain)
+    })
 }
 
+/// Symbols of a Python function's name and file, and its line.
+type Place = (Sym, Option<Sym>, Option<u32>);
+
 /// The name and place of a Python function: `a/b.py(12): f` of Kineto, `f (/a/b.py:12)` of VizTracer.
-fn place(text: Text<'_>, event: &mut Event, names: &mut Names) {
+fn place(text: Text<'_>, names: &mut Names) -> Place {
     let mut plain = String::new();
     text.decode(&mut plain);
     let (function, file, line) = split(&plain).unwrap_or((&plain, "", 0));
-    event.name = names.sym(function);
-    if !file.is_empty() {
-        event.file = Some(names.sym(file));
-        event.line = Some(line);
+    let name = names.sym(function);
+    match file {
+        "" => (name, None, None),
+        file => (name, Some(names.sym(file)), Some(line)),
     }
 }
 
@@ -261,7 +330,7 @@ fn split(name: &str) -> Option<(&str, &str, u32)> {
 }
 
 /// Direction and memories of a copy, which its name tells: `Memcpy DtoH (Device -> Pinned)`, `hipMemcpyDtoD`.
-fn copy(name: &[u8], args: &mut Args) {
+fn copy(name: &[u8], args: &mut Members) {
     let name = String::from_utf8_lossy(name);
     for (word, copy) in [
         ("HtoD", "host to device"),
@@ -290,7 +359,7 @@ fn copy(name: &[u8], args: &mut Args) {
 }
 
 /// The number in a word such as `7`, `stream 7`; none in `-1`.
-fn id(word: &[u8]) -> Option<u32> {
+fn number(word: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(word).ok()?;
     let text = text.trim_matches('"').trim();
     text.parse()
@@ -308,49 +377,10 @@ fn private(key: &[u8]) -> bool {
     PRIVATE.iter().any(|word| key.contains(word))
 }
 
-/// A JSON object that grows.
+/// What became of names and args before.
 #[derive(Debug, Default)]
-pub(super) struct Args(String);
-
-impl Args {
-    /// A member whose value is as the file has it.
-    fn put(&mut self, key: &str, value: &[u8]) {
-        self.begin();
-        self.0.push('"');
-        self.0.push_str(key);
-        self.0.push_str("\":");
-        normal(value, &mut self.0);
-    }
-
-    /// A member whose key and value are as the file has them.
-    fn put_as_is(&mut self, key: &[u8], value: &[u8]) {
-        self.begin();
-        let quoted = [b"\"", key, b"\""].concat();
-        normal(&quoted, &mut self.0);
-        self.0.push(':');
-        normal(value, &mut self.0);
-    }
-
-    fn text(&mut self, key: &str, text: Text<'_>) {
-        let mut plain = String::new();
-        text.decode(&mut plain);
-        self.member(key, &serde_json::Value::from(plain).to_string());
-    }
-
-    pub(super) fn member(&mut self, key: &str, json: &str) {
-        self.begin();
-        self.0.push_str(&format!("\"{key}\":{json}"));
-    }
-
-    fn begin(&mut self) {
-        self.0.push(if self.0.is_empty() { '{' } else { ',' });
-    }
-
-    pub(super) fn sym(mut self, names: &mut Names) -> Option<Sym> {
-        if self.0.is_empty() {
-            return None;
-        }
-        self.0.push('}');
-        Some(names.sym(&self.0))
-    }
+pub(super) struct Memos {
+    names: Memo<Sym>,
+    places: Memo<Place>,
+    args: Members,
 }

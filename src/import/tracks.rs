@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::decimal::{scaled, unsigned};
 use super::events::Fields;
 use super::json::{Cursor, Text};
+use super::kineto::Memos;
 use crate::clock::UNKNOWN;
 use crate::trace::{Event, Kind, Names};
 
@@ -49,6 +50,8 @@ pub(super) struct Tracks {
     devices: Vec<Value>,
     /// It has fields that only Kineto writes.
     kineto: bool,
+    /// What its events' texts became.
+    pub memos: Memos,
 }
 
 impl Tracks {
@@ -200,7 +203,7 @@ impl Tracks {
             b"thread_name" => true,
             _ => return,
         };
-        let Some((_, value)) = f.args().find(|(key, _)| *key == b"name") else {
+        let Some((_, _, value)) = f.args().find(|(_, key, _)| *key == b"name") else {
             return;
         };
         let mut name = String::new();

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::kineto::Args;
+use super::super::args::Args;
 use super::super::sqlite::{Cells, Database, Mapped, To};
 use super::{Nsys, positive};
 use crate::trace::Kind;

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::builder::NullBufferBuilder;
 use arrow::array::{
     Array, ArrayBuilder, ArrayRef, AsArray, DictionaryArray, PrimitiveArray, RecordBatch,
     StringArray, StringBuilder,
 };
-use arrow::buffer::{Buffer, MutableBuffer, NullBuffer, ScalarBuffer};
+use arrow::buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef,
     UInt32Type, UInt64Type,
@@ -188,14 +187,17 @@ impl Columns {
 #[derive(Debug)]
 struct Numbers<T: ArrowPrimitiveType> {
     values: Vec<T::Native>,
-    valid: NullBufferBuilder,
+    /// A bit for each value: it is not null.
+    valid: Vec<u64>,
+    nulls: usize,
 }
 
 impl<T: ArrowPrimitiveType> Default for Numbers<T> {
     fn default() -> Numbers<T> {
         Numbers {
             values: Vec::new(),
-            valid: NullBufferBuilder::new(0),
+            valid: Vec::new(),
+            nulls: 0,
         }
     }
 }
@@ -204,24 +206,29 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
     /// `row` is how many rows the table has so far.
     #[inline(always)]
     fn push(&mut self, row: usize, value: Option<T::Native>) {
-        match value {
-            Some(value) if self.values.len() == row => {
-                self.values.push(value);
-                self.valid.append_non_null();
-            }
-            None if self.values.is_empty() => {}
-            _ => self.fill(row, value),
+        if value.is_none() && self.values.is_empty() {
+            return; // nothing but nulls so far
         }
+        if self.values.len() != row {
+            self.fill(row);
+        }
+        if row.is_multiple_of(64) {
+            self.valid.push(0);
+        }
+        if let Some(word) = self.valid.last_mut() {
+            *word |= u64::from(value.is_some()) << (row % 64);
+        }
+        self.nulls += usize::from(value.is_none());
+        self.values.push(value.unwrap_or_default());
     }
 
-    /// A null among numbers, or the first number after nulls.
+    /// Nulls up to a row, before the first number.
+    #[cold]
     #[inline(never)]
-    fn fill(&mut self, row: usize, value: Option<T::Native>) {
-        let nulls = row - self.values.len();
+    fn fill(&mut self, row: usize) {
         self.values.resize(row, T::Native::default());
-        self.valid.append_n_nulls(nulls);
-        self.values.push(value.unwrap_or_default());
-        self.valid.append(value.is_some());
+        self.valid.resize(row.div_ceil(64), 0);
+        self.nulls = row;
     }
 
     fn finish(
@@ -234,9 +241,18 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
             let values = ScalarBuffer::new(zeros.get(bytes), 0, rows);
             return PrimitiveArray::try_new(values, Some(NullBuffer::new_null(rows)));
         }
-        let empty = Vec::with_capacity(self.values.len());
-        let values = std::mem::replace(&mut self.values, empty);
-        PrimitiveArray::try_new(values.into(), self.valid.finish())
+        let taken = |values: &mut Vec<T::Native>| {
+            let empty = Vec::with_capacity(values.len());
+            std::mem::replace(values, empty)
+        };
+        let values = taken(&mut self.values);
+        let valid = std::mem::take(&mut self.valid);
+        let valid = (std::mem::take(&mut self.nulls) > 0).then(|| {
+            // Arrow's bits are those of its bytes, the lowest first.
+            let words: Vec<u64> = valid.into_iter().map(u64::to_le).collect();
+            NullBuffer::new(BooleanBuffer::new(words.into(), 0, rows))
+        });
+        PrimitiveArray::try_new(values.into(), valid)
     }
 }
 
