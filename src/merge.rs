@@ -111,14 +111,19 @@ impl Raw {
         let sorter = match self.rows.finish()? {
             Kept::Memory(mut chunk) => {
                 chunk.events.iter_mut().for_each(put);
-                Sorter::of(chunk, self.memory)
+                Sorter::of(chunk)
             }
-            Kept::Files(rows, runs) => {
-                let mut sorter = Sorter::new(self.memory);
+            Kept::Files(rows, runs, mut chunk) => {
+                chunk.events.iter_mut().for_each(put);
+                let mut sorter = match rows {
+                    None => Sorter::of(chunk),
+                    Some(mut rows) => {
+                        let mut sorter = Sorter::new(self.memory);
+                        sort(&mut rows, &mut sorter, &put)?;
+                        sorter
+                    }
+                };
                 runs.into_iter().for_each(|run| sorter.run(run));
-                if let Some(mut rows) = rows {
-                    sort(&mut rows, &mut sorter, &put)?;
-                }
                 sorter
             }
         };

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::mem::{size_of, take};
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 
 use crate::clock::Origin;
 use crate::error::{Error, Result};
@@ -29,12 +30,12 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// `memory`: bytes that the whole command may use; a vector that grows takes twice its content.
-    pub fn new(memory: u64) -> Chunk {
+    /// `limit`: bytes that it may hold.
+    pub fn new(limit: u64) -> Chunk {
         Chunk {
             names: Names::default(),
             events: Vec::new(),
-            limit: memory / 2,
+            limit,
         }
     }
 
@@ -43,9 +44,15 @@ impl Chunk {
         self.events.len() >= FEWEST && bytes >= self.limit
     }
 
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         self.events.clear();
         self.names = Names::default();
+    }
+
+    /// What it holds; it is empty then.
+    pub fn taken(&mut self) -> Chunk {
+        let empty = Chunk::new(self.limit);
+        std::mem::replace(self, empty)
     }
 }
 
@@ -59,24 +66,32 @@ pub(super) struct Keep {
     numbered: i64,
     file: Option<(Writer, File)>,
     runs: Vec<File>,
+    /// Sorts and writes what was kept before, while more is read.
+    sorting: Option<JoinHandle<Result<(Vec<File>, Chunk)>>>,
+    /// What it left empty: the system need not clear new pages.
+    spare: Option<Chunk>,
 }
 
 /// What was kept.
 pub(super) enum Kept {
     /// All of it.
     Memory(Chunk),
-    /// Rows in the order in which they came, if there are any, and sorted runs.
-    Files(Option<Reader>, Vec<File>),
+    /// Rows in the order in which they came, if there are any, sorted runs, and a last run that is not sorted yet.
+    Files(Option<Reader>, Vec<File>, Chunk),
 }
 
 impl Keep {
+    /// `memory`: bytes that the whole command may use. A vector that grows takes twice its content, and one part is kept
+    /// while another is written.
     pub fn new(memory: u64) -> Keep {
         Keep {
-            chunk: Chunk::new(memory),
+            chunk: Chunk::new(memory / 3),
             inputs: Vec::new(),
             numbered: 0,
             file: None,
             runs: Vec::new(),
+            sorting: None,
+            spare: None,
         }
     }
 
@@ -100,45 +115,80 @@ impl Keep {
         }
     }
 
+    /// Whether all that is in memory is of other profilers' files.
+    fn is_imported(&self) -> bool {
+        let mut ends = self.inputs.iter().skip(1).map(|&(from, _)| from);
+        self.inputs.iter().all(|&(from, origin)| {
+            let to = ends.next().unwrap_or(self.chunk.events.len());
+            origin == Origin::Import || from == to
+        })
+    }
+
+    /// Writes what is in memory.
     fn spill(&mut self) -> Result<()> {
         self.number();
-        let Chunk { names, events, .. } = &self.chunk;
-        let ends = self.inputs.iter().skip(1).map(|&(from, _)| from);
-        let ends: Vec<usize> = ends.chain([events.len()]).collect();
-        for (&(from, origin), to) in self.inputs.iter().zip(ends) {
-            let rows = &events[from..to];
-            if rows.is_empty() {
-                continue;
-            }
+        let last = self.inputs.last().map_or(Origin::Record, |input| input.1);
+        let imported = self.is_imported();
+        let inputs = std::mem::replace(&mut self.inputs, vec![(0, last)]);
+        self.sorted()?;
+        let empty = self.spare.take();
+        let empty = empty.unwrap_or_else(|| Chunk::new(self.chunk.limit));
+        let mut chunk = std::mem::replace(&mut self.chunk, empty);
+        if imported {
+            let thread = std::thread::Builder::new().name("isc-sort".into());
+            let thread = thread.spawn(move || {
+                let parts = parts(&inputs, &chunk.events);
+                let runs: Result<_> = parts.map(|(_, rows)| run(rows, &chunk.names)).collect();
+                chunk.clear();
+                Ok((runs?, chunk))
+            });
+            self.sorting = Some(thread.map_err(Error::io("start a thread in", &scratch_path()))?);
+            return Ok(());
+        }
+        for (origin, rows) in parts(&inputs, &chunk.events) {
             if origin == Origin::Import {
-                let (writer, file) = scratch()?;
-                let mut writer = writer.with_batch_rows(BATCH_ROWS);
-                for at in sorted(rows) {
-                    writer.push(&rows[at as usize], names)?;
-                }
-                writer.finish()?;
-                self.runs.push(file);
+                self.runs.push(run(rows, &chunk.names)?);
                 continue;
             }
             let (writer, _) = match &mut self.file {
                 Some(file) => file,
                 none => none.insert(scratch()?),
             };
-            rows.iter().try_for_each(|row| writer.push(row, names))?;
+            rows.iter()
+                .try_for_each(|row| writer.push(row, &chunk.names))?;
         }
-        self.chunk.clear();
-        let last = self.inputs.last().map_or(Origin::Record, |input| input.1);
-        self.inputs = vec![(0, last)];
+        Ok(())
+    }
+
+    /// Waits until what was kept before is written.
+    fn sorted(&mut self) -> Result<()> {
+        let Some(thread) = self.sorting.take() else {
+            return Ok(());
+        };
+        match thread.join() {
+            Ok(done) => {
+                let (runs, spare) = done?;
+                self.runs.extend(runs);
+                self.spare = Some(spare);
+            }
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
         Ok(())
     }
 
     /// What was kept, in memory if it always fitted.
     pub fn finish(mut self) -> Result<Kept> {
+        self.sorted()?;
         if self.file.is_none() && self.runs.is_empty() {
             self.number();
             return Ok(Kept::Memory(self.chunk));
         }
-        self.spill()?;
+        match self.file.is_none() && self.is_imported() {
+            true => self.number(),
+            false => self.spill()?,
+        }
+        self.sorted()?;
+        self.spare = None;
         let reader = match take(&mut self.file) {
             Some((writer, file)) => {
                 writer.finish()?;
@@ -146,8 +196,30 @@ impl Keep {
             }
             None => None,
         };
-        Ok(Kept::Files(reader, self.runs))
+        Ok(Kept::Files(reader, self.runs, self.chunk))
     }
+}
+
+/// The rows of each input that has any.
+fn parts<'a>(
+    inputs: &'a [(usize, Origin)],
+    events: &'a [Event],
+) -> impl Iterator<Item = (Origin, &'a [Event])> {
+    let ends = inputs.iter().skip(1).map(|&(from, _)| from);
+    let parts = inputs.iter().zip(ends.chain([events.len()]));
+    let parts = parts.map(|(&(from, origin), to)| (origin, &events[from..to]));
+    parts.filter(|(_, rows)| !rows.is_empty())
+}
+
+/// The rows of one clock as a sorted run.
+fn run(rows: &[Event], names: &Names) -> Result<File> {
+    let (writer, file) = scratch()?;
+    let mut writer = writer.with_batch_rows(BATCH_ROWS);
+    for at in sorted(rows) {
+        writer.push(&rows[at as usize], names)?;
+    }
+    writer.finish()?;
+    Ok(file)
 }
 
 /// A new trace in a temporary file without a name.

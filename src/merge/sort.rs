@@ -48,21 +48,19 @@ pub(super) type Put<'a> = &'a dyn Fn(&mut Event);
 #[derive(Debug)]
 pub(super) struct Sorter {
     chunk: Chunk,
-    memory: u64,
     /// Sorted runs. `false`: its rows have yet to be put at their places, in the same order but for rows of one moment.
     runs: Vec<(File, bool)>,
 }
 
 impl Sorter {
     pub fn new(memory: u64) -> Sorter {
-        Sorter::of(Chunk::new(memory), memory)
+        Sorter::of(Chunk::new(memory / 2))
     }
 
     /// Of rows that are at their places.
-    pub fn of(chunk: Chunk, memory: u64) -> Sorter {
+    pub fn of(chunk: Chunk) -> Sorter {
         Sorter {
             chunk,
-            memory,
             runs: Vec::new(),
         }
     }
@@ -88,14 +86,14 @@ impl Sorter {
     }
 
     fn spill(&mut self) -> Result<()> {
+        let chunk = self.chunk.taken();
         let (writer, file) = scratch()?;
         let mut writer = writer.with_batch_rows(BATCH_ROWS);
-        for at in sorted(&self.chunk.events) {
-            writer.push(&self.chunk.events[at as usize], &self.chunk.names)?;
+        for at in sorted(&chunk.events) {
+            writer.push(&chunk.events[at as usize], &chunk.names)?;
         }
         writer.finish()?;
         self.runs.push((file, true));
-        self.chunk.clear();
         Ok(())
     }
 
@@ -112,22 +110,22 @@ impl Sorter {
             }
             return Ok(());
         }
-        if !self.chunk.events.is_empty() {
-            self.spill()?;
-        }
-        // What it held goes back before the runs' own batches are read.
-        self.chunk = Chunk::new(self.memory);
         let mut runs = self.runs;
         while runs.len() > FAN_IN {
             let rest = runs.split_off(FAN_IN);
             let (writer, file) = scratch()?;
             let mut writer = writer.with_batch_rows(BATCH_ROWS);
-            merge(runs, put, &mut |event, names| writer.push(event, names))?;
+            let opened = Run::open_all(runs, put)?;
+            merge(opened, &mut |event, names| writer.push(event, names))?;
             writer.finish()?;
             runs = rest;
             runs.push((file, true));
         }
-        merge(runs, put, &mut visit)
+        let mut opened = Run::open_all(runs, put)?;
+        if !self.chunk.events.is_empty() {
+            opened.push(Run::of(self.chunk));
+        }
+        merge(opened, &mut visit)
     }
 }
 
@@ -143,10 +141,13 @@ pub(super) fn sorted(events: &[Event]) -> Vec<u32> {
 
 /// One run while it is merged.
 struct Run<'a> {
-    reader: Reader,
+    /// `None`: all of it is in memory.
+    reader: Option<Reader>,
     put: Option<Put<'a>>,
     names: Names,
     block: Vec<Event>,
+    /// The order of the block's rows, if they do not stand in it.
+    order: Option<Vec<u32>>,
     at: usize,
     /// The rows of the block that may be given out: behind them others of the same moment may follow.
     known: usize,
@@ -155,10 +156,11 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn open(file: File, put: Option<Put<'a>>) -> Result<Run<'a>> {
         let mut run = Run {
-            reader: Reader::from_file(file, &scratch_path())?,
+            reader: Some(Reader::from_file(file, &scratch_path())?),
             put,
             names: Names::default(),
             block: Vec::new(),
+            order: None,
             at: 0,
             known: 0,
         };
@@ -166,7 +168,36 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
+    /// Runs of which some have yet to be put at their places.
+    fn open_all(files: Vec<(File, bool)>, put: Put<'a>) -> Result<Vec<Run<'a>>> {
+        let files = files.into_iter();
+        let open = |(file, placed): (File, bool)| Run::open(file, (!placed).then_some(put));
+        files.map(open).collect()
+    }
+
+    /// Rows that are at their places.
+    fn of(chunk: Chunk) -> Run<'a> {
+        let order = sorted(&chunk.events);
+        Run {
+            reader: None,
+            put: None,
+            names: chunk.names,
+            known: order.len(),
+            order: Some(order),
+            block: chunk.events,
+            at: 0,
+        }
+    }
+
+    /// The row at this place of the order.
+    fn row(&self, at: usize) -> usize {
+        self.order.as_ref().map_or(at, |order| order[at] as usize)
+    }
+
     fn fill(&mut self) -> Result<()> {
+        let Some(reader) = &mut self.reader else {
+            return Ok(());
+        };
         let mut more = true;
         while more && self.at == self.known {
             self.block.drain(..self.at);
@@ -175,7 +206,7 @@ impl<'a> Run<'a> {
             if kept == 0 {
                 self.names = Names::default();
             }
-            more = self.reader.next_batch(&mut self.names, &mut self.block)?;
+            more = reader.next_batch(&mut self.names, &mut self.block)?;
             (self.at, self.known) = (0, self.block.len());
             let Some(put) = self.put else { return Ok(()) };
             self.block[kept..].iter_mut().for_each(put);
@@ -190,28 +221,25 @@ impl<'a> Run<'a> {
     }
 
     fn head(&self) -> Option<Key> {
-        (self.at < self.known).then(|| key(&self.block[self.at]))
+        (self.at < self.known).then(|| key(&self.block[self.row(self.at)]))
     }
 }
 
 fn merge(
-    files: Vec<(File, bool)>,
-    put: Put<'_>,
+    mut runs: Vec<Run<'_>>,
     visit: &mut dyn FnMut(&mut Event, &Names) -> Result<()>,
 ) -> Result<()> {
-    let mut runs = Vec::new();
     let mut heap = BinaryHeap::new();
-    for (number, (file, placed)) in files.into_iter().enumerate() {
-        let run = Run::open(file, (!placed).then_some(put))?;
+    for (number, run) in runs.iter().enumerate() {
         heap.extend(run.head().map(|key| Reverse((key, number))));
-        runs.push(run);
     }
     while let Some(Reverse((_, number))) = heap.pop() {
         let run = &mut runs[number];
         // Rows of one run often follow each other: as long as they stand before all others, no heap is needed.
         let next = heap.peek().map(|Reverse((key, _))| *key);
         loop {
-            visit(&mut run.block[run.at], &run.names)?;
+            let at = run.row(run.at);
+            visit(&mut run.block[at], &run.names)?;
             run.at += 1;
             if run.at == run.known {
                 run.fill()?;
