@@ -11,6 +11,7 @@ pub mod measure;
 pub mod page;
 pub mod rules; // conditions over facts, and what to say where they hold
 mod sampled;
+mod steps;
 mod throttled;
 mod waited;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::gaps::Work;
-use crate::trace::{Event, HashMap, Kind, Names};
+use crate::trace::{Event, HashMap, Kind, Names, Sym};
 
 /// Intervals of one kind of work, in ns; sorted by start as long as the timeline is.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +68,8 @@ pub struct Devices {
     pub streams: BTreeMap<Track, Stream>,
     launches: HashMap<(u32, u64), Launch>,
     rows: Vec<Row>,
+    /// Names and starts of the kernels of each stream.
+    pub kernel_names: BTreeMap<Track, Vec<(Sym, i64)>>,
     /// All device work with its launches, by start; once all are in.
     pub with_launches: Vec<Work>,
 }
@@ -157,6 +159,8 @@ impl Devices {
                     &mut self.compute
                 }
                 .add(start, end);
+                let names = self.kernel_names.entry(place).or_default();
+                names.push((event.name, start));
             }
             Kind::Memcpy => self.memcpy.add(start, end),
             _ => {}

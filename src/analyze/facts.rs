@@ -9,18 +9,13 @@ use serde_json::{Value, json};
 use super::device::percentile;
 use super::gaps::{self, Work};
 use super::lines;
-use super::measure::{FunctionKey, FunctionSums, Measures, Natives, Own, Thread as Track, library};
+use super::measure::{FunctionKey, FunctionSums, Measures, Own, Thread as Track};
 use super::*;
 use crate::record::WAITING_NAME;
-use crate::trace::Kind;
 use wait::{is_wait, waits};
 
-/// A function is a step when it takes at least this share of the timeline …
-const STEP_SHARE: f64 = 0.03;
-/// … and runs at least this often.
-const STEP_CALLS: u64 = 3;
 /// Steps and functions listed; the rest is below what a reader looks at.
-const MOST_STEPS: usize = 20;
+pub(super) const MOST_STEPS: usize = 20;
 const MOST_FUNCTIONS: usize = 2000;
 const MOST_PATHS: usize = 3000;
 
@@ -61,7 +56,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     let mut a = Analysis {
         format: FORMAT.into(),
         span_ns,
-        steps: steps(m),
+        steps: steps::steps(m),
         devices: m
             .devices
             .by_device
@@ -674,84 +669,6 @@ fn functions(m: &Measures) -> Vec<Function> {
             .cmp(&a.self_ns)
             .then_with(|| (&a.name, &a.file, a.line).cmp(&(&b.name, &b.file, b.line)))
     });
-    all
-}
-
-/// Native time of all files, and the library with most of it.
-fn native(m: &Measures, natives: Option<&Natives>) -> (i64, Option<String>) {
-    let mut libraries: BTreeMap<&str, i64> = BTreeMap::new();
-    for (file, ns) in natives.iter().flat_map(|natives| &natives.0) {
-        let file = file.map_or("", |file| m.names.text(file));
-        *libraries.entry(library(file)).or_default() += ns;
-    }
-    let most = libraries.iter().rev().max_by_key(|(_, ns)| **ns);
-    (
-        libraries.values().sum(),
-        most.map(|(library, _)| (*library).to_owned()),
-    )
-}
-
-fn step(scope: String, kind: &str, mut durations: Vec<i64>, native: (i64, Option<String>)) -> Step {
-    durations.sort_unstable();
-    let total_ns: i64 = durations.iter().sum();
-    Step {
-        scope,
-        kind: kind.into(),
-        count: durations.len() as u64,
-        total_ns,
-        dur_ns_mean: total_ns / durations.len().max(1) as i64,
-        dur_ns_p50: percentile(&durations, 50),
-        dur_ns_p90: percentile(&durations, 90),
-        dur_ns_p99: percentile(&durations, 99),
-        native_ns: native.0.min(total_ns), // samples are estimates
-        library: native.1,
-    }
-}
-
-/// The user's scopes, then tasks, then functions that look like steps: the heaviest of each first.
-fn steps(m: &Measures) -> Vec<Step> {
-    let heaviest = |mut steps: Vec<Step>| {
-        steps.sort_by(|a, b| b.total_ns.cmp(&a.total_ns).then(a.scope.cmp(&b.scope)));
-        steps.truncate(MOST_STEPS);
-        steps
-    };
-    let scopes = m.scopes.iter().map(|(name, durations)| {
-        step(
-            name.clone(),
-            "scope",
-            durations.clone(),
-            native(m, m.scope_natives.get(name)),
-        )
-    });
-    let tasks = m
-        .tasks
-        .iter()
-        .map(|(f, durations)| step(m.name(*f).to_owned(), "task", durations.clone(), (0, None)));
-    let repeats = |key: &FunctionKey, sums: &FunctionSums| {
-        let file = key.file.map_or("", |file| m.names.text(file));
-        let own = !file.starts_with('<')
-            && !file.contains("site-packages")
-            && !file.contains("/lib/python");
-        key.kind == Kind::Python
-            && own
-            && sums.durations_ns.len() as u64 >= STEP_CALLS
-            && sums.total_ns as f64 >= STEP_SHARE * m.span_ns() as f64
-    };
-    let functions = m
-        .functions
-        .iter()
-        .filter(|(key, sums)| repeats(key, sums))
-        .map(|(key, sums)| {
-            step(
-                m.names.text(key.name).to_owned(),
-                "function",
-                sums.durations_ns.clone(),
-                native(m, Some(&sums.natives)),
-            )
-        });
-    let mut all = heaviest(scopes.collect());
-    all.extend(heaviest(tasks.collect()));
-    all.extend(heaviest(functions.collect()));
     all
 }
 
