@@ -8,6 +8,7 @@
 use super::decimal::unsigned;
 use super::events::Fields;
 use super::json::{Text, normal};
+use super::ours;
 use super::tracks::{Owner, Tracks, leading};
 use crate::trace::{Event, Kind, Names, Sym};
 
@@ -76,6 +77,9 @@ pub(super) fn span(
     tracks: &mut Tracks,
     names: &mut Names,
 ) -> Event {
+    if tracks.is_ours() {
+        return ours::row(f, start, Some(dur), tracks, names);
+    }
     let known = kind(f.cat.raw);
     if known.is_some() && f.cat.raw != b"FEE" {
         tracks.is_kineto();
@@ -163,6 +167,9 @@ pub(super) fn span(
 
 /// The row of an instant: memory that was taken or given back, or a mark.
 pub(super) fn instant(f: &Fields<'_>, start: i64, tracks: &mut Tracks, names: &mut Names) -> Event {
+    if tracks.is_ours() {
+        return ours::row(f, start, None, tracks, names);
+    }
     let alloc = matches!(f.cat.raw, b"" | b"cpu_instant_event") && f.name.raw == b"[memory]";
     let Owner { process, pid, tid } = tracks.owner(f.pid, f.tid);
     // Kineto's own marks stand outside of what it recorded.
@@ -216,7 +223,11 @@ pub(super) fn counters(
             continue;
         };
         let series = String::from_utf8_lossy(key);
-        let name = names.sym(&format!("{text}.{series}"));
+        // A counter of ours without a point in its name has this for a series.
+        let name = match tracks.is_ours() && series == "value" {
+            true => names.sym(&text),
+            false => names.sym(&format!("{text}.{series}")),
+        };
         let mut event = Event::new(Kind::Counter, name, start, process, pid, tid);
         event.value = Some(number);
         rows.push(event);
@@ -236,7 +247,7 @@ pub(super) fn name(text: Text<'_>, names: &mut Names) -> Sym {
 }
 
 /// The name and place of a Python function: `a/b.py(12): f` of Kineto, `f (/a/b.py:12)` of VizTracer.
-fn place(text: Text<'_>, event: &mut Event, names: &mut Names) {
+pub(super) fn place(text: Text<'_>, event: &mut Event, names: &mut Names) {
     let mut plain = String::new();
     text.decode(&mut plain);
     let (function, file, line) = split(&plain).unwrap_or((&plain, "", 0));
@@ -323,7 +334,7 @@ impl Args {
     }
 
     /// A member whose key and value are as the file has them.
-    fn put_as_is(&mut self, key: &[u8], value: &[u8]) {
+    pub(super) fn put_as_is(&mut self, key: &[u8], value: &[u8]) {
         self.begin();
         let quoted = [b"\"", key, b"\""].concat();
         normal(&quoted, &mut self.0);

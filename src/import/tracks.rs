@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::decimal::{scaled, unsigned};
 use super::events::Fields;
 use super::json::{Cursor, Text};
+use super::ours::EXPORTER;
 use crate::clock::UNKNOWN;
 use crate::trace::{Event, Kind, Names};
 
@@ -49,6 +50,10 @@ pub(super) struct Tracks {
     devices: Vec<Value>,
     /// It has fields that only Kineto writes.
     kineto: bool,
+    /// isc-convert wrote it.
+    ours: bool,
+    /// What it says there of processes, by pid.
+    about: BTreeMap<u64, Map<String, Value>>,
 }
 
 impl Tracks {
@@ -57,7 +62,8 @@ impl Tracks {
         let parsed = || serde_json::from_slice::<Value>(value).ok();
         match key {
             b"baseTimeNanoseconds" => self.base_ns = scaled(unquoted(value), 1),
-            b"schemaVersion" => self.kineto = true,
+            b"schemaVersion" => self.kineto = !self.ours,
+            b"exporter" => self.ours = unquoted(value) == EXPORTER.as_bytes(),
             b"deviceProperties" => {
                 if let Some(Value::Array(devices)) = parsed() {
                     self.devices = devices;
@@ -83,6 +89,11 @@ impl Tracks {
     /// The file has a category that only Kineto writes. Its `schemaVersion` may stand behind all events.
     pub fn is_kineto(&mut self) {
         self.kineto = true;
+    }
+
+    /// isc-convert wrote the file; it says so before all events.
+    pub fn is_ours(&self) -> bool {
+        self.ours
     }
 
     /// The process and thread of a host row.
@@ -208,6 +219,10 @@ impl Tracks {
             Text::decode(text, &mut name);
         }
         let (pid, tid) = (self.number(f.pid), self.number(f.tid));
+        let about = f.args().find(|(key, _)| self.ours && *key == b"about");
+        if let Some(about) = about.and_then(|(_, value)| serde_json::from_slice(value).ok()) {
+            self.about.insert(pid, about);
+        }
         match thread {
             true => self.thread_names.insert((pid, tid), name),
             false => self.process_names.insert(pid, name),
@@ -227,6 +242,7 @@ impl Tracks {
             let (first, last) = life.range.unwrap_or((nowhere, nowhere));
             let mut args = self.header.clone();
             let pid = pids.get(&process).copied().unwrap_or(0);
+            args.extend(self.about.remove(&pid).unwrap_or_default());
             let name = self
                 .process_names
                 .get(&pid)
