@@ -75,7 +75,7 @@ impl fmt::Display for Left {
             true => Ok(()),
             false => write!(
                 f,
-                "left out {} rows, for which the format has no place",
+                "rows left out, as the format has no place for them: {}",
                 parts.join(", ")
             ),
         }

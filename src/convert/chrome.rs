@@ -16,6 +16,7 @@ use super::{Left, Rows};
 use crate::correlate;
 use crate::error::{Error, Result};
 use crate::import::ours;
+use crate::import::tracks::PROPERTIES;
 use crate::trace::provenance::Provenance;
 use crate::trace::{Event, Kind, Names};
 
@@ -30,6 +31,8 @@ pub(super) struct Chrome {
     first: bool,
     pids: Pids,
     devices: BTreeSet<(u32, Option<u32>)>,
+    /// What is known of devices, as JSON.
+    properties: Vec<String>,
     provenance: String,
     left: Left,
 }
@@ -74,6 +77,7 @@ impl Chrome {
             first: true,
             pids: Pids::default(),
             devices: BTreeSet::new(),
+            properties: Vec::new(),
             provenance: serde_json::to_string(provenance).map_err(wrong)?,
             left: Left::default(),
         })
@@ -131,10 +135,10 @@ impl Chrome {
                 let about = event.args.map(|args| names.text(args));
                 self.put(meta("process_name", pid, None, "name", |value| {
                     quote(name, value);
-                    if let Some(about) =
-                        about.and_then(|args| serde_json::from_str::<Value>(args).ok())
-                    {
-                        value.push_str(&format!(",\"about\":{about}"));
+                    let mut own = Object::default();
+                    if about.is_some_and(|args| own.members(args, |key| Some(key.to_owned()))) {
+                        value.push_str(",\"about\":");
+                        value.push_str(&own.close());
                     }
                 }))
             }
@@ -144,10 +148,43 @@ impl Chrome {
                     quote(name, v)
                 }))
             }
-            (_, Some(device)) => self.device(device, event.stream),
+            (_, Some(device)) => {
+                if event.stream.is_none() {
+                    self.properties.push(properties(device, event, names));
+                }
+                self.device(device, event.stream)
+            }
             _ => Ok(()),
         }
     }
+}
+
+/// A device's row, as Kineto says it.
+fn properties(device: u32, event: &Event, names: &Names) -> String {
+    let mut about = Object::default();
+    about.int("id", device);
+    about.text("name", names.text(event.name));
+    if let Some(bytes) = event.bytes {
+        about.int("totalGlobalMem", bytes);
+    }
+    let args = event.args.map_or("", |args| names.text(args));
+    let args: Value = serde_json::from_str(args).unwrap_or_default();
+    for (theirs, ours) in PROPERTIES {
+        if let Some(number) = args[ours].as_i64() {
+            about.int(theirs, number);
+        }
+    }
+    let compute = args["compute"]
+        .as_str()
+        .and_then(|version| version.split_once('.'));
+    let number = |text: &str| text.parse::<u64>().ok();
+    if let Some((major, minor)) = compute
+        && let (Some(major), Some(minor)) = (number(major), number(minor))
+    {
+        about.int("computeMajor", major);
+        about.int("computeMinor", minor);
+    }
+    about.close()
 }
 
 /// A metadata event.
@@ -286,8 +323,14 @@ impl Rows for Chrome {
     }
 
     fn finish(mut self: Box<Self>) -> Result<Left> {
+        self.to.put("\n]")?;
+        if !self.properties.is_empty() {
+            let devices = self.properties.join(",\n");
+            self.to
+                .put(format!(",\"deviceProperties\":[\n{devices}\n]"))?;
+        }
         self.to
-            .put(format!("\n],\"inferscope\":{}}}\n", self.provenance))?;
+            .put(format!(",\"inferscope\":{}}}\n", self.provenance))?;
         self.to.finish()?;
         Ok(self.left)
     }
@@ -362,15 +405,11 @@ fn args(event: &Event, names: &Names, pids: &mut Pids) -> String {
         args.int("flow", flow);
     }
     if let Some(said) = event.args.map(|args| names.text(args)) {
-        match serde_json::from_str(said) {
-            Ok(Value::Object(members)) => {
-                // That it overlaps shows in its being a pair of events.
-                let told = |key: &str| event.kind == Kind::Scope && key == "async";
-                for (key, value) in members.iter().filter(|(key, _)| !told(key)) {
-                    args.value(&ours::key(event.kind, key), value);
-                }
-            }
-            _ => args.text("args", said),
+        // That it overlaps shows in its being a pair of events.
+        let told = |key: &str| event.kind == Kind::Scope && key == "async";
+        let called = |key: &str| (!told(key)).then(|| ours::key(event.kind, key).into_owned());
+        if !args.members(said, called) {
+            args.text("args", said);
         }
     }
     args.close()

@@ -8,6 +8,7 @@ use flate2::write::GzEncoder;
 
 use crate::cli::Output;
 use crate::error::Result;
+use crate::import::json::{Cursor, Read, normal};
 
 /// An output of text, or of bytes that may be packed with gzip.
 #[derive(Debug)]
@@ -130,9 +131,36 @@ impl Object {
         quote(value, self.key(key));
     }
 
-    /// A member that is any JSON.
-    pub fn value(&mut self, key: &str, value: &serde_json::Value) {
-        let _ = write!(self.key(key), "{value}");
+    /// The members of another object that stands as text: numbers digit by digit, in their order. `called` says what a
+    /// member is called here, if it is kept. `false`: the text is no object, and nothing was added.
+    pub fn members<'t>(
+        &mut self,
+        object: &'t str,
+        called: impl Fn(&str) -> Option<String>,
+    ) -> bool {
+        let mut parts = Vec::new();
+        let mut cursor = Cursor::whole(object.as_bytes());
+        let mut read = || -> Read<()> {
+            cursor.expect(b'{', "an object")?;
+            while let Some(key) = cursor.key(parts.is_empty())? {
+                parts.push((key, cursor.value()?));
+            }
+            match cursor.is_end()? {
+                true => Ok(()),
+                false => cursor.wrong("the end of an object"),
+            }
+        };
+        if read().is_err() {
+            return false;
+        }
+        let mut name = String::new();
+        for (key, value) in parts {
+            key.decode(&mut name);
+            if let Some(key) = called(&name) {
+                normal(value, self.key(&key));
+            }
+        }
+        true
     }
 
     /// The object as text.
@@ -169,6 +197,21 @@ mod tests {
         ] {
             assert_eq!(made(|into| micros(ns, into)), text);
         }
+    }
+
+    #[test]
+    fn members_keep_their_digits_and_their_order() {
+        let mut object = Object::default();
+        let other = r#" {"z":1.50, "a":18446744073709551617,"skip":0,"n":{"b":[1, nan]}}"#;
+        let called = |key: &str| (key != "skip").then(|| key.to_owned());
+        assert!(object.members(other, called));
+        for text in ["", "[1]", "{\"a\":1", "{\"a\":1} x", "3"] {
+            assert!(!object.members(text, called), "{text}");
+        }
+        assert_eq!(
+            object.close(),
+            r#"{"z":1.50,"a":18446744073709551617,"n":{"b":[1,null]}}"#
+        );
     }
 
     #[test]

@@ -438,10 +438,12 @@ fn map(
                 return Err("the 1 048 577th span that begins and does not end");
             }
             let mut event = kineto::span(f, start, 0, tracks, names);
-            // Ours has other kinds that may overlap too.
-            if !tracks.is_ours() || event.kind == Kind::Scope {
+            // Ours has other kinds that may overlap too, and says of a flow itself.
+            if !tracks.is_ours() {
                 event.kind = Kind::Scope;
                 event.flow = Some(number(f.id));
+            }
+            if event.kind == Kind::Scope {
                 let args = event.args.map_or("", |args| names.text(args)).to_owned();
                 event.args = Some(names.sym(&with(&args, "\"async\":true")));
             }

@@ -167,7 +167,7 @@ impl Tracks {
 
     /// A number for a pid or tid: its own, that at the end of a word (`stream 7`), or one given to the word.
     fn number(&mut self, id: &[u8]) -> u64 {
-        if let Some(number) = unsigned(id).filter(|&n| n < FIRST_WORD) {
+        if let Some(number) = unsigned(id).filter(|&n| n < FIRST_WORD || self.ours) {
             return number;
         }
         if let Some(&number) = self.words.get(id) {
@@ -303,16 +303,19 @@ impl Tracks {
     }
 }
 
+/// Properties of a device: Kineto's keys, and ours.
+pub(crate) const PROPERTIES: [(&str, &str); 5] = [
+    ("numSms", "sms"),
+    ("warpSize", "warp"),
+    ("maxThreadsPerMultiprocessor", "threads_per_sm"),
+    ("regsPerMultiprocessor", "registers_per_sm"),
+    ("sharedMemPerMultiprocessor", "shared_bytes_per_sm"),
+];
+
 /// What of a device's properties its row keeps.
 fn facts(device: &Value) -> Value {
     let mut facts = Map::new();
-    for (key, ours) in [
-        ("numSms", "sms"),
-        ("warpSize", "warp"),
-        ("maxThreadsPerMultiprocessor", "threads_per_sm"),
-        ("regsPerMultiprocessor", "registers_per_sm"),
-        ("sharedMemPerMultiprocessor", "shared_bytes_per_sm"),
-    ] {
+    for (key, ours) in PROPERTIES {
         if let Some(value) = device.get(key).filter(|v| v.is_number()) {
             facts.insert(ours.into(), value.clone());
         }
