@@ -135,6 +135,8 @@ impl Chrome {
                 let about = event.args.map(|args| names.text(args));
                 self.put(meta("process_name", pid, None, "name", |value| {
                     quote(name, value);
+                    let (start, dur) = (event.start_ns, event.dur_ns.unwrap_or(0));
+                    value.push_str(&format!(",\"start_ns\":{start},\"dur_ns\":{dur}"));
                     let mut own = Object::default();
                     if about.is_some_and(|args| own.members(args, |key| Some(key.to_owned()))) {
                         value.push_str(",\"about\":");

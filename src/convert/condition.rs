@@ -77,8 +77,9 @@ impl Condition {
             unknown.retain(|name| !COLUMNS.contains(name));
             unknown.sort_unstable();
             if let Some(name) = unknown.first() {
-                let near = nearest(name, COLUMNS)
-                    .map_or(String::new(), |near| format!("; did you mean {near}?"));
+                let unit = || COLUMNS.into_iter().find(|column| column.starts_with(name));
+                let near = nearest(name, COLUMNS).or_else(unit);
+                let near = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
                 return Err(fault(&format!("{name} is no column{near}"), None));
             }
         }

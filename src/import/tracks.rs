@@ -219,14 +219,30 @@ impl Tracks {
             Text::decode(text, &mut name);
         }
         let (pid, tid) = (self.number(f.pid), self.number(f.tid));
-        let about = f.args().find(|(key, _)| self.ours && *key == b"about");
-        if let Some(about) = about.and_then(|(_, value)| serde_json::from_slice(value).ok()) {
-            self.about.insert(pid, about);
+        if self.ours && !thread {
+            self.about(pid, f);
         }
         match thread {
             true => self.thread_names.insert((pid, tid), name),
             false => self.process_names.insert(pid, name),
         };
+    }
+
+    /// What a file of ours says of a process: its life, and its row's args. Those of devices have none.
+    fn about(&mut self, pid: u64, f: &Fields<'_>) {
+        let arg = |wanted: &[u8]| f.args().find(|(key, _)| *key == wanted).map(|arg| arg.1);
+        let number = |key| arg(key).and_then(|value| scaled(value, 1));
+        if let Some(about) = arg(b"about").and_then(|value| serde_json::from_slice(value).ok()) {
+            self.about.insert(pid, about);
+        }
+        if let Some(start) = number(b"start_ns") {
+            let process = self.process(f.pid);
+            self.saw(process, start);
+            self.saw(
+                process,
+                start.saturating_add(number(b"dur_ns").unwrap_or(0)),
+            );
+        }
     }
 
     /// Rows of processes, threads, devices and streams, and the snapshot that places the file in time.
