@@ -133,11 +133,7 @@ impl Object {
 
     /// The members of another object that stands as text: numbers digit by digit, in their order. `called` says what a
     /// member is called here, if it is kept. `false`: the text is no object, and nothing was added.
-    pub fn members<'t>(
-        &mut self,
-        object: &'t str,
-        called: impl Fn(&str) -> Option<String>,
-    ) -> bool {
+    pub fn members(&mut self, object: &str, called: impl Fn(&str) -> Option<String>) -> bool {
         let mut parts = Vec::new();
         let mut cursor = Cursor::whole(object.as_bytes());
         let mut read = || -> Read<()> {

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::condition::Condition;
 use super::renumber::describes;
-use crate::error::{Result, nearest};
+use crate::error::{Error, Result, nearest};
 use crate::import::decimal;
 use crate::trace::{Event, Kind, Names};
 
@@ -100,8 +100,14 @@ pub(super) struct Selection<'a> {
 
 impl Selection<'_> {
     /// # Errors
-    /// An expression that is none, or names no column.
+    /// A window without time; an expression that is none, or names no column.
     pub fn new(select: &Select) -> Result<Selection<'_>> {
+        if let (Some(from), Some(to)) = (select.from, select.to)
+            && from >= to
+        {
+            let what = "the window ends before it begins";
+            return Err(Error::invalid("--to", what));
+        }
         let condition = select.condition.as_deref();
         Ok(Selection {
             select,

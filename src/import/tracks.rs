@@ -231,7 +231,9 @@ impl Tracks {
     /// What a file of ours says of a process: its life, and its row's args. Those of devices have none.
     fn about(&mut self, pid: u64, f: &Fields<'_>) {
         let arg = |wanted: &[u8]| f.args().find(|(key, _)| *key == wanted).map(|arg| arg.1);
-        let number = |key| arg(key).and_then(|value| scaled(value, 1));
+        // As far from any bound as the times of events.
+        let sane = |ns: &i64| ns.unsigned_abs() < 1 << 61;
+        let number = |key| arg(key).and_then(|value| scaled(value, 1)).filter(sane);
         if let Some(about) = arg(b"about").and_then(|value| serde_json::from_slice(value).ok()) {
             self.about.insert(pid, about);
         }
@@ -276,7 +278,7 @@ impl Tracks {
             );
             let name = names.sym(&name);
             let mut row = Event::new(Kind::Process, name, first, process, life.pid, 0);
-            row.dur_ns = Some(last - first);
+            row.dur_ns = Some(last.saturating_sub(first));
             row.args = Some(names.sym(&Value::Object(args).to_string()));
             rows.push(row);
             if let Some(base_ns) = base_ns {

@@ -160,8 +160,9 @@ impl Tracks {
         }
         match place {
             Place::Process(process) => {
+                // 0 is a pid that nobody knew.
                 if !self.pids.contains_key(&process)
-                    && i32::try_from(pid).is_ok()
+                    && i32::try_from(pid).is_ok_and(|pid| pid > 0)
                     && self.taken.insert(pid)
                 {
                     self.pids.insert(process, pid);
