@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::trace::io::Reader;
-use crate::trace::provenance::Stage;
+use crate::trace::provenance::{self, Stage};
 
 /// The `format` of what this build writes.
 pub const FORMAT: &str = "isc-analysis/1";
@@ -250,13 +250,27 @@ pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
         });
     }
     let window = window(&reader.provenance().config);
+    let selected = selected(&reader.provenance().steps);
     let cpus = reader.provenance().machine["cpus"].as_u64();
     let mut measures = measure::measure(reader)?;
     measures.cpus = cpus;
     let (mut analysis, texts) = facts::analysis(&measures);
     analysis.caveats.extend(window);
+    analysis.caveats.extend(selected);
     analysis.findings = rules.findings(&analysis.facts, &texts)?;
     Ok(analysis)
+}
+
+/// What isc-convert was asked for, if the timeline is what it kept of another.
+fn selected(steps: &[provenance::Step]) -> Option<String> {
+    let asked = |step: &&provenance::Step| step.command == "isc-convert" && !step.flags.is_empty();
+    let flags: Vec<String> = (steps.iter().filter(asked))
+        .map(|step| step.flags.join(" "))
+        .collect();
+    (!flags.is_empty()).then(|| {
+        let flags = crate::report::units::line(&flags.join(", then "));
+        format!("only a part of a timeline (isc-convert {flags}): the rest is not counted")
+    })
 }
 
 /// What `isc-record --last` says of itself in the trace; see formats/trace-v1.md.

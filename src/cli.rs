@@ -67,6 +67,16 @@ pub fn complain(command: &str, error: &Error) {
     let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
 }
 
+/// Says on stderr what a person should know of an output that was written; nothing if that is empty.
+pub fn note(command: &str, output: &Sink, what: &impl fmt::Display) {
+    let what = what.to_string();
+    if !what.is_empty() {
+        let text = format!("{command}: {}: {what}\n", output.path().display());
+        // Nothing can be done if stderr is closed.
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+    }
+}
+
 /// Where a command reads from: a file, or standard input for `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {

@@ -6,17 +6,18 @@
 
 mod args; // JSON objects of rows
 mod blocks; // bytes in, unpacked and hashed by a thread of their own
-mod decimal; // exact numbers
+pub(crate) mod decimal; // exact numbers
 mod events; // the trace event format: Kineto, Chrome, VizTracer, TensorFlow
-mod json; // JSON as profilers write it
+pub(crate) mod json; // JSON as profilers write it
 mod kineto; // what a trace event is as a row
 mod memo; // what was made of bytes before
 mod nsys; // Nsight Systems' SQLite export
+pub(crate) mod ours; // trace events that isc-convert wrote
 mod rocpd; // rocprofv3's SQLite database
 mod rocprof; // rocprofv3's JSON
 mod sqlite; // SQLite databases, table by table
 mod tokens; // where trace events and their parts stand
-mod tracks; // processes, threads, devices, streams of trace events
+pub(crate) mod tracks; // processes, threads, devices, streams of trace events
 mod wire; // protocol buffers, field by field
 mod xplane; // XPlane of TensorFlow and JAX
 

@@ -28,11 +28,13 @@ fn mounted(options: &str, folder: &Path, command: &str) -> Option<Output> {
     Some(mount(command).unwrap())
 }
 
-const COMMANDS: [(&str, &str); 4] = [
+const COMMANDS: [(&str, &str); 6] = [
     ("isc-record", "-o there/x.parquet app.py"),
     ("isc-merge", "raw.parquet -o there/x.parquet"),
     ("isc-analyze", "t.parquet -o there/x.json"),
     ("isc-report", "a.json --trace t.parquet -o there/x.html"),
+    ("isc-convert", "t.parquet -o there/x.parquet"),
+    ("isc-convert", "t.parquet -o there/x.json.gz"),
 ];
 
 fn program(name: &str) -> String {
@@ -114,6 +116,8 @@ fn a_pipe_to_a_full_device_is_told() {
         ("isc-merge", "raw.parquet"),
         ("isc-analyze", "t.parquet"),
         ("isc-report", "a.json --format html"),
+        ("isc-convert", "t.parquet"),
+        ("isc-convert", "t.parquet --format perfetto"),
     ] {
         let full = fs::OpenOptions::new()
             .write(true)
@@ -133,7 +137,7 @@ fn a_pipe_to_a_full_device_is_told() {
 
 #[test]
 fn a_terminal_is_no_input() {
-    for name in ["isc-merge", "isc-analyze", "isc-report"] {
+    for name in ["isc-merge", "isc-analyze", "isc-report", "isc-convert"] {
         let out = Command::new("python3")
             .arg(repository("tests/python/terminal.py"))
             .arg(format!(

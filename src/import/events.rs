@@ -258,10 +258,15 @@ fn map(
                 return Err("the 1 048 577th span that begins and does not end");
             }
             let mut event = kineto::span(f, start, 0, tracks, names);
-            event.kind = Kind::Scope;
-            event.flow = Some(number(f.id));
-            let args = event.args.map_or("", |args| names.text(args)).to_owned();
-            event.args = Some(names.sym(&with(&args, "\"async\":true")));
+            // Ours has other kinds that may overlap too, and says of a flow itself.
+            if !tracks.is_ours() {
+                event.kind = Kind::Scope;
+                event.flow = Some(number(f.id));
+            }
+            if event.kind == Kind::Scope {
+                let args = event.args.map_or("", |args| names.text(args)).to_owned();
+                event.args = Some(names.sym(&with(&args, "\"async\":true")));
+            }
             let event = open.begun(event, names);
             open.crossing
                 .entry((f.cat.raw.to_vec(), f.id.to_vec()))

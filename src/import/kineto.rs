@@ -10,6 +10,7 @@ use super::decimal::unsigned;
 use super::events::Fields;
 use super::json::Text;
 use super::memo::Memo;
+use super::ours;
 use super::tracks::{Owner, Tracks, leading};
 use crate::trace::{Event, Kind, Names, Sym};
 
@@ -136,6 +137,9 @@ pub(super) fn span(
     tracks: &mut Tracks,
     names: &mut Names,
 ) -> Event {
+    if tracks.is_ours() {
+        return ours::row(f, start, Some(dur), tracks, names);
+    }
     let known = kind(f.cat.raw);
     if known.is_some() && f.cat.raw != b"FEE" {
         tracks.is_kineto();
@@ -167,10 +171,7 @@ pub(super) fn span(
     event.dur_ns = Some(dur);
     match kind {
         Kind::Python => {
-            let raw = f.name.raw;
-            let places = &mut tracks.memos.places;
-            let place = places.get(raw, names, |_, names| place(f.name, names));
-            (event.name, event.file, event.line) = place;
+            (event.name, event.file, event.line) = place(f.name, tracks, names);
         }
         _ => event.name = name(f.name, tracks, names),
     }
@@ -229,6 +230,9 @@ pub(super) fn span(
 
 /// The row of an instant: memory that was taken or given back, or a mark.
 pub(super) fn instant(f: &Fields<'_>, start: i64, tracks: &mut Tracks, names: &mut Names) -> Event {
+    if tracks.is_ours() {
+        return ours::row(f, start, None, tracks, names);
+    }
     let alloc = matches!(f.cat.raw, b"" | b"cpu_instant_event") && f.name.raw == b"[memory]";
     let Owner { process, pid, tid } = tracks.owner(f.pid, f.tid);
     // Kineto's own marks stand outside of what it recorded.
@@ -285,7 +289,11 @@ pub(super) fn counters(
             continue;
         };
         let series = String::from_utf8_lossy(key);
-        let name = names.sym(&format!("{text}.{series}"));
+        // A counter of ours without a point in its name has this for a series.
+        let name = match tracks.is_ours() && series == "value" {
+            true => names.sym(&text),
+            false => names.sym(&format!("{text}.{series}")),
+        };
         let mut event = Event::new(Kind::Counter, name, start, process, pid, tid);
         event.value = Some(number);
         rows.push(event);
@@ -302,18 +310,20 @@ pub(super) fn name(text: Text<'_>, tracks: &mut Tracks, names: &mut Names) -> Sy
 }
 
 /// Symbols of a Python function's name and file, and its line.
-type Place = (Sym, Option<Sym>, Option<u32>);
+pub(super) type Place = (Sym, Option<Sym>, Option<u32>);
 
 /// The name and place of a Python function: `a/b.py(12): f` of Kineto, `f (/a/b.py:12)` of VizTracer.
-fn place(text: Text<'_>, names: &mut Names) -> Place {
-    let mut plain = String::new();
-    text.decode(&mut plain);
-    let (function, file, line) = split(&plain).unwrap_or((&plain, "", 0));
-    let name = names.sym(function);
-    match file {
-        "" => (name, None, None),
-        file => (name, Some(names.sym(file)), Some(line)),
-    }
+pub(super) fn place(text: Text<'_>, tracks: &mut Tracks, names: &mut Names) -> Place {
+    tracks.memos.places.get(text.raw, names, |_, names| {
+        let mut plain = String::new();
+        text.decode(&mut plain);
+        let (function, file, line) = split(&plain).unwrap_or((&plain, "", 0));
+        let name = names.sym(function);
+        match file {
+            "" => (name, None, None),
+            file => (name, Some(names.sym(file)), Some(line)),
+        }
+    })
 }
 
 /// Function, file and line.
@@ -382,5 +392,5 @@ fn private(key: &[u8]) -> bool {
 pub(super) struct Memos {
     names: Memo<Sym>,
     places: Memo<Place>,
-    args: Members,
+    pub args: Members,
 }

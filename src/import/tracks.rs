@@ -11,6 +11,7 @@ use super::decimal::{scaled, unsigned};
 use super::events::Fields;
 use super::json::{Cursor, Text};
 use super::kineto::Memos;
+use super::ours::EXPORTER;
 use crate::clock::UNKNOWN;
 use crate::trace::{Event, Kind, Names};
 
@@ -52,6 +53,10 @@ pub(super) struct Tracks {
     kineto: bool,
     /// What its events' texts became.
     pub memos: Memos,
+    /// isc-convert wrote it.
+    ours: bool,
+    /// What it says there of processes, by pid.
+    about: BTreeMap<u64, Map<String, Value>>,
 }
 
 impl Tracks {
@@ -60,7 +65,8 @@ impl Tracks {
         let parsed = || serde_json::from_slice::<Value>(value).ok();
         match key {
             b"baseTimeNanoseconds" => self.base_ns = scaled(unquoted(value), 1),
-            b"schemaVersion" => self.kineto = true,
+            b"schemaVersion" => self.kineto = !self.ours,
+            b"exporter" => self.ours = unquoted(value) == EXPORTER.as_bytes(),
             b"deviceProperties" => {
                 if let Some(Value::Array(devices)) = parsed() {
                     self.devices = devices;
@@ -86,6 +92,11 @@ impl Tracks {
     /// The file has a category that only Kineto writes. Its `schemaVersion` may stand behind all events.
     pub fn is_kineto(&mut self) {
         self.kineto = true;
+    }
+
+    /// isc-convert wrote the file; it says so before all events.
+    pub fn is_ours(&self) -> bool {
+        self.ours
     }
 
     /// The process and thread of a host row.
@@ -159,7 +170,7 @@ impl Tracks {
 
     /// A number for a pid or tid: its own, that at the end of a word (`stream 7`), or one given to the word.
     fn number(&mut self, id: &[u8]) -> u64 {
-        if let Some(number) = unsigned(id).filter(|&n| n < FIRST_WORD) {
+        if let Some(number) = unsigned(id).filter(|&n| n < FIRST_WORD || self.ours) {
             return number;
         }
         if let Some(&number) = self.words.get(id) {
@@ -211,10 +222,32 @@ impl Tracks {
             Text::decode(text, &mut name);
         }
         let (pid, tid) = (self.number(f.pid), self.number(f.tid));
+        if self.ours && !thread {
+            self.about(pid, f);
+        }
         match thread {
             true => self.thread_names.insert((pid, tid), name),
             false => self.process_names.insert(pid, name),
         };
+    }
+
+    /// What a file of ours says of a process: its life, and its row's args. Those of devices have none.
+    fn about(&mut self, pid: u64, f: &Fields<'_>) {
+        let arg = |wanted: &[u8]| f.args().find(|(_, key, _)| *key == wanted).map(|arg| arg.2);
+        // As far from any bound as the times of events.
+        let sane = |ns: &i64| ns.unsigned_abs() < 1 << 61;
+        let number = |key| arg(key).and_then(|value| scaled(value, 1)).filter(sane);
+        if let Some(about) = arg(b"about").and_then(|value| serde_json::from_slice(value).ok()) {
+            self.about.insert(pid, about);
+        }
+        if let Some(start) = number(b"start_ns") {
+            let process = self.process(f.pid);
+            self.saw(process, start);
+            self.saw(
+                process,
+                start.saturating_add(number(b"dur_ns").unwrap_or(0)),
+            );
+        }
     }
 
     /// Rows of processes, threads, devices and streams, and the snapshot that places the file in time.
@@ -230,6 +263,7 @@ impl Tracks {
             let (first, last) = life.range.unwrap_or((nowhere, nowhere));
             let mut args = self.header.clone();
             let pid = pids.get(&process).copied().unwrap_or(0);
+            args.extend(self.about.remove(&pid).unwrap_or_default());
             let name = self
                 .process_names
                 .get(&pid)
@@ -247,7 +281,7 @@ impl Tracks {
             );
             let name = names.sym(&name);
             let mut row = Event::new(Kind::Process, name, first, process, life.pid, 0);
-            row.dur_ns = Some(last - first);
+            row.dur_ns = Some(last.saturating_sub(first));
             row.args = Some(names.sym(&Value::Object(args).to_string()));
             rows.push(row);
             if let Some(base_ns) = base_ns {
@@ -290,16 +324,19 @@ impl Tracks {
     }
 }
 
+/// Properties of a device: Kineto's keys, and ours.
+pub(crate) const PROPERTIES: [(&str, &str); 5] = [
+    ("numSms", "sms"),
+    ("warpSize", "warp"),
+    ("maxThreadsPerMultiprocessor", "threads_per_sm"),
+    ("regsPerMultiprocessor", "registers_per_sm"),
+    ("sharedMemPerMultiprocessor", "shared_bytes_per_sm"),
+];
+
 /// What of a device's properties its row keeps.
 fn facts(device: &Value) -> Value {
     let mut facts = Map::new();
-    for (key, ours) in [
-        ("numSms", "sms"),
-        ("warpSize", "warp"),
-        ("maxThreadsPerMultiprocessor", "threads_per_sm"),
-        ("regsPerMultiprocessor", "registers_per_sm"),
-        ("sharedMemPerMultiprocessor", "shared_bytes_per_sm"),
-    ] {
+    for (key, ours) in PROPERTIES {
         if let Some(value) = device.get(key).filter(|v| v.is_number()) {
             facts.insert(ours.into(), value.clone());
         }

@@ -330,22 +330,37 @@ enum To {
     Parquet(Box<table::Builder>),
 }
 
+/// What a trace is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    Arrow,
+    Parquet,
+}
+
 impl Writer {
     /// Opens the output and writes what stands before the rows.
     ///
     /// # Errors
     /// A terminal, a name with another ending, a folder that cannot be written to.
     pub fn create(sink: &Sink, provenance: &Provenance) -> Result<Writer> {
-        let parquet = match (sink, sink.extension().as_str()) {
-            (Sink::Stdout, _) | (_, "arrow") => false,
-            (_, "parquet") => true,
+        let container = match (sink, sink.extension().as_str()) {
+            (Sink::Stdout, _) | (_, "arrow") => Container::Arrow,
+            (_, "parquet") => Container::Parquet,
             _ => return Err(Error::Ending { path: sink.path() }),
         };
+        Writer::create_as(container, sink, provenance)
+    }
+
+    /// [`Writer::create`], whatever the output is called.
+    ///
+    /// # Errors
+    /// As there, but for the name.
+    pub fn create_as(container: Container, sink: &Sink, provenance: &Provenance) -> Result<Writer> {
         let output = sink.create_binary()?;
         let path = sink.path();
-        let to = match parquet {
-            true => To::Parquet(Box::new(table::Builder::new(output, provenance)?)),
-            false => To::Arrow(Box::new(ipc::Sender::new(output, provenance)?)),
+        let to = match container {
+            Container::Parquet => To::Parquet(Box::new(table::Builder::new(output, provenance)?)),
+            Container::Arrow => To::Arrow(Box::new(ipc::Sender::new(output, provenance)?)),
         };
         Ok(Writer::new(path, to))
     }
