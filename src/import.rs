@@ -7,12 +7,18 @@
 mod blocks; // bytes in, unpacked and hashed by a thread of their own
 mod decimal; // exact numbers
 mod events; // the trace event format: Kineto, Chrome, VizTracer, TensorFlow
+mod folded; // folded stacks: py-spy's raw format, stackcollapse
 mod json; // JSON as profilers write it
 mod kineto; // what a trace event is as a row
+mod lines; // text, line by line
 mod nsys; // Nsight Systems' SQLite export
+mod perf; // what perf script prints
 mod rocpd; // rocprofv3's SQLite database
 mod rocprof; // rocprofv3's JSON
+mod rocprof_csv; // rocprof's tables
+mod speedscope; // speedscope's JSON
 mod sqlite; // SQLite databases, table by table
+mod stacks; // samples of stacks as spans
 mod tracks; // processes, threads, devices, streams of trace events
 mod wire; // protocol buffers, field by field
 mod xplane; // XPlane of TensorFlow and JAX
@@ -27,10 +33,15 @@ use crate::trace::provenance::{Provenance, Step};
 use crate::trace::{Event, Kind, Names, Reader};
 use blocks::{Blocks, Packing};
 use json::Window;
+use lines::Lines;
+pub use rocprof_csv::{Part, Run};
 use sqlite::Database;
 
 /// Bytes that are looked at to tell the format.
 const HEAD: usize = 1 << 16;
+
+/// The format of which several files are one input.
+const ROCPROF_CSV: &str = "rocprof-csv";
 
 /// What a command was given.
 #[derive(Debug)]
@@ -55,6 +66,19 @@ impl Any {
         match self {
             Any::Trace(reader) => reader.is_pipe(),
             Any::Foreign(import) => import.is_pipe(),
+        }
+    }
+
+    /// Whether it is one table of several of a run, which are one input together.
+    pub fn is_part(&self) -> bool {
+        matches!(self, Any::Foreign(import) if import.is_part())
+    }
+
+    /// What a table tells of its run, once its end was reached.
+    pub fn part(&mut self) -> Option<Part> {
+        match self {
+            Any::Trace(_) => None,
+            Any::Foreign(import) => import.part(),
         }
     }
 
@@ -114,6 +138,11 @@ trait Rows: Send + std::fmt::Debug {
 
     /// blake3 of the file, in hexadecimal, once its end was reached.
     fn hash(&mut self) -> Option<String>;
+
+    /// Of a file that is one of several of a run: what it tells of that, once its end was reached.
+    fn part(&mut self) -> Option<Part> {
+        None
+    }
 }
 
 /// Whether broken events are left out, and how many were.
@@ -195,6 +224,30 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
             let rows = rocprof::Rocprof::new(window(head, file)?, lenient.clone());
             ("rocprofv3", Box::new(rows))
         }
+        Content::RocprofCsv => {
+            let lines = Lines::new(window(head, file)?);
+            let rows = rocprof_csv::RocprofCsv::new(lines, path.clone(), lenient.clone());
+            (ROCPROF_CSV, Box::new(rows))
+        }
+        Content::Perf => {
+            let lines = Lines::new(window(head, file)?);
+            (
+                "perf-script",
+                Box::new(perf::Perf::new(lines, lenient.clone())),
+            )
+        }
+        Content::Folded => {
+            let lines = Lines::new(window(head, file)?);
+            (
+                "folded",
+                Box::new(folded::Folded::new(lines, lenient.clone())),
+            )
+        }
+        Content::Speedscope => {
+            let (plain, hash) = blocks::unpack(head, file, packing, &path)?;
+            let rows = speedscope::reader(plain, hash, &path, lenient)?;
+            ("speedscope", Box::new(rows))
+        }
         Content::Xplane => {
             let (plain, hash) = blocks::unpack(head, file, packing, &path)?;
             let rows = xplane::reader(plain.into_file(), hash, &path, lenient)?;
@@ -229,7 +282,11 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Events,
+    Folded,
+    Perf,
     Rocprof,
+    RocprofCsv,
+    Speedscope,
     Sqlite,
     Xplane,
 }
@@ -249,7 +306,12 @@ fn content(head: &[u8]) -> Option<Content> {
     };
     match head.first() {
         Some(b'{') if first_key(b"\"rocprofiler-sdk-tool\"") => Some(Content::Rocprof),
+        Some(b'{') if speedscope::is(head) => Some(Content::Speedscope),
+        // A command or a function may be called as a list begins.
+        _ if rocprof_csv::is(head) => Some(Content::RocprofCsv),
+        _ if perf::is(head) => Some(Content::Perf),
         Some(b'{' | b'[') => Some(Content::Events),
+        _ if folded::is(head) => Some(Content::Folded),
         _ => None,
     }
 }
@@ -270,7 +332,8 @@ impl Import {
         &self.path
     }
 
-    /// The format's name: `trace-events`, `nsys-sqlite`, `rocpd`, `rocprofv3`, `xplane`.
+    /// The format's name: `trace-events`, `nsys-sqlite`, `rocpd`, `rocprofv3`, `rocprof-csv`, `xplane`, `speedscope`,
+    /// `folded`, `perf-script`.
     pub fn format(&self) -> &'static str {
         self.format
     }
@@ -278,6 +341,16 @@ impl Import {
     /// Whether it comes out of a pipe.
     pub fn is_pipe(&self) -> bool {
         self.pipe
+    }
+
+    /// Whether it is one table of several of a run, which are one input together.
+    pub fn is_part(&self) -> bool {
+        self.format == ROCPROF_CSV
+    }
+
+    /// What a table tells of its run, once its end was reached.
+    pub fn part(&mut self) -> Option<Part> {
+        self.rows.part()
     }
 
     /// What made it: only that it was imported is known.
