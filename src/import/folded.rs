@@ -113,7 +113,8 @@ fn folds(line: &str) -> std::result::Result<Folds<'_>, &'static str> {
 
 /// A process's command line goes on in the next line.
 fn is_open(line: &str) -> bool {
-    process(line).is_some() && !line.contains("\";") && !line.contains("\" ")
+    let last = &line[line.rfind("\";process ").map_or(0, |at| at + 2)..];
+    process(line).is_some() && !last.contains("\";") && !last.contains("\" ")
 }
 
 /// The pid of a frame that is a process of py-spy's.

@@ -31,17 +31,14 @@ const DEFAULT_NS: i64 = 250_000;
 /// A sample so many beats behind the one before does not follow it: one may be missed.
 const MOST_BEATS: i64 = 2;
 
-/// The idle task of each processor is a thread of its own from here on: all have number 0.
-const FIRST_IDLE: u64 = 1 << 48;
-
 /// See the module.
 #[derive(Debug)]
 pub struct Perf {
     lines: Lines,
     /// The sample whose frames are read, innermost first.
     current: Option<Sample>,
-    /// Of a head that could not be read, frames are passed over.
-    broken: bool,
+    /// Of a head that could not be read, and of an idle processor's, frames are passed over.
+    passing: bool,
     /// Samples end in an empty line, as they do with chains.
     chains: bool,
     first: Vec<Sample>,
@@ -51,6 +48,8 @@ pub struct Perf {
     order: Vec<(u32, u64)>,
     lives: Lives,
     others: BTreeMap<String, u64>,
+    /// Samples of processors that had nothing to do.
+    idle: u64,
     spans: Vec<(Span, Owner)>,
     lenient: Lenient,
 }
@@ -102,7 +101,7 @@ impl Perf {
         Perf {
             lines,
             current: None,
-            broken: false,
+            passing: false,
             chains: false,
             first: Vec::new(),
             told: None,
@@ -111,6 +110,7 @@ impl Perf {
             order: Vec::new(),
             lives: Lives::default(),
             others: BTreeMap::new(),
+            idle: 0,
             spans: Vec::new(),
             lenient,
         }
@@ -133,7 +133,7 @@ impl Perf {
         };
         if line.trim().is_empty() {
             self.chains |= self.current.is_some();
-            self.broken = false;
+            self.passing = false;
             self.sampled();
             return Ok(true);
         }
@@ -151,8 +151,14 @@ impl Perf {
         }
         let number = self.lines.number();
         if let Some(head) = head(&line) {
+            if head.tid == 0 {
+                self.sampled();
+                self.idle += 1;
+                self.passing = true;
+                return Ok(true);
+            }
             let (sample, ended) = Sample::new(&head, &mut self.lives, &mut self.functions);
-            self.broken = false;
+            self.passing = false;
             self.sampled();
             self.current = Some(sample);
             if ended {
@@ -160,7 +166,7 @@ impl Perf {
             }
             return Ok(true);
         }
-        if self.broken && frame(&line).is_some() {
+        if self.passing && frame(&line).is_some() {
             return Ok(true);
         }
         if !self.lenient.skip() {
@@ -168,7 +174,7 @@ impl Perf {
                 .lines
                 .wrong(number, "neither a sample of perf's nor a frame of one"));
         }
-        self.broken |= self.current.is_none();
+        self.passing |= self.current.is_none();
         Ok(true)
     }
 
@@ -247,14 +253,19 @@ impl Perf {
             facts.extend(rate(1, told.beat_ns));
             facts.insert("event".into(), json!(told.event));
         }
+        let mut notes = Vec::new();
         if !self.others.is_empty() {
-            let all: Vec<String> = self
-                .others
-                .iter()
-                .map(|(event, n)| format!("{n} of {event}"))
-                .collect();
-            let note = format!("samples of other events are left out: {}", all.join(", "));
-            facts.insert("notes".into(), json!([note]));
+            let others = self.others.iter();
+            let all: Vec<String> = others.map(|(event, n)| format!("{n} of {event}")).collect();
+            let all = all.join(", ");
+            notes.push(format!("samples of other events are left out: {all}"));
+        }
+        if self.idle > 0 {
+            let idle = self.idle;
+            notes.push(format!("{idle} samples of idle processors are left out"));
+        }
+        if !notes.is_empty() {
+            facts.insert("notes".into(), json!(notes));
         }
         self.lives.finish(&facts, names, rows);
         self.lenient.finish(0, names, rows);
@@ -290,10 +301,7 @@ impl Sample {
         // Without pids all threads are taken to be of one process.
         let process = lives.number(head.pid.unwrap_or(0));
         let life = &mut lives.all[process as usize];
-        let tid = match (head.tid, head.cpu) {
-            (0, Some(cpu)) => FIRST_IDLE + u64::from(cpu),
-            (tid, _) => u64::from(tid),
-        };
+        let tid = u64::from(head.tid);
         let pid = life.pid;
         if head.pid.is_some() && (u64::from(pid) == tid || life.threads.is_empty()) {
             life.name = head.comm.into();

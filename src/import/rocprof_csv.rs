@@ -8,8 +8,9 @@
 //! ROCm/rocprofiler-sdk, source/lib/output/generateCSV.cpp and source/docs/data/*.csv, of 6.2 to 7.1; for the older
 //! rocprof, "Using rocprof", ROCm 5 documentation, and what it wrote.
 
-mod record;
-mod run;
+mod record; // one record of comma-separated values
+mod run; // what the tables of a run tell together
+mod table; // which table it is, and where its columns are
 
 use serde_json::Map;
 
@@ -18,10 +19,11 @@ use super::lines::{Line, Lines};
 use super::rocprof::{copied, dispatched};
 use crate::error::{Error, Result};
 use crate::trace::{Event, Kind, Names};
-use record::{Fault, Record};
+use record::{Open, Record};
 use run::{Gpu, NUMBERED};
 pub use run::{Part, Run};
 use std::path::PathBuf;
+use table::{Column, Header, Table, Values, table};
 
 /// Rows handed over at once.
 const BATCH: usize = 1 << 14;
@@ -31,91 +33,6 @@ const LATEST_NS: u64 = 1 << 62;
 
 /// The longest record of several lines, in bytes.
 const LONGEST: usize = 1 << 20;
-
-/// Names of columns: rocprofv3's, and rocprof's after them.
-const COLUMNS: [&[&str]; 31] = [
-    &["Kernel_Name", "KernelName"],
-    &["Start_Timestamp", "BeginNs"],
-    &["End_Timestamp", "EndNs"],
-    &["Correlation_Id"],
-    &["Process_Id", "pid"],
-    &["Thread_Id", "tid"],
-    &["Agent_Id", "gpu-id"],
-    &["Queue_Id", "queue-id"],
-    &["Stream_Id"],
-    &["Workgroup_Size_X", "wgr"],
-    &["Workgroup_Size_Y"],
-    &["Workgroup_Size_Z"],
-    &["Grid_Size_X", "grd"],
-    &["Grid_Size_Y"],
-    &["Grid_Size_Z"],
-    &["LDS_Block_Size", "Group_Segment_Size", "lds"],
-    &["Domain"],
-    &["Function"],
-    &["Direction"],
-    &["Source_Agent_Id"],
-    &["Destination_Agent_Id"],
-    &["Operation"],
-    &["Allocation_Size"],
-    &["Guid"],
-    &["Node_Id"],
-    &["Logical_Node_Id"],
-    &["Agent_Type"],
-    &["Name"],
-    &["Product_Name"],
-    &["Cu_Count"],
-    &["Wave_Front_Size"],
-];
-
-/// A column, by its place in [`COLUMNS`].
-#[derive(Clone, Copy, Debug)]
-enum Column {
-    Kernel,
-    Start,
-    End,
-    Correlation,
-    Process,
-    Thread,
-    Agent,
-    Queue,
-    Stream,
-    BlockX,
-    BlockY,
-    BlockZ,
-    GridX,
-    GridY,
-    GridZ,
-    Shared,
-    Domain,
-    Function,
-    Direction,
-    From,
-    To,
-    Operation,
-    Bytes,
-    Guid,
-    Node,
-    Logical,
-    AgentType,
-    Name,
-    Product,
-    Units,
-    Wave,
-}
-
-/// What a table has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Table {
-    Kernels,
-    /// Kernels of the older rocprof without `--timestamp on`.
-    Timeless,
-    Copies,
-    Calls,
-    Allocations,
-    Agents,
-    /// Nothing that becomes a row.
-    Nothing,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -129,16 +46,6 @@ pub struct RocprofCsv {
     lenient: Lenient,
 }
 
-/// Where columns are.
-#[derive(Debug)]
-struct Header {
-    at: [Option<usize>; COLUMNS.len()],
-    columns: usize,
-}
-
-/// A record and where its values are.
-struct Values<'a>(&'a Record, &'a Header);
-
 /// Whether the first line of what begins here names rocprof's columns.
 pub(super) fn is(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\n').next().unwrap_or(head);
@@ -146,56 +53,6 @@ pub(super) fn is(head: &[u8]) -> bool {
     record
         .read(String::from_utf8_lossy(line).trim_end())
         .is_ok_and(|()| table(&record).is_some())
-}
-
-/// What a table with this header has; `None`: it is none of rocprof's.
-fn table(header: &Record) -> Option<Table> {
-    let columns: Vec<&str> = (0..header.len()).map(|at| header.get(at)).collect();
-    let has = |all: &[&str]| all.iter().all(|column| columns.contains(column));
-    let times = has(&["Start_Timestamp", "End_Timestamp"]);
-    Some(match () {
-        () if has(&["Counter_Name", "Counter_Value"]) => Table::Nothing,
-        () if has(&["Sample_Timestamp", "Exec_Mask"]) => Table::Nothing,
-        () if has(&["Name", "Calls", "TotalDurationNs"]) => Table::Nothing,
-        () if has(&["Kernel_Name"]) && times => Table::Kernels,
-        () if has(&["Direction", "Kind"]) && times => Table::Copies,
-        () if has(&["Domain", "Function"]) && times => Table::Calls,
-        () if has(&["Operation", "Kind"]) && times => Table::Allocations,
-        () if has(&["Node_Id", "Agent_Type"]) => Table::Agents,
-        () if has(&["KernelName", "gpu-id", "BeginNs", "EndNs"]) => Table::Kernels,
-        () if has(&["KernelName", "gpu-id", "queue-id"]) => Table::Timeless,
-        () => return None,
-    })
-}
-
-impl Values<'_> {
-    /// A value as it stands; empty if the table has no such column.
-    fn text(&self, column: Column) -> &str {
-        match self.1.at[column as usize] {
-            Some(at) => self.0.get(at),
-            None => "",
-        }
-    }
-
-    fn number(&self, column: Column) -> Option<u64> {
-        self.text(column).parse().ok()
-    }
-
-    /// The number at the end of `Agent 4`, and of `GPU 0`, which is another one; of older versions it is all there is.
-    fn agent(&self, column: Column) -> Option<u32> {
-        let text = self.text(column);
-        let (word, number) = text.rsplit_once(' ').unwrap_or(("Agent", text));
-        let number = number.parse().ok().filter(|&number| number < NUMBERED)?;
-        match word {
-            "Agent" => Some(number),
-            "GPU" => Some(number | NUMBERED),
-            _ => None,
-        }
-    }
-
-    fn size(&self, columns: [Column; 3]) -> [u64; 3] {
-        columns.map(|column| self.number(column).unwrap_or(1))
-    }
 }
 
 impl RocprofCsv {
@@ -237,9 +94,8 @@ impl RocprofCsv {
             }
             let what = match self.record.read(&whole) {
                 Ok(()) => return Ok(true),
-                Err(Fault::Open) if whole.len() < LONGEST => continue,
-                Err(Fault::Open) => "a quoted value of more than 1 MiB",
-                Err(Fault::Behind) => "a value with something behind its closing quote",
+                Err(Open) if whole.len() < LONGEST => continue,
+                Err(Open) => "a quoted value of more than 1 MiB",
             };
             if !self.lenient.skip() {
                 return Err(self.lines.wrong(begun, what));
@@ -260,16 +116,7 @@ impl RocprofCsv {
                 hint: Some("rocprof --timestamp on".into()),
             });
         }
-        let find = |names: &&[&str]| {
-            let known = |&at: &usize| names.contains(&self.record.get(at));
-            (0..self.record.len()).find(known)
-        };
-        let mut at = [None; COLUMNS.len()];
-        for (place, names) in at.iter_mut().zip(&COLUMNS) {
-            *place = find(names);
-        }
-        let columns = self.record.len();
-        self.header = Some((table, Header { at, columns }));
+        self.header = Some((table, Header::of(&self.record)));
         Ok(())
     }
 

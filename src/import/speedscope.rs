@@ -11,17 +11,18 @@
 //! # Source
 //! jlfwong/speedscope, src/lib/file-format-spec.ts and file-format.ts; py-spy 0.4, src/speedscope.rs.
 
-mod heads;
+mod heads; // the first reading: frames and heads of profiles
+mod profile; // what is in one profile
 
 use super::Lenient;
 use super::blocks::Blocks;
-use super::decimal::scaled;
-use super::json::{Cursor, Read, Window};
-use super::stacks::{Functions, Lives, Span, Stack, rate, sampled_args};
+use super::json::{Cursor, Window};
+use super::stacks::{Functions, Lives, Span, rate, sampled_args};
 use super::tracks::Owner;
 use crate::error::{Error, Result};
-use crate::trace::{Event, HashMap, Names};
-use heads::{Heads, Unit};
+use crate::trace::{Event, Names};
+use heads::Heads;
+use profile::{Profile, event, number, stack};
 use serde_json::{Map, json};
 use std::fs::File;
 use std::path::Path;
@@ -32,9 +33,6 @@ const BATCH: usize = 1 << 14;
 
 /// No times beyond this, in ns: 146 years.
 const LATEST_NS: i64 = 1 << 62;
-
-/// Frames that may be open in one profile.
-const MOST_OPEN: usize = 1 << 20;
 
 /// Where in the file the second reading is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,22 +72,6 @@ pub struct Speedscope {
     lenient: Lenient,
     /// Keeps the file until all is read.
     _file: NamedTempFile,
-}
-
-/// The profile that is read.
-#[derive(Debug, Default)]
-struct Profile {
-    /// Stacks, each once, and which of them each sample is.
-    stacks: Vec<Vec<u32>>,
-    index: HashMap<Vec<u32>, u32>,
-    samples: Vec<u32>,
-    weights: Vec<i64>,
-    stack: Stack,
-    /// Frames that are open, and since when.
-    open: Vec<(u32, i64)>,
-    /// Spans that ended at the moment of the last event: of those that also begin together the outer ones end later.
-    ended: Vec<Span>,
-    last_ns: i64,
 }
 
 /// Whether the first keys of the object that begins here are those of speedscope.
@@ -150,12 +132,6 @@ pub(super) fn reader(
         lenient,
         _file: file,
     })
-}
-
-/// Reads a value, and what a number in it is in a unit; `None`: it is no number, or too large a one.
-pub(super) fn number(c: &mut Cursor<'_>, unit: Unit) -> Read<Option<i64>> {
-    let value = c.value()?;
-    Ok(scaled(value, unit.ns()).filter(|ns| ns.unsigned_abs() < LATEST_NS as u64))
 }
 
 impl Speedscope {
@@ -241,7 +217,7 @@ impl Speedscope {
         if !head.name.is_empty() {
             life.threads.insert(head.tid, head.name.clone());
         }
-        self.profile.last_ns = head.start_ns;
+        self.profile = Profile::at(head.start_ns);
         true
     }
 
@@ -263,27 +239,15 @@ impl Speedscope {
         }
     }
 
-    /// A sample: the numbers of its frames. One that cannot be read keeps its place, and its weight is nobody's.
+    /// A sample. One that cannot be read keeps its place, and its weight is nobody's.
     fn sample(&mut self) -> Result<()> {
         let place = self.window.position();
         let known = &self.heads.sampled;
         let frames = self.window.read(|c| Ok(stack(c.value()?, known)))?;
-        let profile = &mut self.profile;
-        let Some(frames) = frames else {
-            profile.samples.push(u32::MAX);
-            return self.wrong(place, "a sample that is no list of frames that there are");
-        };
-        let next = profile.stacks.len() as u32;
-        let number = match profile.index.get(&frames) {
-            Some(&number) => number,
-            None => {
-                profile.index.insert(frames.clone(), next);
-                profile.stacks.push(frames);
-                next
-            }
-        };
-        profile.samples.push(number);
-        Ok(())
+        match self.profile.sample(frames) {
+            true => Ok(()),
+            false => self.wrong(place, "a sample that is no list of frames that there are"),
+        }
     }
 
     fn weight(&mut self) -> Result<()> {
@@ -301,51 +265,40 @@ impl Speedscope {
     /// Lays the samples from this one on end to end, as many as are handed over at once.
     fn lay(&mut self, from: usize, names: &mut Names, rows: &mut Vec<Event>) -> Result<At> {
         let owner = self.owner();
-        let profile = &mut self.profile;
-        let (samples, weights) = (profile.samples.len(), profile.weights.len());
+        let (samples, weights) = self.profile.lengths();
         if from == 0 && samples != weights {
             let what = format!("a profile with {samples} samples and {weights} weights");
             self.wrong(self.window.position(), &what)?;
         }
-        let start_ns = self.head().start_ns;
-        let (profile, mut spans) = (&mut self.profile, Vec::new());
-        let many = samples.min(weights);
-        let (mut at, mut too_large) = (from, false);
-        while at < many && spans.len() < BATCH {
-            let (sample, ns) = (profile.samples[at], profile.weights[at]);
-            at += 1;
-            let from_ns = profile.last_ns.max(start_ns);
-            let Some(to_ns) = from_ns.checked_add(ns).filter(|&ns| ns < LATEST_NS) else {
-                too_large = true;
-                break;
-            };
-            profile.last_ns = to_ns;
-            // A broken sample's time is a hole.
-            if ns > 0 && sample != u32::MAX {
-                let frames = &profile.stacks[sample as usize];
-                profile.stack.sample(frames, from_ns, to_ns, &mut spans);
-                self.sampled.0 += 1;
-                self.sampled.1 = self.sampled.1.saturating_add(ns);
-                self.lives.all[owner.process as usize].saw(from_ns, to_ns);
-            }
-        }
-        let more = at < many && !too_large;
-        if !more {
-            profile.stack.end(&mut spans);
-        }
+        let (start_ns, no_time) = (self.head().start_ns, self.head().unit.is_no_time());
+        let mut spans = Vec::new();
+        let laid = self.profile.lay(from, BATCH, &mut spans);
         for span in spans {
-            rows.push(span.row(&self.functions, owner, &sampled_args(span.error_ns), names));
+            let args = match no_time {
+                true => r#"{"sampled":true}"#.into(),
+                false => sampled_args(span.error_ns),
+            };
+            rows.push(span.row(&self.functions, owner, &args, names));
         }
-        if too_large {
+        self.sampled.0 += laid.samples;
+        self.sampled.1 = self.sampled.1.saturating_add(laid.time_ns);
+        if laid.samples > 0 {
+            self.lives.all[owner.process as usize].saw(start_ns, self.profile.last_ns);
+        }
+        if laid.too_large {
             self.wrong(
                 self.window.position(),
                 "weights that are too large together",
             )?;
         }
-        if more {
+        if let Some(at) = laid.next {
             return Ok(At::Laid(at));
         }
-        self.left_open(owner, names, rows);
+        let end_ns = self.head().end_ns;
+        let mut open = Vec::new();
+        let ended = self.profile.end(end_ns, &mut open);
+        self.rows(owner, ended, "", names, rows);
+        self.rows(owner, open, r#"{"open":true}"#, names, rows);
         self.profile = Profile::default();
         Ok(match self.cut {
             true => At::Done,
@@ -357,65 +310,32 @@ impl Speedscope {
     fn event(&mut self, names: &mut Names, rows: &mut Vec<Event>) -> Result<()> {
         let place = self.window.position();
         let unit = self.head().unit;
-        let (opens, frame, at_ns) = self.window.read(|c| event(c, unit))?;
-        let Some(at_ns) = at_ns else {
-            return self.wrong(place, "an event whose `at` is no number");
-        };
-        let function = frame.and_then(|frame| self.heads.evented.get(frame).copied());
-        let (Some(opens), Some(function)) = (opens, function) else {
-            return self.wrong(
-                place,
-                "an event of no type, or of a frame that there is not",
-            );
-        };
-        if at_ns < self.profile.last_ns {
-            return self.wrong(place, "an event that is before the one before it");
+        let event = self.window.read(|c| event(c, unit))?;
+        let function = event
+            .frame
+            .and_then(|at| self.heads.evented.get(at).copied());
+        match self.profile.event(event.opens, function, event.at_ns) {
+            Ok(ended) => {
+                let owner = self.owner();
+                self.rows(owner, ended, "", names, rows);
+                Ok(())
+            }
+            Err(what) => self.wrong(place, what),
         }
-        if opens && self.profile.open.len() >= MOST_OPEN {
-            return self.wrong(place, "the 1 048 577th frame that opens and does not close");
-        }
-        if !opens && self.profile.open.last().map(|open| open.0) != Some(function) {
-            return self.wrong(place, "a frame that closes and is not the innermost one");
-        }
-        if opens || at_ns > self.profile.last_ns {
-            self.flush(names, rows);
-        }
-        self.profile.last_ns = at_ns;
-        if opens {
-            self.profile.open.push((function, at_ns));
-        } else if let Some((function, start_ns)) = self.profile.open.pop() {
-            self.profile.ended.push(Span {
-                function,
-                start_ns,
-                end_ns: at_ns,
-                error_ns: 0,
-            });
-        }
-        Ok(())
     }
 
-    /// Rows of the spans that ended together, outer ones first.
-    fn flush(&mut self, names: &mut Names, rows: &mut Vec<Event>) {
-        let owner = self.owner();
-        for span in std::mem::take(&mut self.profile.ended).into_iter().rev() {
+    /// Rows of spans that events told.
+    fn rows(
+        &mut self,
+        owner: Owner,
+        spans: Vec<Span>,
+        args: &str,
+        names: &mut Names,
+        rows: &mut Vec<Event>,
+    ) {
+        for span in spans {
             self.lives.all[owner.process as usize].saw(span.start_ns, span.end_ns);
-            rows.push(span.row(&self.functions, owner, "", names));
-        }
-    }
-
-    /// Frames that never close last to the profile's end.
-    fn left_open(&mut self, owner: Owner, names: &mut Names, rows: &mut Vec<Event>) {
-        self.flush(names, rows);
-        let end_ns = self.profile.last_ns.max(self.head().end_ns);
-        for (function, start_ns) in std::mem::take(&mut self.profile.open) {
-            let span = Span {
-                function,
-                start_ns,
-                end_ns,
-                error_ns: 0,
-            };
-            self.lives.all[owner.process as usize].saw(start_ns, end_ns);
-            rows.push(span.row(&self.functions, owner, r#"{"open":true}"#, names));
+            rows.push(span.row(&self.functions, owner, args, names));
         }
     }
 
@@ -443,50 +363,6 @@ impl Speedscope {
         self.lives.finish(&facts, names, rows);
         self.lenient.finish(0, names, rows);
     }
-}
-
-/// The frames of a sample by number of function, where all are known.
-fn stack(raw: &[u8], known: &[u32]) -> Option<Vec<u32>> {
-    let mut cursor = Cursor::whole(raw);
-    cursor.skip_byte(b'[').ok().filter(|&list| list)?;
-    let (mut frames, mut first) = (Vec::new(), true);
-    while cursor.element(first, false).ok()? == Some(true) {
-        first = false;
-        let number = scaled(cursor.value().ok()?, 1)?;
-        frames.push(*known.get(usize::try_from(number).ok()?)?);
-    }
-    Some(frames)
-}
-
-/// What an event says: whether it opens a frame, which, and when in ns.
-#[allow(clippy::type_complexity)] // three things that may each be missing
-fn event(c: &mut Cursor<'_>, unit: Unit) -> Read<(Option<bool>, Option<usize>, Option<i64>)> {
-    let (mut opens, mut frame, mut at_ns) = (None, None, None);
-    if c.peek()? != b'{' {
-        c.value()?;
-        return Ok((opens, frame, at_ns));
-    }
-    c.skip_byte(b'{')?;
-    let mut first = true;
-    while let Some(key) = c.key(first)? {
-        first = false;
-        match key.raw {
-            b"type" => {
-                opens = match c.value()? {
-                    b"\"O\"" => Some(true),
-                    b"\"C\"" => Some(false),
-                    _ => None,
-                }
-            }
-            b"frame" => {
-                let number = scaled(c.value()?, 1);
-                frame = number.and_then(|number| usize::try_from(number).ok());
-            }
-            b"at" => at_ns = number(c, unit)?,
-            _ => drop(c.value()?),
-        }
-    }
-    Ok((opens, frame, at_ns))
 }
 
 impl super::Rows for Speedscope {

@@ -77,7 +77,7 @@ fn whose(before: &str) -> Option<(&str, Option<u32>, u32, Option<u32>)> {
     let (comm, ids) = before.rsplit_once(char::is_whitespace)?;
     // -1: a thread that was gone already, or one that perf never heard of.
     let id = |text: &str| match text {
-        "-1" => Some(0),
+        "-1" => Some(u32::MAX),
         text => text.parse::<u32>().ok(),
     };
     let (pid, tid) = match ids.split_once('/') {
@@ -201,7 +201,7 @@ mod tests {
             ),
             (
                 ":-1    -1 [001]  1.000001: sched:sched_switch: prev_comm=x",
-                ":-1|None 0 Some(1)|1000001000|- sched:sched_switch|prev_comm=x",
+                ":-1|None 4294967295 Some(1)|1000001000|- sched:sched_switch|prev_comm=x",
             ),
             ("a 1/2 0.000000001:", "a|Some(1) 2 None|1|- |"),
         ] {
