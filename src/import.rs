@@ -304,15 +304,23 @@ fn content(head: &[u8]) -> Option<Content> {
         let object = head.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
         object.is_some_and(|object| object.starts_with(key))
     };
-    match head.first() {
-        Some(b'{') if first_key(b"\"rocprofiler-sdk-tool\"") => Some(Content::Rocprof),
-        Some(b'{') if speedscope::is(head) => Some(Content::Speedscope),
-        // A command or a function may be called as a list begins.
-        _ if rocprof_csv::is(head) => Some(Content::RocprofCsv),
-        _ if perf::is(head) => Some(Content::Perf),
-        Some(b'{' | b'[') => Some(Content::Events),
-        _ if folded::is(head) => Some(Content::Folded),
-        _ => None,
+    // A stack may begin with `[unknown]`; behind a bracket of JSON's no letter stands.
+    let json = match head {
+        [b'{' | b'[', rest @ ..] => !rest.first().is_some_and(u8::is_ascii_alphabetic),
+        _ => false,
+    };
+    if json {
+        return Some(match () {
+            () if first_key(b"\"rocprofiler-sdk-tool\"") => Content::Rocprof,
+            () if speedscope::is(head) => Content::Speedscope,
+            () => Content::Events,
+        });
+    }
+    match () {
+        () if rocprof_csv::is(head) => Some(Content::RocprofCsv),
+        () if perf::is(head) => Some(Content::Perf),
+        () if folded::is(head) => Some(Content::Folded),
+        () => None,
     }
 }
 

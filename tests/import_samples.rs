@@ -508,6 +508,7 @@ fn broken_lines_are_told_with_their_number_or_counted() {
             assert!(left.contains("broken events"), "{content}: {left}");
         }
     }
+    assert!(lines(b"[unknown];main 3\n", &[]).contains(" [unknown] "));
     for prose in [
         "some text\n",
         "a b 3\n",

@@ -1,5 +1,7 @@
 //! What is in one profile of a speedscope file: samples with weights, or events that open and close frames.
 
+use std::sync::Arc;
+
 use super::LATEST_NS;
 use super::heads::Unit;
 use crate::import::decimal::scaled;
@@ -17,8 +19,8 @@ const BROKEN: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub struct Profile {
     /// Stacks, each once, and which of them each sample is.
-    stacks: Vec<Vec<u32>>,
-    index: HashMap<Vec<u32>, u32>,
+    stacks: Vec<Arc<[u32]>>,
+    index: HashMap<Arc<[u32]>, u32>,
     samples: Vec<u32>,
     pub weights: Vec<i64>,
     stack: Stack,
@@ -57,10 +59,11 @@ impl Profile {
             self.samples.push(BROKEN);
             return false;
         };
-        let number = match self.index.get(&frames) {
+        let number = match self.index.get(&frames[..]) {
             Some(&number) => number,
             None => {
                 let next = self.stacks.len() as u32;
+                let frames: Arc<[u32]> = frames.into();
                 self.index.insert(frames.clone(), next);
                 self.stacks.push(frames);
                 next
