@@ -529,7 +529,14 @@ fn hottest(input: &Path) -> (Value, String) {
         folder.path().join("r.html"),
     );
     let analysis_path = folder.path().join("a.json");
-    assert!(merge(&[input.to_owned()], &[], &trace).status.success());
+    let merged = merge(&[input.to_owned()], &[], &trace);
+    let content = fs::read(input).unwrap();
+    assert!(
+        merged.status.success(),
+        "{}{}",
+        text(&merged.stderr),
+        text(&content[..content.len().min(2000)])
+    );
     let run = |command: &str, args: &[&Path]| {
         let ran = Command::new(command).args(args).output().unwrap();
         assert!(ran.status.success(), "{}", text(&ran.stderr));
@@ -622,14 +629,15 @@ fn py_spys_own_files_show_the_hottest_function() {
             .arg(&output)
             .arg("--format")
             .args(format)
-            .args(["--", "python3"])
+            .arg("--")
+            .arg(py_spy.with_file_name("python"))
             .arg(&program)
             .arg("--token=s3cr3t")
             .output()
             .unwrap();
         if !ran.status.success() {
             eprintln!("skipped: py-spy: {}", text(&ran.stderr));
-            return;
+            continue;
         }
         let (analysis, page) = hottest(&output);
         let first = &analysis["functions"][0];
@@ -645,5 +653,65 @@ fn py_spys_own_files_show_the_hottest_function() {
             summary.contains(" of it in hot (") && summary.contains("app.py"),
             "{summary}"
         );
+    }
+}
+
+#[test]
+fn perfs_own_output_is_read_from_a_pipe_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("perf.data");
+    let code = "t = 0\nfor i in range(4000000): t += i * i";
+    for chains in [&["-g"][..], &[]] {
+        let recorded = Command::new("perf")
+            .args(["record", "-q", "-e", "cpu-clock", "-F", "997", "-o"])
+            .arg(&data)
+            .args(chains)
+            .args(["--", "python3", "-c", code])
+            .output();
+        if !recorded.is_ok_and(|recorded| recorded.status.success()) {
+            eprintln!("skipped: perf: it is not there, or may not record");
+            return;
+        }
+        for flags in [&[][..], &["-F", "+pid", "--ns"]] {
+            let script = Command::new("perf")
+                .args(["script", "-i"])
+                .arg(&data)
+                .args(flags)
+                .output()
+                .unwrap();
+            assert!(script.status.success(), "{}", text(&script.stderr));
+            let timeline = lines(&script.stdout, &[]);
+            let whole = lines(&gzip(&script.stdout), &[]);
+            assert_eq!(timeline, whole);
+            let folder = tempfile::tempdir().unwrap();
+            let output = folder.path().join("t.arrow");
+            let mut merged = Command::new(env!("CARGO_BIN_EXE_isc-merge"))
+                .arg("-o")
+                .arg(&output)
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut stdin = merged.stdin.take().unwrap();
+            stdin.write_all(&script.stdout).unwrap();
+            drop(stdin);
+            assert!(merged.wait().unwrap().success());
+            let (events, names) = rows(&output);
+            assert_eq!(print(&events, &names), timeline);
+            let heads = text(&script.stdout);
+            let samples = heads
+                .lines()
+                .filter(|line| line.contains(" cpu-clock:"))
+                .count();
+            let outermost = events
+                .iter()
+                .filter(|e| e.kind == Kind::Native && e.parent.is_none());
+            let time_ns: i64 = outermost.filter_map(|e| e.dur_ns).sum();
+            let wanted_ns = samples as i64 * 1_003_009;
+            // Each sample is a period; the clock beats no finer than the kernel's timers.
+            assert!(
+                (wanted_ns / 2..wanted_ns * 2).contains(&time_ns),
+                "{samples} samples: {time_ns} ns"
+            );
+        }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::Lenient;
 use super::decimal::{scaled, unsigned};
 use super::lines::{Line, Lines};
-use super::stacks::{Function, Functions, Lives, Span, Stack, is_python};
+use super::stacks::{Function, Functions, Lives, Span, Stack, is_python, process};
 use super::tracks::Owner;
 use crate::error::Result;
 use crate::trace::{Event, HashMap, Names};
@@ -70,7 +70,7 @@ pub(super) fn is(head: &[u8]) -> bool {
     deep && fit >= other
 }
 
-/// What a line says.
+/// What a line says. py-spy writes a count without a stack where a thread had no frames: of that time nothing is known.
 fn folds(line: &str) -> std::result::Result<Folds<'_>, &'static str> {
     let (stack, count) = line
         .rsplit_once([' ', '\t'])
@@ -105,9 +105,6 @@ fn folds(line: &str) -> std::result::Result<Folds<'_>, &'static str> {
         folds.thread = name.strip_prefix(": ").filter(|name| !name.is_empty());
         folds.stack = folds.stack[first.len()..].trim_start_matches(';');
     }
-    if folds.pid == 0 && folds.tid == 0 && folds.stack.is_empty() {
-        return Err("a count without a stack");
-    }
     Ok(folds)
 }
 
@@ -115,12 +112,6 @@ fn folds(line: &str) -> std::result::Result<Folds<'_>, &'static str> {
 fn is_open(line: &str) -> bool {
     let last = &line[line.rfind("\";process ").map_or(0, |at| at + 2)..];
     process(line).is_some() && !last.contains("\";") && !last.contains("\" ")
-}
-
-/// The pid of a frame that is a process of py-spy's.
-fn process(frame: &str) -> Option<u32> {
-    let (pid, _) = frame.strip_prefix("process ")?.split_once(":\"")?;
-    pid.parse().ok()
 }
 
 /// A frame; py-spy's says in parentheses where the code is. The line it has is the one that ran, and no part of the function.
@@ -269,6 +260,7 @@ mod tests {
             (folds.pid, folds.tid, folds.thread, folds.stack, folds.ns)
         };
         assert_eq!(of("a;b c;d 12"), (0, 0, None, "a;b c;d", 12_000));
+        assert_eq!(of(" 3"), (0, 0, None, "", 3_000));
         assert_eq!(of("a;b 0.5"), (0, 0, None, "a;b", 500));
         assert_eq!(
             of(
@@ -284,7 +276,6 @@ mod tests {
             "a;b nan",
             "a;b 1e400",
             "a;b ",
-            " 1",
             "a;b 99999999999999999999",
         ] {
             assert!(folds(wrong).is_err(), "{wrong}");

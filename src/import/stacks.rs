@@ -49,6 +49,12 @@ pub(super) fn is_python(file: &str) -> bool {
         || (file.starts_with('<') && file.ends_with('>'))
 }
 
+/// The pid of a frame that is a process of py-spy's, `process 12:"python app.py"`. A command line is nobody's business.
+pub(super) fn process(frame: &str) -> Option<u32> {
+    let (pid, _) = frame.strip_prefix("process ")?.split_once(":\"")?;
+    pid.parse().ok()
+}
+
 /// A library as isc-record calls it: what follows `site-packages/` or the like, else the last part of the path.
 pub(super) fn library(file: &str) -> &str {
     for folder in ["/site-packages/", "/dist-packages/", "/lib-dynload/"] {

@@ -7,10 +7,13 @@ use crate::error::Result;
 use crate::import::Lenient;
 use crate::import::decimal::{scaled, unsigned};
 use crate::import::json::{Cursor, Read, Window};
-use crate::import::stacks::{Function, Functions, library};
+use crate::import::stacks::{Function, Functions, library, process};
 
 /// Threads that have no number of their own get one from here on, if the one that is their place is taken.
 const FIRST_TID: u64 = 1 << 48;
+
+/// In the place of a function: a frame that py-spy makes of a process, whose profile is named after it as well.
+pub const NO_FRAME: u32 = u32::MAX;
 
 /// What a profile's values are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +155,12 @@ impl Heads {
             while window.read(|c| c.element(first, false))? == Some(true) {
                 first = false;
                 let mut function = window.read(frame)?;
+                if let Some(pid) = process(&function.name) {
+                    self.sampled.push(NO_FRAME);
+                    function.name = format!("process {pid}");
+                    self.evented.push(functions.number(function));
+                    continue;
+                }
                 self.evented.push(functions.number(function.clone()));
                 function.line = 0;
                 self.sampled.push(functions.number(function));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::LATEST_NS;
-use super::heads::Unit;
+use super::heads::{NO_FRAME, Unit};
 use crate::import::decimal::scaled;
 use crate::import::json::{Cursor, Read};
 use crate::import::stacks::{Span, Stack};
@@ -185,7 +185,8 @@ pub fn stack(raw: &[u8], known: &[u32]) -> Option<Vec<u32>> {
     while cursor.element(first, false).ok()? == Some(true) {
         first = false;
         let number = scaled(cursor.value().ok()?, 1)?;
-        frames.push(*known.get(usize::try_from(number).ok()?)?);
+        let function = *known.get(usize::try_from(number).ok()?)?;
+        frames.extend((function != NO_FRAME).then_some(function));
     }
     Some(frames)
 }
