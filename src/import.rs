@@ -8,14 +8,20 @@ mod args; // JSON objects of rows
 mod blocks; // bytes in, unpacked and hashed by a thread of their own
 pub(crate) mod decimal; // exact numbers
 mod events; // the trace event format: Kineto, Chrome, VizTracer, TensorFlow
+mod folded; // folded stacks: py-spy's raw format, stackcollapse
 pub(crate) mod json; // JSON as profilers write it
 mod kineto; // what a trace event is as a row
+mod lines; // text, line by line
 mod memo; // what was made of bytes before
 mod nsys; // Nsight Systems' SQLite export
 pub(crate) mod ours; // trace events that isc-convert wrote
+mod perf; // what perf script prints
 mod rocpd; // rocprofv3's SQLite database
 mod rocprof; // rocprofv3's JSON
+mod rocprof_csv; // rocprof's tables
+mod speedscope; // speedscope's JSON
 mod sqlite; // SQLite databases, table by table
+mod stacks; // samples of stacks as spans
 mod tokens; // where trace events and their parts stand
 pub(crate) mod tracks; // processes, threads, devices, streams of trace events
 mod wire; // protocol buffers, field by field
@@ -31,10 +37,15 @@ use crate::trace::provenance::{Provenance, Step};
 use crate::trace::{Event, Kind, Names, Reader};
 use blocks::{Blocks, Packing};
 use json::Window;
+use lines::Lines;
+pub use rocprof_csv::{Part, Run};
 use sqlite::Database;
 
 /// Bytes that are looked at to tell the format.
 const HEAD: usize = 1 << 16;
+
+/// The format of which several files are one input.
+const ROCPROF_CSV: &str = "rocprof-csv";
 
 /// What a command was given.
 #[derive(Debug)]
@@ -59,6 +70,19 @@ impl Any {
         match self {
             Any::Trace(reader) => reader.is_pipe(),
             Any::Foreign(import) => import.is_pipe(),
+        }
+    }
+
+    /// Whether it is one table of several of a run, which are one input together.
+    pub fn is_part(&self) -> bool {
+        matches!(self, Any::Foreign(import) if import.is_part())
+    }
+
+    /// What a table tells of its run, once its end was reached.
+    pub fn part(&mut self) -> Option<Part> {
+        match self {
+            Any::Trace(_) => None,
+            Any::Foreign(import) => import.part(),
         }
     }
 
@@ -118,6 +142,11 @@ trait Rows: Send + std::fmt::Debug {
 
     /// blake3 of the file, in hexadecimal, once its end was reached.
     fn hash(&mut self) -> Option<String>;
+
+    /// Of a file that is one of several of a run: what it tells of that, once its end was reached.
+    fn part(&mut self) -> Option<Part> {
+        None
+    }
 }
 
 /// Whether broken events are left out, and how many were.
@@ -199,6 +228,30 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
             let rows = rocprof::Rocprof::new(window(head, file)?, lenient.clone());
             ("rocprofv3", Box::new(rows))
         }
+        Content::RocprofCsv => {
+            let lines = Lines::new(window(head, file)?);
+            let rows = rocprof_csv::RocprofCsv::new(lines, path.clone(), lenient.clone());
+            (ROCPROF_CSV, Box::new(rows))
+        }
+        Content::Perf => {
+            let lines = Lines::new(window(head, file)?);
+            (
+                "perf-script",
+                Box::new(perf::Perf::new(lines, lenient.clone())),
+            )
+        }
+        Content::Folded => {
+            let lines = Lines::new(window(head, file)?);
+            (
+                "folded",
+                Box::new(folded::Folded::new(lines, lenient.clone())),
+            )
+        }
+        Content::Speedscope => {
+            let (plain, hash) = blocks::unpack(head, file, packing, &path)?;
+            let rows = speedscope::reader(plain, hash, &path, lenient)?;
+            ("speedscope", Box::new(rows))
+        }
         Content::Xplane => {
             let (plain, hash) = blocks::unpack(head, file, packing, &path)?;
             let rows = xplane::reader(plain.into_file(), hash, &path, lenient)?;
@@ -233,7 +286,11 @@ fn foreign(mut head: Vec<u8>, input: Input, found: &str, lenient: &Lenient) -> R
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Events,
+    Folded,
+    Perf,
     Rocprof,
+    RocprofCsv,
+    Speedscope,
     Sqlite,
     Xplane,
 }
@@ -251,10 +308,23 @@ fn content(head: &[u8]) -> Option<Content> {
         let object = head.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
         object.is_some_and(|object| object.starts_with(key))
     };
-    match head.first() {
-        Some(b'{') if first_key(b"\"rocprofiler-sdk-tool\"") => Some(Content::Rocprof),
-        Some(b'{' | b'[') => Some(Content::Events),
-        _ => None,
+    // A stack may begin with `[unknown]`; behind a bracket of JSON's no letter stands.
+    let json = match head {
+        [b'{' | b'[', rest @ ..] => !rest.first().is_some_and(u8::is_ascii_alphabetic),
+        _ => false,
+    };
+    if json {
+        return Some(match () {
+            () if first_key(b"\"rocprofiler-sdk-tool\"") => Content::Rocprof,
+            () if speedscope::is(head) => Content::Speedscope,
+            () => Content::Events,
+        });
+    }
+    match () {
+        () if rocprof_csv::is(head) => Some(Content::RocprofCsv),
+        () if perf::is(head) => Some(Content::Perf),
+        () if folded::is(head) => Some(Content::Folded),
+        () => None,
     }
 }
 
@@ -274,7 +344,8 @@ impl Import {
         &self.path
     }
 
-    /// The format's name: `trace-events`, `nsys-sqlite`, `rocpd`, `rocprofv3`, `xplane`.
+    /// The format's name: `trace-events`, `nsys-sqlite`, `rocpd`, `rocprofv3`, `rocprof-csv`, `xplane`, `speedscope`,
+    /// `folded`, `perf-script`.
     pub fn format(&self) -> &'static str {
         self.format
     }
@@ -282,6 +353,16 @@ impl Import {
     /// Whether it comes out of a pipe.
     pub fn is_pipe(&self) -> bool {
         self.pipe
+    }
+
+    /// Whether it is one table of several of a run, which are one input together.
+    pub fn is_part(&self) -> bool {
+        self.format == ROCPROF_CSV
+    }
+
+    /// What a table tells of its run, once its end was reached.
+    pub fn part(&mut self) -> Option<Part> {
+        self.rows.part()
     }
 
     /// What made it: only that it was imported is known.

@@ -11,7 +11,7 @@ use crate::cli::{Progress, Sink, Source};
 use crate::clock::{Origin, Survey};
 use crate::correlate::{Nest, Started};
 use crate::error::{Error, Result};
-use crate::import::{self, Lenient};
+use crate::import::{self, Lenient, Run};
 use crate::trace::provenance::{Provenance, Stage, Step};
 use crate::trace::{Event, Names, Reader, Writer};
 use keep::{Keep, Kept};
@@ -31,6 +31,8 @@ pub struct Raw {
     memory: u64,
     /// Which calls of imported files started device work.
     started: Started,
+    /// What the tables of rocprof's have in common, where there are any.
+    run: Run,
 }
 
 /// Reads these traces and other profilers' files; standard input if there are none. `memory`: bytes to use at most,
@@ -49,13 +51,16 @@ pub fn read(inputs: &[Source], memory: u64, lenient: &Lenient) -> Result<Raw> {
         hashes: Vec::new(),
         memory,
         started: Started::default(),
+        run: Run::default(),
     };
     for input in inputs {
         let mut any = import::open(input, lenient)?;
         let origin = any.origin();
         let mut progress = Progress::reading("reading", any.rows(), any.is_pipe());
-        raw.survey.input(&input.path(), origin);
-        raw.rows.input(origin);
+        if !(any.is_part() && raw.run.is_begun()) {
+            raw.survey.input(&input.path(), origin);
+            raw.rows.input(origin);
+        }
         loop {
             let (names, events) = raw.rows.room()?;
             let from = events.len();
@@ -73,6 +78,9 @@ pub fn read(inputs: &[Source], memory: u64, lenient: &Lenient) -> Result<Raw> {
                 break;
             }
         }
+        if let Some(part) = any.part() {
+            raw.run.join(part, &input.path())?;
+        }
         let hash = any.content_hash()?.unwrap_or_default();
         if let Some(first) = raw.hashes.iter().position(|other| *other == hash) {
             return Err(Error::Duplicate {
@@ -84,6 +92,13 @@ pub fn read(inputs: &[Source], memory: u64, lenient: &Lenient) -> Result<Raw> {
         raw.hashes.push(hash);
         raw.provenances.push(any.provenance().clone());
     }
+    let (names, events) = raw.rows.room()?;
+    let from = events.len();
+    raw.run.finish(names, events);
+    for event in &mut events[from..] {
+        event.process = raw.survey.see(event, names);
+    }
+    raw.count += (events.len() - from) as u64;
     Ok(raw)
 }
 
@@ -100,10 +115,11 @@ impl Raw {
         provenance.clocks = alignment.fits;
         provenance.origin = Some(alignment.origin);
 
-        let started = self.started;
+        let (started, run) = (self.started, self.run);
         let put = |event: &mut Event| {
             if let Some(place) = alignment.places.get(event.process as usize) {
                 started.mark(event);
+                run.number(event);
                 place.put(event);
                 event.parent = Some(place.sequence(event, event.parent.unwrap_or(0)));
             }

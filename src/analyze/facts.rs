@@ -303,10 +303,7 @@ fn breakdown(m: &Measures, path: Option<(u32, u64)>) -> Vec<Share> {
         let running = (python + native).max(1);
         let runnable = t.runnable_ns.min(running);
         let left = 1.0 - runnable as f64 / running as f64;
-        let category = match m.sampled_hz {
-            Some(_) => RUNNING,
-            None => "python",
-        };
+        let category = if m.stacks { RUNNING } else { "python" };
         times.insert(category.into(), (python as f64 * left) as i64);
         for (_, ns) in times
             .iter_mut()
@@ -449,12 +446,15 @@ fn verdict(
             ),
             false => String::new(),
         };
+        // Of a program that is all native nobody calls it.
+        let caller = match text("caller.top.where") {
+            "" => String::new(),
+            caller => format!(", called most by {caller}"),
+        };
         let summary = format!(
-            "native code: {} of the time, most of it in {}{}, called most by {}",
+            "native code: {} of the time, most of it in {}{hottest}{caller}",
             percent(native),
             text("native.library"),
-            hottest,
-            text("caller.top.where"),
         );
         ("cpu-bound", summary)
     } else if startup > doing {
@@ -466,9 +466,9 @@ fn verdict(
             ),
         )
     } else {
-        let what = match m.sampled_hz {
-            Some(_) => "code: {} of the time in Python functions and native code that they call",
-            None => "Python: {} of the time in the interpreter",
+        let what = match m.stacks {
+            true => "code: {} of the time in Python functions and native code that they call",
+            false => "Python: {} of the time in the interpreter",
         };
         let summary = format!(
             "CPU-bound {}, {} of it in {}",

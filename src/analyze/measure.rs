@@ -185,6 +185,8 @@ pub struct Measures {
     pub recorder_cpu_ns: Option<i64>,
     pub lost: u64,
     pub throttled: u64,
+    /// Calls of a process are known by samples of its stacks, taken at a rate that may not be known.
+    pub stacks: bool,
     /// Rate of the samples that a process's calls are known by, the lowest if they differ.
     pub sampled_hz: Option<f64>,
     pub lines: Counted,
@@ -810,7 +812,9 @@ impl Measures {
         process.dur_ns = event.dur_ns.unwrap_or(0);
         process.cpu_ns = args["cpu_ns"].as_i64();
         process.python = text("python");
+        self.stacks |= args["sampled"] == true;
         if let Some(rate) = args["sampled_hz"].as_f64() {
+            self.stacks = true;
             let least = self.sampled_hz.map_or(rate, |other| other.min(rate));
             self.sampled_hz = Some(least);
         }

@@ -269,6 +269,10 @@ fn functions(out: &mut String, functions: &[Function], style: Style) {
                 let file = file.rsplit('/').next().unwrap_or(file);
                 format!(" {}:{at}", line(file))
             }
+            // Of samples the line of a function is not known.
+            (Some(file), None) if f.kind == "python" => {
+                format!(" {}", line(file.rsplit('/').next().unwrap_or(file)))
+            }
             (Some(file), None) => {
                 let library = file.split('/').next().unwrap_or(file);
                 format!(" [{}]", line(library))

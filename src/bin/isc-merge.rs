@@ -15,10 +15,13 @@ Examples:
   isc-merge node0.parquet node1.parquet -o both.parquet
   isc-merge rank*.pt.trace.json.gz | isc-analyze
   isc-merge report.sqlite -o timeline.parquet
+  isc-merge profile.speedscope.json | isc-analyze
+  perf script -F +pid --ns | isc-merge | isc-analyze
+  isc-merge 4711_*.csv -o timeline.parquet
 
 Reads what isc-record wrote, and of other profilers: torch.profiler (Kineto), Chrome, Perfetto and VizTracer JSON,
-Nsight Systems (nsys export --type sqlite), rocprofv3 (rocpd); plain or packed with gzip or zstd. The content says
-which it is.";
+Nsight Systems (nsys export --type sqlite), rocprofv3 (rocpd, JSON, CSV), XPlane, speedscope (py-spy), folded stacks,
+perf script; plain or packed with gzip or zstd. The content says which it is.";
 
 /// Put every event of a recording on one timeline: one clock, sorted, spans nested, kernels joined to launches
 #[derive(Parser)]

@@ -189,10 +189,10 @@ impl Window {
     /// As [`Window::read`].
     pub fn stopped(&mut self, stop: Stop) -> Result<()> {
         match stop {
-            Stop::More if self.ended => Err(Error::Cut {
-                path: self.path.clone(),
-                place: format!("at byte {}", self.position() + self.left() as u64),
-            }),
+            Stop::More if self.ended => {
+                let byte = self.position() + self.left() as u64;
+                Err(self.cut_in(format!("at byte {byte}")))
+            }
             Stop::More => self.more(),
             Stop::Wrong(at, what) => Err(self.wrong(at, what)),
         }
@@ -215,10 +215,23 @@ impl Window {
 
     /// An error at this byte of the file.
     pub fn wrong_at(&self, byte: u64, what: &str) -> Error {
+        self.wrong_in(format!("at byte {byte}"), what)
+    }
+
+    /// An error at a place that is no byte.
+    pub fn wrong_in(&self, place: String, what: &str) -> Error {
         Error::Corrupt {
             path: self.path.clone(),
-            place: format!("at byte {byte}"),
+            place,
             what: what.to_owned(),
+        }
+    }
+
+    /// The file ends too early, here.
+    pub fn cut_in(&self, place: String) -> Error {
+        Error::Cut {
+            path: self.path.clone(),
+            place,
         }
     }
 

@@ -397,14 +397,12 @@ impl Tool {
                     .copied()
                     .unwrap_or(0),
             );
-            let (items, group) = (dispatch.grid_size.list(), dispatch.workgroup_size.list());
-            let groups: Vec<u64> = (items.iter().zip(group))
-                .map(|(n, of)| n.div_ceil(of.max(1)))
-                .collect();
-            args.insert("grid".into(), json!(groups));
-            args.insert("block".into(), json!(group));
-            args.insert("shared_bytes".into(), dispatch.group_segment_size.into());
-            args.insert("queue".into(), dispatch.queue_id.handle.into());
+            args = dispatched(
+                dispatch.grid_size.list(),
+                dispatch.workgroup_size.list(),
+                dispatch.group_segment_size,
+                dispatch.queue_id.handle,
+            );
             // Before streams were told, a queue was as near to one as one gets.
             let stream = stream.unwrap_or(dispatch.queue_id.handle);
             row.stream = u32::try_from(stream).ok();
@@ -413,11 +411,7 @@ impl Tool {
             let (from, to) = (device(&record.src_agent_id), device(&record.dst_agent_id));
             row.device = to.or(from).or(Some(0));
             row.stream = stream.and_then(|stream| u32::try_from(stream).ok());
-            let word = |device: Option<u32>| if device.is_some() { "device" } else { "host" };
-            args.insert(
-                "copy".into(),
-                format!("{} to {}", word(from), word(to)).into(),
-            );
+            args = copied(from.is_some(), to.is_some());
         } else if kind == Kind::Alloc {
             row.device = self.devices.get(&record.agent_id.handle).copied();
         }
@@ -466,6 +460,30 @@ impl Tool {
             rows.push(row);
         }
     }
+}
+
+/// Args of a kernel: its grid, which rocprofv3 counts in work items, in groups.
+pub(super) fn dispatched(
+    items: [u64; 3],
+    group: [u64; 3],
+    shared_bytes: u64,
+    queue: u64,
+) -> Map<String, Value> {
+    let groups = items.iter().zip(group);
+    let groups: Vec<u64> = groups.map(|(n, of)| n.div_ceil(of.max(1))).collect();
+    let mut args = Map::new();
+    args.insert("grid".into(), json!(groups));
+    args.insert("block".into(), json!(group));
+    args.insert("shared_bytes".into(), shared_bytes.into());
+    args.insert("queue".into(), queue.into());
+    args
+}
+
+/// Args of a copy: whether it goes from and to a device.
+pub(super) fn copied(from: bool, to: bool) -> Map<String, Value> {
+    let word = |device| if device { "device" } else { "host" };
+    let copy = format!("{} to {}", word(from), word(to));
+    [("copy".to_owned(), copy.into())].into_iter().collect()
 }
 
 impl super::Rows for Rocprof {
