@@ -108,6 +108,18 @@ impl Survey {
         self.last = None;
     }
 
+    /// Takes the inputs of another survey over. The number that its first process has now.
+    pub fn join(&mut self, other: Survey) -> u32 {
+        let (inputs, lives) = (self.inputs.len(), self.lives.len());
+        self.inputs.extend(other.inputs);
+        self.lives.extend(other.lives.into_iter().map(|life| Life {
+            input: life.input + inputs,
+            ..life
+        }));
+        self.last = None;
+        lives as u32
+    }
+
     /// Looks at one row of the last input. The number of its process among all inputs.
     pub fn see(&mut self, event: &Event, names: &Names) -> u32 {
         let input = self.inputs.len().saturating_sub(1);
@@ -142,11 +154,11 @@ impl Survey {
         number
     }
 
-    /// The places of everything seen.
+    /// The places of everything seen. `margin_ns`: the largest error that a clock's place may have.
     ///
     /// # Errors
-    /// A process that comes in twice; a clock that was never read; hosts that nothing joins.
-    pub fn align(self) -> Result<Alignment> {
+    /// A process that comes in twice; a clock that was never read, or not closely enough; hosts that nothing joins.
+    pub fn align(self, margin_ns: Option<i64>) -> Result<Alignment> {
         self.refuse_duplicates()?;
         let mut fits = Vec::new();
         for life in &self.lives {
@@ -170,7 +182,14 @@ impl Survey {
             }
             fits.push(Fit::new(&life.snapshots));
         }
-        let (offsets, base) = self.offsets()?;
+        let (offsets, errors, base) = self.offsets()?;
+        for (at, life) in self.lives.iter().enumerate() {
+            self.refuse_loose(
+                life,
+                fits[at].error_ns().saturating_add(errors[at]),
+                margin_ns,
+            )?;
+        }
         let start = |(at, life): (usize, &Life)| {
             let probe = life.probe.map(|t| fits[at].monotonic_ns(t));
             let first = probe.into_iter().chain(life.monotonic).min();
@@ -206,6 +225,7 @@ impl Survey {
                     drift_ppb: fits[at].drift_ppb(),
                     steps: fits[at].steps() as u64,
                     violations: fits[at].violations(),
+                    host_error_ns: errors[at],
                 });
             }
         }
@@ -244,9 +264,22 @@ impl Survey {
         Ok(())
     }
 
+    fn refuse_loose(&self, life: &Life, error_ns: i64, margin_ns: Option<i64>) -> Result<()> {
+        match margin_ns {
+            Some(margin_ns) if error_ns > margin_ns => Err(Error::Invalid {
+                path: self.path(life),
+                what: format!(
+                    "its times can be placed to {error_ns} ns, not to the {margin_ns} ns of --sync-error-margin"
+                ),
+                hint: Some("a larger margin, or a recording with no step of its clocks".into()),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// For each process, what joins its host's CLOCK_MONOTONIC with the others': nothing if there is one
-    /// host, else the host's distance to CLOCK_REALTIME.
-    fn offsets(&self) -> Result<(Vec<i64>, Base)> {
+    /// host, else the host's distance to CLOCK_REALTIME; and how far that distance went while it was recorded.
+    fn offsets(&self) -> Result<(Vec<i64>, Vec<i64>, Base)> {
         // A process whose row is missing ran where the others of its recording did.
         let mut hosts: BTreeMap<usize, BTreeSet<&str>> = BTreeMap::new();
         for life in &self.lives {
@@ -275,6 +308,7 @@ impl Survey {
             }
         }
         let mut offsets = vec![0; self.lives.len()];
+        let mut errors = vec![0; self.lives.len()];
         let mut base = Base::default();
         for (number, ((host, _), members)) in groups.iter().enumerate() {
             let known = members
@@ -304,14 +338,29 @@ impl Survey {
                 1 => 0,
                 _ => realtime.unwrap_or(0),
             };
+            let error = match groups.len() {
+                1 => 0,
+                _ => self.strayed(members, i128::from(shift)),
+            };
             for &at in members {
                 offsets[at] = shift;
+                errors[at] = error;
             }
             if number == 0 {
                 base = Base { shift, realtime };
             }
         }
-        Ok((offsets, base))
+        Ok((offsets, errors, base))
+    }
+
+    /// The most by which CLOCK_REALTIME, less CLOCK_MONOTONIC, was off `shift` in any reading of these processes, in ns.
+    fn strayed(&self, members: &[usize], shift: i128) -> i64 {
+        let read = members.iter().flat_map(|&at| &self.lives[at].snapshots);
+        let off = read.filter_map(|s| {
+            let offset = i128::from(s.realtime_ns?) - i128::from(s.monotonic_ns);
+            Some((offset - shift).abs() + i128::from(s.error_ns))
+        });
+        off.max().unwrap_or(0).min(i128::from(i64::MAX)) as i64
     }
 }
 

@@ -1,10 +1,11 @@
 //! Put every event of a recording on one timeline.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use inferscope::cli::{self, Sink, Source};
-use inferscope::config::Config;
+use inferscope::config::{self, Config};
 use inferscope::import::Lenient;
 use inferscope::merge;
 
@@ -36,6 +37,10 @@ struct Args {
     /// Memory to use, about [default: 512MiB]; larger traces are sorted through files in TMPDIR
     #[arg(long, value_parser = cli::bytes, value_name = "SIZE")]
     memory: Option<u64>,
+    /// The largest error that the place of a clock on the timeline may have, such as 5us: no timeline if one cannot be placed so
+    /// closely
+    #[arg(long, value_parser = config::time, value_name = "TIME")]
+    sync_error_margin: Option<Duration>,
     /// Leave out events of other profilers that cannot be read, and count them as lost
     #[arg(long)]
     lenient: bool,
@@ -46,6 +51,8 @@ fn main() -> ExitCode {
         cli::interrupts(&args.inputs);
         let memory = Config::load()?.get(args.memory, "memory")?;
         let raw = merge::read(&args.inputs, memory, &Lenient::new(args.lenient))?;
-        raw.write(&args.output, vec![])
+        let margin = args.sync_error_margin;
+        let margin_ns = margin.map(|m| i64::try_from(m.as_nanos()).unwrap_or(i64::MAX));
+        raw.write(&args.output, margin_ns)
     })
 }

@@ -14,7 +14,7 @@ fn align(inputs: &[&str]) -> Result<(Vec<Event>, Alignment)> {
             rows.push(event);
         }
     }
-    let alignment = survey.align()?;
+    let alignment = survey.align(None)?;
     for event in &mut rows {
         alignment.places[event.process as usize].put(event);
     }

@@ -234,6 +234,7 @@ pub fn time(text: &str) -> Result<Duration, String> {
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let seconds = match unit.trim() {
         "" | "s" => 1.0,
+        "ns" => 1e-9,
         "us" | "µs" => 1e-6,
         "ms" => 1e-3,
         "m" | "min" => 60.0,

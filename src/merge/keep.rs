@@ -40,8 +40,12 @@ impl Chunk {
     }
 
     pub fn is_full(&self) -> bool {
-        let bytes = self.events.len() as u64 * ROW_BYTES + self.names.bytes() as u64;
-        self.events.len() >= FEWEST && bytes >= self.limit
+        self.events.len() >= FEWEST && self.bytes() >= self.limit
+    }
+
+    /// Bytes that its rows and names take.
+    pub fn bytes(&self) -> u64 {
+        self.events.len() as u64 * ROW_BYTES + self.names.bytes() as u64
     }
 
     fn clear(&mut self) {
@@ -56,48 +60,44 @@ impl Chunk {
     }
 }
 
-/// See the module. Rows of all inputs are numbered, in the column `parent`, which they do not have yet.
+/// See the module. The rows of an input are numbered, in the column `parent`, which they do not have yet.
 #[derive(Debug)]
 pub(super) struct Keep {
+    origin: Origin,
     chunk: Chunk,
-    /// Rows of the chunk from which on another input begins.
-    inputs: Vec<(usize, Origin)>,
     /// Rows that have a number.
     numbered: i64,
     file: Option<(Writer, File)>,
     runs: Vec<File>,
     /// Sorts and writes what was kept before, while more is read.
-    sorting: Option<JoinHandle<Result<(Vec<File>, Chunk)>>>,
+    sorting: Option<JoinHandle<Result<(File, Chunk)>>>,
     /// What it left empty: the system need not clear new pages.
     spare: Option<Chunk>,
 }
 
-/// What was kept.
-pub(super) enum Kept {
-    /// All of it.
-    Memory(Chunk),
-    /// Rows in the order in which they came, if there are any, sorted runs, and a last run that is not sorted yet.
-    Files(Option<Reader>, Vec<File>, Chunk),
+/// What was kept of an input.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Rows in the order in which they came.
+    pub rows: Vec<Reader>,
+    /// Sorted runs.
+    pub runs: Vec<File>,
+    /// The rest, which is all of it if it always fitted.
+    pub chunk: Chunk,
 }
 
 impl Keep {
-    /// `memory`: bytes that the whole command may use. A vector that grows takes twice its content, and one part is kept
-    /// while another is written.
-    pub fn new(memory: u64) -> Keep {
+    /// `memory`: bytes to use. A vector that grows takes twice its content, and one part is kept while another is written.
+    pub fn new(origin: Origin, memory: u64) -> Keep {
         Keep {
+            origin,
             chunk: Chunk::new(memory / 3),
-            inputs: Vec::new(),
             numbered: 0,
             file: None,
             runs: Vec::new(),
             sorting: None,
             spare: None,
         }
-    }
-
-    /// A further input; its rows follow.
-    pub fn input(&mut self, origin: Origin) {
-        self.inputs.push((self.chunk.events.len(), origin));
     }
 
     /// Where the next rows are to be appended.
@@ -115,48 +115,30 @@ impl Keep {
         }
     }
 
-    /// Whether all that is in memory is of other profilers' files.
-    fn is_imported(&self) -> bool {
-        let mut ends = self.inputs.iter().skip(1).map(|&(from, _)| from);
-        self.inputs.iter().all(|&(from, origin)| {
-            let to = ends.next().unwrap_or(self.chunk.events.len());
-            origin == Origin::Import || from == to
-        })
-    }
-
     /// Writes what is in memory.
     fn spill(&mut self) -> Result<()> {
         self.number();
-        let last = self.inputs.last().map_or(Origin::Record, |input| input.1);
-        let imported = self.is_imported();
-        let inputs = std::mem::replace(&mut self.inputs, vec![(0, last)]);
-        self.sorted()?;
-        let empty = self.spare.take();
-        let empty = empty.unwrap_or_else(|| Chunk::new(self.chunk.limit));
-        let mut chunk = std::mem::replace(&mut self.chunk, empty);
-        if imported {
-            let thread = std::thread::Builder::new().name("isc-sort".into());
-            let thread = thread.spawn(move || {
-                let parts = parts(&inputs, &chunk.events);
-                let runs: Result<_> = parts.map(|(_, rows)| run(rows, &chunk.names)).collect();
-                chunk.clear();
-                Ok((runs?, chunk))
-            });
-            self.sorting = Some(thread.map_err(Error::io("start a thread in", &scratch_path()))?);
-            return Ok(());
-        }
-        for (origin, rows) in parts(&inputs, &chunk.events) {
-            if origin == Origin::Import {
-                self.runs.push(run(rows, &chunk.names)?);
-                continue;
-            }
+        if self.origin != Origin::Import {
             let (writer, _) = match &mut self.file {
                 Some(file) => file,
                 none => none.insert(scratch()?),
             };
-            rows.iter()
-                .try_for_each(|row| writer.push(row, &chunk.names))?;
+            let Chunk { names, events, .. } = &self.chunk;
+            events.iter().try_for_each(|row| writer.push(row, names))?;
+            self.chunk.clear();
+            return Ok(());
         }
+        self.sorted()?;
+        let empty = self.spare.take();
+        let empty = empty.unwrap_or_else(|| Chunk::new(self.chunk.limit));
+        let mut chunk = std::mem::replace(&mut self.chunk, empty);
+        let thread = std::thread::Builder::new().name("isc-sort".into());
+        let thread = thread.spawn(move || {
+            let run = run(&chunk)?;
+            chunk.clear();
+            Ok((run, chunk))
+        });
+        self.sorting = Some(thread.map_err(Error::io("start a thread in", &scratch_path()))?);
         Ok(())
     }
 
@@ -167,8 +149,8 @@ impl Keep {
         };
         match thread.join() {
             Ok(done) => {
-                let (runs, spare) = done?;
-                self.runs.extend(runs);
+                let (run, spare) = done?;
+                self.runs.push(run);
                 self.spare = Some(spare);
             }
             Err(panic) => std::panic::resume_unwind(panic),
@@ -179,44 +161,49 @@ impl Keep {
     /// What was kept, in memory if it always fitted.
     pub fn finish(mut self) -> Result<Kept> {
         self.sorted()?;
-        if self.file.is_none() && self.runs.is_empty() {
-            self.number();
-            return Ok(Kept::Memory(self.chunk));
+        if self.file.is_some() {
+            self.spill()?; // the rest of a recording stands behind what was written of it
         }
-        match self.file.is_none() && self.is_imported() {
-            true => self.number(),
-            false => self.spill()?,
+        self.number();
+        let mut rows = Vec::new();
+        if let Some((writer, file)) = take(&mut self.file) {
+            writer.finish()?;
+            rows.push(Reader::from_file(file, &scratch_path())?);
         }
-        self.sorted()?;
-        self.spare = None;
-        let reader = match take(&mut self.file) {
-            Some((writer, file)) => {
-                writer.finish()?;
-                Some(Reader::from_file(file, &scratch_path())?)
-            }
-            None => None,
-        };
-        Ok(Kept::Files(reader, self.runs, self.chunk))
+        Ok(Kept {
+            rows,
+            runs: self.runs,
+            chunk: self.chunk,
+        })
     }
 }
 
-/// The rows of each input that has any.
-fn parts<'a>(
-    inputs: &'a [(usize, Origin)],
-    events: &'a [Event],
-) -> impl Iterator<Item = (Origin, &'a [Event])> {
-    let ends = inputs.iter().skip(1).map(|&(from, _)| from);
-    let parts = inputs.iter().zip(ends.chain([events.len()]));
-    let parts = parts.map(|(&(from, origin), to)| (origin, &events[from..to]));
-    parts.filter(|(_, rows)| !rows.is_empty())
+impl Kept {
+    /// Writes what is in memory, to make room for another input.
+    pub fn spill(&mut self, origin: Origin) -> Result<()> {
+        if self.chunk.events.is_empty() {
+            return Ok(());
+        }
+        let chunk = self.chunk.taken();
+        if origin == Origin::Import {
+            self.runs.push(run(&chunk)?);
+            return Ok(());
+        }
+        let (mut writer, file) = scratch()?;
+        let mut rows = chunk.events.iter();
+        rows.try_for_each(|row| writer.push(row, &chunk.names))?;
+        writer.finish()?;
+        self.rows.push(Reader::from_file(file, &scratch_path())?);
+        Ok(())
+    }
 }
 
-/// The rows of one clock as a sorted run.
-fn run(rows: &[Event], names: &Names) -> Result<File> {
+/// Rows of one clock as a sorted run.
+pub(super) fn run(chunk: &Chunk) -> Result<File> {
     let (writer, file) = scratch()?;
     let mut writer = writer.with_batch_rows(BATCH_ROWS);
-    for at in sorted(rows) {
-        writer.push(&rows[at as usize], names)?;
+    for at in sorted(&chunk.events) {
+        writer.push(&chunk.events[at as usize], &chunk.names)?;
     }
     writer.finish()?;
     Ok(file)

@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::fs::File;
 
-use super::keep::{Chunk, scratch, scratch_path};
+use super::keep::{Chunk, run, scratch, scratch_path};
 use crate::clock::Place;
 use crate::error::Result;
 use crate::trace::{Event, Names, Reader};
@@ -41,33 +41,39 @@ impl Place {
     }
 }
 
-/// Puts a row at its place in time; its `parent` holds the number it came as, and then its rank.
-pub(super) type Put<'a> = &'a dyn Fn(&mut Event);
+/// Puts a row of one input at its place in time; its `parent` holds the number it came as, and then its rank.
+pub(super) type Put<'a> = Box<dyn Fn(&mut Event) + 'a>;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Sorter {
+    /// Rows that were pushed.
     chunk: Chunk,
-    /// Sorted runs. `false`: its rows have yet to be put at their places, in the same order but for rows of one moment.
-    runs: Vec<(File, bool)>,
+    /// Others, at their places too.
+    held: Vec<Chunk>,
+    /// Sorted runs. With an input's number: its rows have yet to be put at their places, in the same order but for rows of one
+    /// moment.
+    runs: Vec<(File, Option<usize>)>,
 }
 
 impl Sorter {
+    /// `memory`: bytes that pushed rows may take.
     pub fn new(memory: u64) -> Sorter {
-        Sorter::of(Chunk::new(memory / 2))
-    }
-
-    /// Of rows that are at their places.
-    pub fn of(chunk: Chunk) -> Sorter {
         Sorter {
-            chunk,
+            chunk: Chunk::new(memory),
+            held: Vec::new(),
             runs: Vec::new(),
         }
     }
 
-    /// A run of rows that are not at their places yet.
-    pub fn run(&mut self, run: File) {
-        self.runs.push((run, false));
+    /// Rows that are at their places.
+    pub fn hold(&mut self, chunk: Chunk) {
+        self.held.push(chunk);
+    }
+
+    /// A run of an input's rows that are not at their places yet.
+    pub fn run(&mut self, run: File, input: usize) {
+        self.runs.push((run, Some(input)));
     }
 
     /// A further row, at its place.
@@ -86,45 +92,39 @@ impl Sorter {
     }
 
     fn spill(&mut self) -> Result<()> {
-        let chunk = self.chunk.taken();
-        let (writer, file) = scratch()?;
-        let mut writer = writer.with_batch_rows(BATCH_ROWS);
-        for at in sorted(&chunk.events) {
-            writer.push(&chunk.events[at as usize], &chunk.names)?;
-        }
-        writer.finish()?;
-        self.runs.push((file, true));
+        let run = run(&self.chunk.taken())?;
+        self.runs.push((run, None));
         Ok(())
     }
 
-    /// Visits every row in order. The row's `parent` holds nothing of use.
+    /// Visits every row in order. The row's `parent` holds nothing of use. `puts`: of each input.
     pub fn each(
         mut self,
-        put: Put<'_>,
+        puts: &[Put<'_>],
         mut visit: impl FnMut(&mut Event, &Names) -> Result<()>,
     ) -> Result<()> {
-        if self.runs.is_empty() {
-            let Chunk { names, events, .. } = &mut self.chunk;
+        self.held.push(self.chunk);
+        self.held.retain(|chunk| !chunk.events.is_empty());
+        let mut runs = self.runs;
+        if let ([chunk], []) = (self.held.as_mut_slice(), runs.as_slice()) {
+            let Chunk { names, events, .. } = chunk;
             for at in sorted(events) {
                 visit(&mut events[at as usize], names)?;
             }
             return Ok(());
         }
-        let mut runs = self.runs;
         while runs.len() > FAN_IN {
             let rest = runs.split_off(FAN_IN);
             let (writer, file) = scratch()?;
             let mut writer = writer.with_batch_rows(BATCH_ROWS);
-            let opened = Run::open_all(runs, put)?;
+            let opened = Run::open_all(runs, puts)?;
             merge(opened, &mut |event, names| writer.push(event, names))?;
             writer.finish()?;
             runs = rest;
-            runs.push((file, true));
+            runs.push((file, None));
         }
-        let mut opened = Run::open_all(runs, put)?;
-        if !self.chunk.events.is_empty() {
-            opened.push(Run::of(self.chunk));
-        }
+        let mut opened = Run::open_all(runs, puts)?;
+        opened.extend(self.held.into_iter().map(Run::of));
         merge(opened, &mut visit)
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn sorted(events: &[Event]) -> Vec<u32> {
 struct Run<'a> {
     /// `None`: all of it is in memory.
     reader: Option<Reader>,
-    put: Option<Put<'a>>,
+    put: Option<&'a Put<'a>>,
     names: Names,
     block: Vec<Event>,
     /// The order of the block's rows, if they do not stand in it.
@@ -154,7 +154,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn open(file: File, put: Option<Put<'a>>) -> Result<Run<'a>> {
+    fn open(file: File, put: Option<&'a Put<'a>>) -> Result<Run<'a>> {
         let mut run = Run {
             reader: Some(Reader::from_file(file, &scratch_path())?),
             put,
@@ -169,9 +169,10 @@ impl<'a> Run<'a> {
     }
 
     /// Runs of which some have yet to be put at their places.
-    fn open_all(files: Vec<(File, bool)>, put: Put<'a>) -> Result<Vec<Run<'a>>> {
+    fn open_all(files: Vec<(File, Option<usize>)>, puts: &'a [Put<'a>]) -> Result<Vec<Run<'a>>> {
         let files = files.into_iter();
-        let open = |(file, placed): (File, bool)| Run::open(file, (!placed).then_some(put));
+        let open =
+            |(file, input): (File, Option<usize>)| Run::open(file, input.map(|at| &puts[at]));
         files.map(open).collect()
     }
 

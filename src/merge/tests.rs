@@ -20,7 +20,7 @@ fn put(folder: &Path, name: &str, events: &[Event], names: &Names) -> Source {
 fn merged(folder: &Path, inputs: &[Source], memory: u64) -> (String, Vec<u8>) {
     let path = folder.join(format!("out-{memory}.arrow"));
     let raw = read(inputs, memory, &Lenient::default()).unwrap();
-    raw.write(&Sink::from(path.as_path()), vec![]).unwrap();
+    raw.write(&Sink::from(path.as_path()), None).unwrap();
     let mut reader = Reader::open(&Source::from(path.as_path())).unwrap();
     let (mut names, mut events) = (Names::default(), Vec::new());
     while reader.next_batch(&mut names, &mut events).unwrap() {}

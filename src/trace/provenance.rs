@@ -80,6 +80,10 @@ pub struct ClockFit {
     /// Events that the fit has before their cause, by more than it can be off.
     #[serde(default)]
     pub violations: u64,
+    /// Where hosts were joined by CLOCK_REALTIME: how far that clock strayed from CLOCK_MONOTONIC in this host's readings,
+    /// their own error included, in ns. How far apart two hosts' clocks are, nobody has measured.
+    #[serde(default)]
+    pub host_error_ns: i64,
 }
 
 /// The timeline's zero on the clocks of its first host.
