@@ -73,6 +73,8 @@ pub struct Share {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Gap {
     pub device: Value,
+    #[serde(flatten)]
+    pub owner: device::Owner,
     pub cause: String,
     pub time_ns: i64,
 }
@@ -81,6 +83,8 @@ pub struct Gap {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Device {
     pub device: u32,
+    #[serde(flatten)]
+    pub owner: device::Owner,
     pub busy_ns: i64,
     pub span_ns: i64,
 }
@@ -89,6 +93,8 @@ pub struct Device {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stream {
     pub device: u32,
+    #[serde(flatten)]
+    pub owner: device::Owner,
     pub stream: Option<u32>,
     pub count: u64,
     pub busy_ns: i64,

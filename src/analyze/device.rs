@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::gaps::Work;
 use crate::trace::{Event, HashMap, Kind, Names, Sym};
 
@@ -46,11 +48,31 @@ impl Intervals {
     }
 }
 
+/// A device of one machine: every rank's own is its number 0, 1, …
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Gpu {
+    /// Whose it is, in [`Devices::owners`].
+    pub owner: usize,
+    pub device: u32,
+}
+
+/// Whose a device is, as far as process rows tell; left out where all have one owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<i64>,
+}
+
 /// What ran on devices.
 #[derive(Debug, Default)]
 pub struct Devices {
+    /// By the order of their processes. Processes of one host share its devices, but ranks have their own.
+    pub owners: Vec<Owner>,
+    owner_of: HashMap<u32, usize>,
     pub work: Intervals,
-    pub by_device: BTreeMap<u32, Intervals>,
+    pub by_device: BTreeMap<Gpu, Intervals>,
     pub compute: Intervals,
     pub comm: Intervals,
     pub memcpy: Intervals,
@@ -78,7 +100,7 @@ pub struct Devices {
 const CAPTURED: u64 = 10;
 
 /// Device and stream.
-type Track = (u32, Option<u32>);
+type Track = (Gpu, Option<u32>);
 
 /// Device work on one stream.
 #[derive(Debug, Default)]
@@ -115,6 +137,16 @@ struct Row {
 }
 
 impl Devices {
+    /// A process, and whose devices it uses.
+    pub fn process(&mut self, process: u32, owner: Owner) {
+        let known = self.owners.iter().position(|other| *other == owner);
+        let at = known.unwrap_or(self.owners.len());
+        if known.is_none() {
+            self.owners.push(owner);
+        }
+        self.owner_of.insert(process, at);
+    }
+
     /// Takes a row of any kind; those that are no device work and no launch are passed over.
     pub fn event(&mut self, event: &Event, names: &Names) {
         let key = event
@@ -139,11 +171,12 @@ impl Devices {
         }
         let (start, end) = (event.start_ns, event.end_ns());
         self.work.add(start, end);
-        self.by_device
-            .entry(event.device.unwrap_or(0))
-            .or_default()
-            .add(start, end);
-        let place = (event.device.unwrap_or(0), event.stream);
+        let gpu = Gpu {
+            owner: self.owner_of.get(&event.process).copied().unwrap_or(0),
+            device: event.device.unwrap_or(0),
+        };
+        self.by_device.entry(gpu).or_default().add(start, end);
+        let place = (gpu, event.stream);
         let stream = self.streams.entry(place).or_default();
         stream.count += 1;
         stream.busy.add(start, end);
@@ -188,7 +221,7 @@ impl Devices {
             self.with_launches.push(Work {
                 start_ns: row.start_ns,
                 end_ns: row.start_ns + row.dur_ns,
-                device: row.stream.0,
+                gpu: row.stream.0,
                 launch: launch.as_ref().map(|l| (l.start_ns, l.end_ns)),
             });
             if let Some(launch) = launch {
@@ -250,6 +283,27 @@ mod tests {
         assert_eq!((work.union_ns(), work.span_ns()), (26, 31));
         assert_eq!((work.within_ns(3, 12), work.within_ns(40, 50)), (4, 0));
         assert_eq!(Intervals::default().union_ns(), 0);
+    }
+
+    #[test]
+    fn each_rank_and_each_host_has_a_device_0() {
+        let mut devices = Devices::default();
+        let owner = |host: Option<&str>, rank| Owner {
+            host: host.map(str::to_owned),
+            rank,
+        };
+        devices.process(0, owner(None, Some(0)));
+        devices.process(1, owner(None, Some(1)));
+        devices.process(2, owner(Some("a"), None));
+        devices.process(3, owner(Some("a"), None));
+        let names = Names::default();
+        for process in 0..4 {
+            let mut event = Event::new(Kind::Kernel, Sym(0), 10, process, 7, 0);
+            (event.dur_ns, event.device) = (Some(5), Some(0));
+            devices.event(&event, &names);
+        }
+        let gpus: Vec<_> = devices.by_device.keys().map(|gpu| gpu.owner).collect();
+        assert_eq!(gpus, [0, 1, 2]);
     }
 
     #[test]

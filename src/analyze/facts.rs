@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::device::percentile;
+use super::device::{Gpu, Owner, percentile};
 use super::gaps::{self, Work};
 use super::lines;
 use super::measure::{FunctionKey, FunctionSums, Measures, Own, Thread as Track};
@@ -61,15 +61,17 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
             .devices
             .by_device
             .iter()
-            .map(|(&device, work)| Device {
-                device,
+            .map(|(&gpu, work)| Device {
+                device: gpu.device,
+                owner: owner(m, gpu),
                 busy_ns: work.union_ns(),
                 span_ns: work.span_ns(),
             })
             .collect(),
         streams: (m.devices.streams.iter())
-            .map(|(&(device, stream), work)| Stream {
-                device,
+            .map(|(&(gpu, stream), work)| Stream {
+                device: gpu.device,
+                owner: owner(m, gpu),
                 stream,
                 count: work.count,
                 busy_ns: work.busy.union_ns(),
@@ -606,21 +608,30 @@ fn device_facts(m: &Measures, a: &mut Analysis) {
         "gpu.busy.share".into(),
         json!(busy as f64 / span.max(1) as f64),
     );
-    let mut gaps = |device: Value, work: &mut dyn Iterator<Item = &Work>| {
+    let mut gaps = |device: Value, owner: Owner, work: &mut dyn Iterator<Item = &Work>| {
         let mut causes: Vec<_> = gaps::causes(work).into_iter().collect();
         causes.sort_by_key(|&(cause, ns)| (std::cmp::Reverse(ns), cause));
         a.gaps
             .extend(causes.into_iter().map(|(cause, time_ns)| Gap {
                 device: device.clone(),
+                owner: owner.clone(),
                 cause: cause.into(),
                 time_ns,
             }));
     };
-    gaps(json!("all"), &mut d.with_launches.iter());
+    gaps(json!("all"), Owner::default(), &mut d.with_launches.iter());
     // Of one device they are those of all.
-    for &device in d.by_device.keys().filter(|_| d.by_device.len() > 1) {
-        let mut own = d.with_launches.iter().filter(|work| work.device == device);
-        gaps(json!(device), &mut own);
+    for &gpu in d.by_device.keys().filter(|_| d.by_device.len() > 1) {
+        let mut own = d.with_launches.iter().filter(|work| work.gpu == gpu);
+        gaps(json!(gpu.device), owner(m, gpu), &mut own);
+    }
+}
+
+/// Whose a device is, where several have one of its number.
+fn owner(m: &Measures, gpu: Gpu) -> Owner {
+    match m.devices.owners.as_slice() {
+        [] | [_] => Owner::default(),
+        owners => owners.get(gpu.owner).cloned().unwrap_or_default(),
     }
 }
 

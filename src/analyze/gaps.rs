@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use super::device::Gpu;
+
 /// One piece of device work.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
     pub start_ns: i64,
     pub end_ns: i64,
-    pub device: u32,
+    pub gpu: Gpu,
     /// Start and end of the call that launched it; `None` if that is not in the trace.
     pub launch: Option<(i64, i64)>,
 }
@@ -56,7 +58,7 @@ mod tests {
         Work {
             start_ns,
             end_ns,
-            device: 0,
+            gpu: Gpu::default(),
             launch,
         }
     }

@@ -6,7 +6,7 @@ mod wait; // `wait` rows, and what waits say of event loops and locks
 
 use std::collections::BTreeMap;
 
-use super::device::Devices;
+use super::device::{Devices, Owner};
 use super::lines::Counted;
 use super::sampled::{self, Sampled};
 use super::throttled::{self, Unseen};
@@ -818,6 +818,12 @@ impl Measures {
             let least = self.sampled_hz.map_or(rate, |other| other.min(rate));
             self.sampled_hz = Some(least);
         }
+        let rank = &args["rank"];
+        let owner = Owner {
+            host: text("host"),
+            rank: rank.as_i64().or_else(|| rank.as_str()?.parse().ok()),
+        };
+        self.devices.process(event.process, owner);
         process.imported = FOREIGN.iter().any(|clock| args["clock"] == *clock);
         process.covered = args["covered"].as_bool().unwrap_or(true);
         process.reason = text("reason");
