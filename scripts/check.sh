@@ -27,7 +27,7 @@ say "tests that measure, on what is shipped"
 rm -f target/coverage/release/{,deps/}lib{inferscope_probe,_inferscope}.so
 cargo build --target-dir target/coverage --release --workspace --locked
 cargo test --target-dir target/coverage --release --locked --no-fail-fast \
-    --test budget --test samples --test workloads
+    --test budget --test samples --test states --test workloads
 say "tests, and the lines they reach"
 scripts/coverage.sh
 say "done"
