@@ -627,12 +627,12 @@ fn device_facts(m: &Measures, a: &mut Analysis) {
     }
 }
 
-/// Whose a device is, where several have one of its number.
+/// Whose a device is, where devices have several owners.
 fn owner(m: &Measures, gpu: Gpu) -> Owner {
-    match m.devices.owners.as_slice() {
-        [] | [_] => Owner::default(),
-        owners => owners.get(gpu.owner).cloned().unwrap_or_default(),
-    }
+    let mut gpus = m.devices.by_device.keys();
+    let several = gpus.any(|other| other.owner != gpu.owner);
+    let owner = m.devices.owners.get(gpu.owner).filter(|_| several);
+    owner.cloned().unwrap_or_default()
 }
 
 fn function(m: &Measures, at: usize, key: &FunctionKey, sums: &FunctionSums) -> Function {

@@ -9,29 +9,8 @@ use std::sync::Arc;
 use cel::{Context, Env, ExecutionError, Program, Value};
 
 use crate::error::{Error, Result, nearest};
+use crate::trace::io::COLUMNS;
 use crate::trace::{Event, Names};
-
-/// The columns of `formats/trace-v1.md`.
-const COLUMNS: [&str; 18] = [
-    "start_ns",
-    "dur_ns",
-    "kind",
-    "name",
-    "file",
-    "line",
-    "process",
-    "pid",
-    "tid",
-    "device",
-    "stream",
-    "correlation",
-    "flow",
-    "parent",
-    "cause",
-    "bytes",
-    "value",
-    "args",
-];
 
 /// An expression that is true or false of a row.
 pub(super) struct Condition {

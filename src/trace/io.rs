@@ -17,6 +17,7 @@ use super::provenance::Provenance;
 use super::schema::{Event, Kind, Names, VERSION};
 use crate::cli::{Input, Output, Sink, Source};
 use crate::error::{Error, Result};
+pub(crate) use columns::COLUMNS;
 
 /// Metadata key of the format version, in decimal.
 pub const VERSION_KEY: &str = "inferscope.version";

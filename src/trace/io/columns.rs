@@ -45,7 +45,7 @@ fn fields() -> Vec<Field> {
 }
 
 /// Names of the columns, in their order.
-const COLUMNS: [&str; 18] = [
+pub const COLUMNS: [&str; 18] = [
     "start_ns",
     "dur_ns",
     "kind",
