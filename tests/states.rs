@@ -318,7 +318,11 @@ fn threads_that_hold_up_each_other_say_whose_turn_it_is() {
         if let Some(found) = all.iter().find(|f| f["id"] == "gil-contention") {
             let place = found["where"].as_str().unwrap();
             println!("{version:?}: {place}");
-            assert!(place.contains(" in Thread-"), "{version:?}: {place}");
+            // Before Python 3.12 the budget decides whether a thread's first frames are seen.
+            let here = "where threads wait for each other";
+            if version >= (3, 12) || !common::instrumented(here) {
+                assert!(place.contains(" in Thread-"), "{version:?}: {place}");
+            }
         }
         let sum: i64 = (analysis["breakdown"].as_array().unwrap().iter())
             .map(|share| share["time_ns"].as_i64().unwrap())
