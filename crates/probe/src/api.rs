@@ -2,13 +2,13 @@
 
 use crate::governor;
 use crate::hot;
+use crate::inject::guard;
 use crate::py;
 use crate::python;
 use crate::task;
 use inferscope_spool::record::{RAISED, Record, UNSEEN};
 use std::ffi::{CStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
-use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -113,11 +113,6 @@ unsafe extern "C" fn hide(from: *const c_void, to: *const c_void, class: *const 
     crate::name::hide(from as usize..to as usize, class as usize);
 }
 
-/// Runs `body`; a panic, which would be a fault of ours, ends here and not in the program.
-fn guard<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
-    catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(otherwise)
-}
-
 /// The text at an address.
 ///
 /// # Safety
@@ -130,16 +125,20 @@ unsafe fn text<'a>(at: *const u8, len: usize) -> std::borrow::Cow<'a, str> {
     String::from_utf8_lossy(unsafe { std::slice::from_raw_parts(at, len) })
 }
 
+/// Python is recorded, or cannot be; another door may have begun the recording before.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
 unsafe extern "C" fn start(dir: *const c_char, name: *const c_char) -> i32 {
     guard(0, || {
         // SAFETY: the module passes C strings.
         let (dir, name) = unsafe { (CStr::from_ptr(dir), CStr::from_ptr(name).to_string_lossy()) };
         let dir = Path::new(std::ffi::OsStr::from_bytes(dir.to_bytes()));
-        if hot::run().is_some() {
+        if STARTED.swap(true, Relaxed) {
             return 1; // a second interpreter of this process, or a second call
         }
         let Some(py) = py::get() else {
             eprintln!("inferscope: this process is not recorded: its Python is not one we know");
+            STARTED.store(false, Relaxed);
             return 0;
         };
         let version = py.full_version();
@@ -150,6 +149,7 @@ unsafe extern "C" fn start(dir: *const c_char, name: *const c_char) -> i32 {
             Ok(()) => 1,
             Err(why) => {
                 hot::warn(&format!("Python calls are not recorded: {why}"));
+                STARTED.store(false, Relaxed);
                 0
             }
         }

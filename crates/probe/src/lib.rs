@@ -6,9 +6,8 @@
 //!
 //! Modules stand in the order data flows: [`hot`] writes records, the doors ([`monitor`] for CPython 3.12+,
 //! [`profile`] before or, under a budget, [`frames`], [`lines`] for time by line, [`wrap`] for numpy's own functions,
-//! [`sample`] for all other native code) turn events into them; [`governor`] and [`slices`] keep the budget; [`api`] is
-//! what the Python
-//! module calls.
+//! [`sample`] for all other native code, and those of [`inject`]) turn events into them; [`governor`] and [`slices`]
+//! keep the budget; [`api`] is what the Python module calls.
 
 pub mod hot;
 pub mod py;
@@ -20,6 +19,7 @@ mod depth;
 mod frames;
 mod gil;
 mod governor;
+mod inject;
 mod json;
 mod lines;
 mod loaded;
