@@ -130,6 +130,8 @@ static FAILED: AtomicBool = AtomicBool::new(false);
 static HELPED: AtomicBool = AtomicBool::new(false);
 /// When the helper is to start again, in ticks; 0 = it runs, or need not.
 static RESTART: AtomicU64 = AtomicU64::new(0);
+/// See [`hours`].
+static HOURS: Mutex<Vec<(u64, bool)>> = Mutex::new(Vec::new());
 static FORKED_FROM: AtomicU32 = AtomicU32::new(0);
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 static NAMES: Mutex<Option<Names>> = Mutex::new(None);
@@ -390,6 +392,44 @@ pub fn write_process_with(metadata: &str, record: &Record) {
     }
 }
 
+/// What devices' rows with this id have in common; once, before their records.
+pub fn shape(id: u32, json: &str) {
+    if let Some(process) = current() {
+        process.pool.push_names(&Text::Shape { id, json }.encode());
+    }
+}
+
+/// Facts of a device, or of what records them; each replaces those that were told under its name.
+pub fn facts(name: &str, json: &str) {
+    if let Some(process) = current() {
+        process
+            .pool
+            .push_names(&Text::Facts { name, json }.encode());
+    }
+}
+
+/// A chain of this process that is no thread's; see [`inferscope_spool::record::DEVICES`].
+pub fn chain(tid: u64) -> Option<Producer> {
+    Some(current()?.pool.producer(tid))
+}
+
+/// Writes one record to such a chain.
+#[inline(always)]
+pub fn push_to(chain: &mut Producer, words: &[u64]) -> bool {
+    if !HELPED.load(Relaxed) {
+        stir();
+    }
+    chain.push(words)
+}
+
+/// When recording was switched, in ns of CLOCK_MONOTONIC since the process's base, and to what: for what is told later.
+pub fn hours(to: &mut Vec<(u64, bool)>) {
+    let all = locked(&HOURS);
+    if all.len() != to.len() {
+        to.clone_from(&all);
+    }
+}
+
 /// Counts records of the process that could not be written.
 pub fn lost(records: u64) {
     if let Some(process) = current().filter(|_| records > 0) {
@@ -577,7 +617,7 @@ fn open(run: &'static Run) -> Result<&'static Process, String> {
             run.dir.display()
         )
     })?;
-    pool.push_names(&Text::Process(&facts(run, pid, start_ticks)).encode());
+    pool.push_names(&Text::Process(&about(run, pid, start_ticks)).encode());
     if let Some(names) = &*locked(&NAMES) {
         for Definition {
             id,
@@ -630,7 +670,7 @@ fn identity(dir: &Path) -> (u32, u64) {
 }
 
 /// The process's facts as JSON: pids, the clock's base and rate, names.
-fn facts(run: &Run, pid: u32, start_ticks: u64) -> String {
+fn about(run: &Run, pid: u32, start_ticks: u64) -> String {
     let found = &run.calibration;
     let forked_from = match FORKED_FROM.load(Relaxed) {
         0 => "null".to_owned(),
@@ -712,6 +752,12 @@ pub fn switch(to: bool) {
         return;
     }
     let first = !BEGUN.swap(true, Relaxed);
+    let base_ns = RUN.get().map_or(0, |run| run.calibration.base_monotonic_ns);
+    let since = match first && to && now_is_start() {
+        true => 0,
+        false => clock::system_ns(libc::CLOCK_MONOTONIC).saturating_sub(base_ns),
+    };
+    locked(&HOURS).push((since, to));
     AWAITS.store(false, Relaxed);
     if !(first && to && now_is_start()) {
         let record = Record::Switch {
@@ -904,7 +950,11 @@ pub fn switch_for_test() {
     ON.store(true, Relaxed);
 }
 
-type Held = (MutexGuard<'static, ()>, MutexGuard<'static, Option<Names>>);
+type Held = (
+    MutexGuard<'static, ()>,
+    MutexGuard<'static, Option<Names>>,
+    MutexGuard<'static, Vec<(u64, bool)>>,
+);
 
 // The locks are taken for the fork, so that the child does not find one held by a thread it does not have. The
 // guards are parked here between the handlers, which run on the forking thread.
@@ -913,7 +963,7 @@ thread_local! {
 }
 
 extern "C" fn before_fork() {
-    let guards = (locked(&OPENING), locked(&NAMES));
+    let guards = (locked(&OPENING), locked(&NAMES), locked(&HOURS));
     // SAFETY: only this thread's fork handlers touch the cell, one after the other.
     let _ = PARKED.try_with(|parked| unsafe { *parked.get() = Some(guards) });
 }

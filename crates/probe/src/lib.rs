@@ -15,6 +15,7 @@ pub mod py;
 mod api;
 mod clock;
 mod code;
+pub mod cuda;
 mod depth;
 mod frames;
 mod gil;

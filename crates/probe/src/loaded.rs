@@ -46,6 +46,11 @@ pub fn library(at: *const c_void) -> Option<Library> {
     })
 }
 
+/// The files of all loaded libraries.
+pub fn files() -> Vec<String> {
+    read().into_iter().map(|one| one.library.file).collect()
+}
+
 fn read() -> Vec<Loaded> {
     unsafe extern "C" fn add(
         info: *mut libc::dl_phdr_info,

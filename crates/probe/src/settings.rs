@@ -33,6 +33,16 @@ pub struct Settings {
     pub delay_ms: u64,
     pub duration_ms: Option<u64>,
     pub verbose: bool,
+    /// Whether Python is recorded.
+    pub python: bool,
+    /// Whether devices are recorded.
+    pub gpu: bool,
+    /// Every call of CUDA's driver and runtime, and not just those that matter.
+    pub cuda_api_all: bool,
+    /// A CUDA graph is one record, and not one for each of its nodes.
+    pub cuda_graph_whole: bool,
+    /// Memory that is taken and given back on devices.
+    pub cuda_memory: bool,
 }
 
 impl Settings {
@@ -69,6 +79,11 @@ impl Settings {
             delay_ms: whole("delay_ms").unwrap_or(0),
             duration_ms: whole("duration_ms"),
             verbose: flag("verbose", false),
+            python: flag("python", true),
+            gpu: flag("gpu", true),
+            cuda_api_all: flag("cuda_api_all", false),
+            cuda_graph_whole: flag("cuda_graph_whole", false),
+            cuda_memory: flag("cuda_memory", false),
         }
     }
 

@@ -35,6 +35,14 @@ pub const SUSPENDED: u32 = 1;
 /// Set in the flags of [`Record::End`] and [`Record::ScopeEnd`]: an exception left it.
 pub const RAISED: u32 = 2;
 
+/// In place of a stream of [`Record::Work`].
+pub const NO_STREAM: u32 = u32::MAX;
+/// In place of bytes of [`Record::Work`].
+pub const NO_BYTES: u64 = u64::MAX;
+
+/// The chain of what devices did: in place of a thread's id, and no thread's.
+pub const DEVICES: u64 = 1 << 40;
+
 /// What kind of span a [`Record::Span`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -132,6 +140,28 @@ pub enum Record<'a> {
         on_us: u32,
         off_us: u32,
     },
+    /// What a device did, or another fact that CUPTI or rocprofiler tell of it: a finished span of the shape with this id
+    /// (see [`Text::Shape`]). `stream` is [`NO_STREAM`] where it is of none, `bytes` [`NO_BYTES`] where there are none.
+    Work {
+        time: u64,
+        id: u32,
+        correlation: u32,
+        dur: u64,
+        stream: u32,
+        bytes: u64,
+    },
+    /// A thread's call of a device's driver or runtime, or other time that these cost it. Written by another thread.
+    Call {
+        time: u64,
+        id: u32,
+        correlation: u32,
+        dur: u64,
+        tid: u32,
+        /// What it returned; 0 is success.
+        result: u32,
+    },
+    /// Records that never came to the probe, for the reason that the id says.
+    Missing { time: u64, id: u32, records: u64 },
     /// Recording was paused (`on` false) or goes on in the whole process.
     Switch { time: u64, on: bool },
     /// The process ends by itself: it came to its end or called `exit`. On the names chain.
@@ -159,6 +189,11 @@ pub enum Text<'a> {
     },
     /// Facts of the process, as a JSON object; first record of its names chain.
     Process(&'a str),
+    /// What many device rows have in common, as a JSON object: `kind`, `name`, and where there are such `device` and
+    /// `args`. Written once, before any use.
+    Shape { id: u32, json: &'a str },
+    /// Facts of a device, or of what records them, as a JSON object; each replaces what was said under its name before.
+    Facts { name: &'a str, json: &'a str },
     /// The name of the thread that owns the chain.
     Thread { tid: u64, name: &'a str },
     /// Something a person should know (a door that did not open), once each.
@@ -182,11 +217,17 @@ const SLICES: u64 = 16;
 const EXIT: u64 = 20;
 const GIL: u64 = 14;
 const STATE: u64 = 15;
+const WORK: u64 = 96;
+const WORK_BYTES: u64 = 97;
+const CALL: u64 = 98;
+const MISSING: u64 = 99;
 const METADATA: u64 = 64;
 const DEFINE: u64 = 65;
 const PROCESS: u64 = 66;
 const THREAD: u64 = 67;
 const NOTE: u64 = 68;
+const SHAPE: u64 = 73;
+const FACTS: u64 = 74;
 
 /// A record of fixed size, ready to be copied into a segment.
 #[derive(Clone, Copy, Debug)]
@@ -340,6 +381,53 @@ impl Record<'_> {
                 ],
                 len: 6,
             },
+            Record::Work {
+                time,
+                id,
+                correlation,
+                dur,
+                stream,
+                bytes: NO_BYTES,
+            } => four(
+                head(WORK, time),
+                pair(id, correlation),
+                dur,
+                pair(stream, 0),
+            ),
+            Record::Work {
+                time,
+                id,
+                correlation,
+                dur,
+                stream,
+                bytes,
+            } => Words {
+                words: [
+                    head(WORK_BYTES, time),
+                    pair(id, correlation),
+                    dur,
+                    pair(stream, 0),
+                    bytes,
+                    0,
+                ],
+                len: 6,
+            },
+            Record::Call {
+                time,
+                id,
+                correlation,
+                dur,
+                tid,
+                result,
+            } => four(
+                head(CALL, time),
+                pair(id, correlation),
+                dur,
+                pair(tid, result),
+            ),
+            Record::Missing { time, id, records } => {
+                four(head(MISSING, time), pair(id, 0), records, 0)
+            }
             Record::Switch { time, on } => two(head(SWITCH, time), u64::from(on)),
             Record::Exit { time } => two(head(EXIT, time), 0),
             Record::Gil { start, end, holder } => four(head(GIL, 0), start, end, holder),
@@ -511,6 +599,46 @@ impl Record<'_> {
                 };
                 (record, 48)
             }
+            WORK | WORK_BYTES => {
+                let stream = word(3)? as u32;
+                let (bytes, size) = match tag {
+                    WORK => (NO_BYTES, 32),
+                    _ => {
+                        word(5)?;
+                        (word(4)?, 48)
+                    }
+                };
+                let record = Record::Work {
+                    time,
+                    id: low,
+                    correlation: high,
+                    dur: word(2)?,
+                    stream,
+                    bytes,
+                };
+                (record, size)
+            }
+            CALL => {
+                let last = word(3)?;
+                let record = Record::Call {
+                    time,
+                    id: low,
+                    correlation: high,
+                    dur: word(2)?,
+                    tid: last as u32,
+                    result: (last >> 32) as u32,
+                };
+                (record, 32)
+            }
+            MISSING => {
+                word(3)?;
+                let record = Record::Missing {
+                    time,
+                    id: low,
+                    records: word(2)?,
+                };
+                (record, 32)
+            }
             SWITCH => (
                 Record::Switch {
                     time,
@@ -537,7 +665,7 @@ impl Record<'_> {
                     32,
                 )
             }
-            METADATA | DEFINE | PROCESS | THREAD | NOTE => {
+            METADATA | DEFINE | PROCESS | THREAD | NOTE | SHAPE | FACTS => {
                 let len = usize::try_from(time).ok().filter(|&len| len <= MAX_TEXT)?;
                 let body = std::str::from_utf8(bytes.get(16..16 + len)?).ok()?;
                 let size = SLOT + len.next_multiple_of(SLOT);
@@ -546,6 +674,14 @@ impl Record<'_> {
                     METADATA => Text::Metadata(body),
                     PROCESS => Text::Process(body),
                     NOTE => Text::Note(body),
+                    SHAPE => Text::Shape {
+                        id: low,
+                        json: body,
+                    },
+                    FACTS => {
+                        let (name, json) = body.split_once('\0')?;
+                        Text::Facts { name, json }
+                    }
                     THREAD => Text::Thread {
                         tid: second,
                         name: body,
@@ -574,6 +710,12 @@ impl Text<'_> {
             Text::Metadata(text) => (METADATA, 0, cut(text, MAX_TEXT).to_owned()),
             Text::Process(text) => (PROCESS, 0, cut(text, MAX_TEXT).to_owned()),
             Text::Note(text) => (NOTE, 0, cut(text, MAX_TEXT).to_owned()),
+            Text::Shape { id, json } => (SHAPE, pair(id, 0), cut(json, MAX_TEXT).to_owned()),
+            Text::Facts { name, json } => {
+                let name = cut(name, MAX_TEXT / 2).replace('\0', " ");
+                let json = cut(json, MAX_TEXT - 1 - name.len());
+                (FACTS, 0, format!("{name}\0{json}"))
+            }
             Text::Thread { tid, name } => (THREAD, tid, cut(name, MAX_TEXT).to_owned()),
             Text::Define {
                 id,
@@ -711,6 +853,35 @@ mod tests {
                 on_us: 8,
                 off_us: 9,
             },
+            Record::Work {
+                time,
+                id: 1,
+                correlation: u32::MAX,
+                dur: u64::MAX,
+                stream: NO_STREAM,
+                bytes: NO_BYTES,
+            },
+            Record::Work {
+                time,
+                id: 1,
+                correlation: 2,
+                dur: 3,
+                stream: 4,
+                bytes: 0,
+            },
+            Record::Call {
+                time,
+                id: 1,
+                correlation: 2,
+                dur: 3,
+                tid: u32::MAX,
+                result: 700,
+            },
+            Record::Missing {
+                time,
+                id: 1,
+                records: u64::MAX,
+            },
             Record::Switch { time, on: true },
             Record::Exit { time },
             Record::Gil {
@@ -741,6 +912,11 @@ mod tests {
             Text::Thread {
                 tid: 42,
                 name: "größe",
+            },
+            Text::Shape { id: 5, json: "{}" },
+            Text::Facts {
+                name: "device 0",
+                json: "{}",
             },
             Text::Define {
                 id: 1,
