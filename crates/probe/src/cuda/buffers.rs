@@ -79,11 +79,8 @@ mod tests {
         let again = take(false).unwrap();
         assert_eq!(again, first);
         // SAFETY: as above.
-        assert!(
-            unsafe { std::slice::from_raw_parts(again, BYTES) }
-                .iter()
-                .all(|&byte| byte == 0)
-        );
+        let bytes = unsafe { std::slice::from_raw_parts(again, BYTES) };
+        assert!(bytes.iter().all(|&byte| byte == 0));
         let many: Vec<_> = (0..MOST - 1).map_while(|_| take(false)).collect();
         assert_eq!(many.len(), MOST - 1);
         assert_eq!(take(false), None);
