@@ -1,11 +1,13 @@
 //! Follow a program from its launch to its last drained record.
 
 mod attach; // a program that runs already
+mod check; // what can be recorded here
 mod combine; // what cannot be had together
 mod dense; // a map from ids that count up
 pub mod drain; // records to rows: begins and ends paired, ids to names, ticks to ns
 mod ended; // how each process ended
 mod flight; // the last of a run, written when it is asked for
+mod gpu; // what is recorded of devices, and why there is nothing
 mod folder; // the directory of a run: made, filled, locked, found again
 pub mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
@@ -50,6 +52,7 @@ use sampling::{Plan, Source};
 use states::States;
 
 pub use attach::attach;
+pub use gpu::Gpu;
 pub use sampling::WAITING_NAME;
 pub use trigger::Trigger;
 
@@ -79,6 +82,7 @@ pub struct Options {
     pub wrap: bool,
     /// Whether the probe samples native code.
     pub native_samples: bool,
+    pub gpu: Gpu,
     /// The program runs already.
     pub attach: bool,
     /// Sample Python stacks at this rate from outside, and load no probe.
@@ -112,6 +116,7 @@ impl Options {
             wrap: self.wrap,
             sample: self.native_samples,
             native: true,
+            gpu: self.gpu.clone(),
             attached: self.attach,
             lines: self.lines.clone(),
             start_on: self.start_on.clone(),
@@ -174,6 +179,14 @@ impl Options {
                 (!self.lines.is_empty()).then(|| self.lines.join(",")),
             );
         }
+        flag("no-gpu", (!self.gpu.gpu).then(|| "true".into()));
+        flag("gpu-only", (!self.gpu.python).then(|| "true".into()));
+        flag("cuda-api", self.gpu.cuda_api_all.then(|| "all".into()));
+        flag(
+            "cuda-graph",
+            self.gpu.cuda_graph_whole.then(|| "whole".into()),
+        );
+        flag("cuda-memory", self.gpu.cuda_memory.then(|| "true".into()));
         flag("start-on", self.start_on.clone());
         flag(
             "delay",
@@ -209,6 +222,16 @@ fn machine() -> serde_json::Value {
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "arch": std::env::consts::ARCH,
     })
+}
+
+/// Prints what can be recorded here, and why not the rest.
+///
+/// # Errors
+/// No probe is to be found.
+pub fn check(options: &Options) -> Result<()> {
+    let spill = options.spill_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let around = Surroundings::here(options.python.clone());
+    check::check(&around, &options.gpu, &spill)
 }
 
 /// Runs the program and records it. The value is the program's status.
@@ -424,6 +447,9 @@ fn command(launch: &Launch, folder: &Folder, sink: &Sink, options: &Options) -> 
         )
     })?;
     command.env("PYTHONPATH", joined);
+    if options.sample_hz.is_none() {
+        options.gpu.open(&mut command, folder);
+    }
     if *sink == Sink::Stdout {
         // the trace has standard output to itself
         let stderr = io::stderr().as_fd().try_clone_to_owned();
@@ -548,6 +574,11 @@ fn say(sink: &Sink, options: &Options, count: &Count, folder: &Folder, living: u
             "isc-record: {} records lost: raise --spill-limit",
             count.lost
         );
+    }
+    if let Some(why) = options.gpu.absence(&count.devices)
+        && options.sample_hz.is_none()
+    {
+        eprintln!("isc-record: no GPU data: {why}");
     }
     if !options.lines.is_empty() && count.without_lines {
         let patterns = options.lines.join(", ");

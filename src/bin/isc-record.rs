@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use inferscope::cli::{self, Sink};
 use inferscope::config::{self, Config};
-use inferscope::record::{self, Options, Trigger, leftover};
+use inferscope::record::{self, Gpu, Options, Trigger, leftover};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +19,7 @@ Examples:
   isc-record --sample 100 app.py
   isc-record --attach 4711 --duration 10s -o live.parquet
   isc-record --lines app:decode_step app.py
+  isc-record --check
   isc-record --recover /dev/shm/inferscope-1a2b3c4d -o run.parquet
 
 Exit status: the program's, or 0 with --attach; 128 + n after signal n; 126 and 127 when it cannot be
@@ -67,6 +68,21 @@ struct Args {
     /// Take no samples of native code while tracing; nothing to do with --sample
     #[arg(long, alias = "no-sample")]
     no_native_samples: bool,
+    /// Record no devices
+    #[arg(long, conflicts_with = "gpu_only")]
+    no_gpu: bool,
+    /// Record devices, NVTX, scopes and marks, and no calls of Python
+    #[arg(long)]
+    gpu_only: bool,
+    /// Which calls of CUDA's driver and runtime: those that start, await or allocate something, or all [default: needed]
+    #[arg(long, value_name = "CALLS", value_parser = ["needed", "all"])]
+    cuda_api: Option<String>,
+    /// A row for each node of a CUDA graph, or one for the whole graph, which costs the program less [default: nodes]
+    #[arg(long, value_name = "DETAIL", value_parser = ["nodes", "whole"])]
+    cuda_graph: Option<String>,
+    /// Record memory that is taken and given back on devices
+    #[arg(long)]
+    cuda_memory: bool,
     /// Do not trace: sample Python stacks HZ times a second, from outside, at no cost for the program
     #[arg(long, value_name = "HZ", value_parser = config::rate,
         conflicts_with_all = ["include", "exclude", "start_on", "budget", "exact", "no_wrap", "no_native_samples", "lines"])]
@@ -102,6 +118,9 @@ struct Args {
         conflicts_with_all = ["program", "module", "recover", "list"]
     )]
     clean: Option<Option<PathBuf>>,
+    /// Say what can be recorded here, and why not the rest
+    #[arg(long, conflicts_with_all = ["program", "module", "recover", "list", "clean", "attach"])]
+    check: bool,
     /// Run a module, as python -m does; what follows are its arguments
     #[arg(short, value_name = "MODULE", num_args = 1.., allow_hyphen_values = true, conflicts_with = "program")]
     module: Vec<OsString>,
@@ -109,7 +128,7 @@ struct Args {
     #[arg(
         trailing_var_arg = true,
         value_name = "PROGRAM",
-        required_unless_present_any = ["module", "recover", "list", "clean", "attach"]
+        required_unless_present_any = ["module", "recover", "list", "clean", "attach", "check"]
     )]
     program: Vec<OsString>,
 }
@@ -137,8 +156,15 @@ fn main() -> ExitCode {
             exclude: config.resolve(args.exclude, "exclude"),
             budget: config.get(args.budget.or(args.exact.then_some(0.0)), "budget")?,
             wrap: config.get(args.no_wrap.then_some(false), "wrap")?,
-            native_samples: config
-                .get(args.no_native_samples.then_some(false), "native_samples")?,
+            native_samples: !args.gpu_only
+                && config.get(args.no_native_samples.then_some(false), "native_samples")?,
+            gpu: Gpu {
+                gpu: config.get(args.no_gpu.then_some(false), "gpu")?,
+                python: !args.gpu_only,
+                cuda_api_all: config.get(args.cuda_api, "cuda_api")? == "all",
+                cuda_graph_whole: config.get(args.cuda_graph, "cuda_graph")? == "whole",
+                cuda_memory: config.get(args.cuda_memory.then_some(true), "cuda_memory")?,
+            },
             attach: args.attach.is_some(),
             sample_hz: config.resolve(args.sample, "sample"),
             lines: config.resolve(args.lines, "lines"),
@@ -151,6 +177,9 @@ fn main() -> ExitCode {
             spill_dir: config.resolve(args.spill_dir, "spill_dir"),
             spill_limit_bytes: config.get(args.spill_limit, "spill_limit")?,
         };
+        if args.check {
+            return record::check(&options).map(|()| ExitCode::SUCCESS);
+        }
         match args.attach {
             Some(pid) => record::attach(&options, pid),
             None => record::run(&options),

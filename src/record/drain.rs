@@ -3,16 +3,22 @@
 //! Nothing here reads a file: bytes come in chain by chain, rows go out. What the bytes claim is checked
 //! (an id without a definition, an end without a begin, a time that runs backwards), never believed.
 
-#[path = "drain/snapshot.rs"] // the fuzz targets include this file from elsewhere
+// the fuzz targets include this file from elsewhere
+#[path = "drain/device.rs"]
+mod device; // what devices did
+#[path = "drain/occupancy.rs"]
+mod occupancy;
+#[path = "drain/snapshot.rs"]
 mod snapshot; // what is known, as records again: for the head of a journal
 
 use std::collections::{HashMap, VecDeque};
 
 use inferscope_spool::record::{
-    LOOSE, RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text, UNSEEN, depth,
+    DEVICES, LOOSE, RAISED, RESUMED, Record, SUSPENDED, SpanKind, Text, UNSEEN, depth,
 };
 use serde::{Deserialize, Serialize};
 
+use self::device::Devices;
 use super::dense::Dense;
 use super::throttle::{Burst, Row, Throttled};
 use crate::trace::{Event, Kind, Names, Sym};
@@ -28,6 +34,17 @@ const MOST_STATES: usize = 1 << 16;
 
 /// Bytes of texts that are let go of when only rows long written had them.
 const MOST_TEXTS: usize = 8 << 20;
+
+/// What came of devices in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seen {
+    /// No probe was asked for it.
+    #[default]
+    Nothing,
+    /// A probe could not, and said why.
+    Refused,
+    Recorded,
+}
 
 /// What makes a process unique in a run: pids are used again, start times are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,6 +115,8 @@ pub struct Process {
     /// Times at which recording was switched off, in ns, ascending.
     off_ns: Vec<i64>,
     throttled: Throttled,
+    /// What its devices are, and what records them.
+    pub devices: Devices,
 }
 
 /// Addresses in a process: the GIL lies between two of them, and the word at `holder` (0: not known) points to the
@@ -198,6 +217,7 @@ impl Drain {
             scopes: HashMap::new(),
             off_ns: Vec::new(),
             throttled: Throttled::default(),
+            devices: Devices::default(),
         })
     }
 
@@ -225,6 +245,18 @@ impl Drain {
         all.clone().next().is_some() && !all.any(named)
     }
 
+    /// Whether devices were recorded in a process.
+    pub fn devices(&self) -> Seen {
+        let mut seen = Seen::Nothing;
+        for facts in self.processes.values().filter_map(|p| p.devices.recorder()) {
+            match facts.contains_key("reason") {
+                false => return Seen::Recorded,
+                true => seen = Seen::Refused,
+            }
+        }
+        seen
+    }
+
     /// Every process, in the order of its number.
     pub fn processes(&self) -> Vec<(ProcessKey, &Process)> {
         let mut all: Vec<_> = self
@@ -248,6 +280,7 @@ impl Drain {
                 defined.name = self.names.sym(old.text(defined.name));
                 defined.file = defined.file.map(|file| self.names.sym(old.text(file)));
             }
+            process.devices.tidy(&old, &mut self.names);
         }
         self.tidy_at = 2 * self.names.bytes(); // if most are in use, looking again soon would find nothing
     }
@@ -389,6 +422,8 @@ impl Drain {
             let event = process.scope(&mut self.names, scope, end_ns, &[("open", true)]);
             out.push(event);
         }
+        process.device_rows(&mut self.names, out);
+        process.devices.forget();
         process.defined = Dense::default();
     }
 }
@@ -396,7 +431,7 @@ impl Drain {
 impl Process {
     /// Its threads that wrote records: id, time of the first and of the last one.
     pub fn active(&self) -> Vec<(u64, i64, i64)> {
-        let threads = self.threads.iter().filter(|(tid, _)| **tid != 0);
+        let threads = (self.threads.iter()).filter(|(tid, _)| **tid != 0 && **tid < DEVICES);
         let mut all: Vec<_> = threads
             .filter_map(|(tid, thread)| Some((*tid, thread.first_ns?, thread.last_ns)))
             .collect();
@@ -479,6 +514,10 @@ impl Process {
                 self.notes.push(note.to_owned());
             }
             Text::Note(_) => {}
+            Text::Shape { id, json } => {
+                return self.devices.shape(names, &self.defined, id, json);
+            }
+            Text::Facts { name, json } => return self.devices.tell(name, json),
         }
         true
     }
@@ -497,9 +536,14 @@ impl Process {
             | Record::Sample { time, .. }
             | Record::Throttle { time, .. }
             | Record::Slices { time, .. }
+            | Record::Missing { time, .. }
             | Record::Switch { time, .. }
             | Record::Exit { time } => time,
             Record::Clock { ticks, .. } => ticks,
+            Record::Work { time, .. } | Record::Call { time, .. } => {
+                let ns = i64::try_from(time).unwrap_or(MOST_NS).min(MOST_NS);
+                return Some(self.facts.base_monotonic_ns.saturating_add(ns));
+            }
             Record::Gil { .. } | Record::State { .. } | Record::Text(_) => return None,
         };
         Some(
@@ -786,6 +830,14 @@ impl Process {
                 }
             }
             Record::Exit { .. } => self.exited = true,
+            Record::Work { .. } | Record::Call { .. } => {
+                out.extend(self.device_row(names, &record, at));
+            }
+            Record::Missing { id, records, .. } => {
+                let mut event = self.row(names, Kind::Lost, id, at, 0);
+                event.value = Some(records as f64);
+                out.push(event);
+            }
             Record::Gil { .. } | Record::State { .. } | Record::Text(_) => {}
         }
     }

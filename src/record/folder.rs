@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use inferscope_spool::sys;
 use serde::{Deserialize, Serialize};
 
+use super::gpu::Gpu;
 use crate::error::{Error, Result};
 
 /// `settings.json`, as the probe reads it; see formats/spool-v1.md.
@@ -27,6 +28,8 @@ pub struct Settings {
     pub wrap: bool,
     pub sample: bool,
     pub native: bool,
+    #[serde(flatten)]
+    pub gpu: Gpu,
     /// The program runs already: frames may be open.
     #[serde(default)]
     pub attached: bool,
@@ -190,6 +193,11 @@ impl Folder {
         all
     }
 
+    /// The probe, where the program loads it.
+    pub fn probe(&self) -> PathBuf {
+        self.dir.join("libinferscope_probe.so")
+    }
+
     fn fill(&mut self, probe: &Path, module: &Path) -> io::Result<()> {
         // under its name it is locked from the first moment: whoever can lock it may recover the run, or remove it
         let unnamed = self.dir.join("recorder.new");
@@ -211,7 +219,7 @@ impl Folder {
             write(&path, text.as_bytes())?;
         }
         // links: shared memory is often mounted without the right to execute
-        symlink(probe, self.dir.join("libinferscope_probe.so"))?;
+        symlink(probe, self.probe())?;
         symlink(module, self.python().join("inferscope/_inferscope.abi3.so"))?;
         let settings = serde_json::to_vec_pretty(&self.settings)?;
         write(&self.dir.join("settings.json"), &settings)
@@ -293,7 +301,7 @@ pub fn orphans() -> Vec<PathBuf> {
 }
 
 /// Where runs are kept in memory; `INFERSCOPE_SHARED` names another folder, so that tests do not see each other's.
-fn shared_memory() -> PathBuf {
+pub fn shared_memory() -> PathBuf {
     std::env::var_os("INFERSCOPE_SHARED").map_or_else(|| SHARED_MEMORY.into(), PathBuf::from)
 }
 

@@ -125,6 +125,14 @@ impl Surroundings {
         })
     }
 
+    /// The Python that a script without a first line of its own gets.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn any_python(&self) -> Result<PathBuf, Refusal> {
+        self.python(None)
+    }
+
     /// The Python for `script`: as asked for, else that of its first line, else of the environment.
     fn python(&self, script: Option<&Path>) -> Result<PathBuf, Refusal> {
         if let Some(asked) = &self.python {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use inferscope_spool::sys::{self, Watch};
 use inferscope_spool::{Chain, Reader};
 
-use super::drain::{Drain, ProcessKey};
+use super::drain::{Drain, ProcessKey, Seen};
 use super::ended::{Ends, Status};
 use super::flight::{self, Flight};
 use super::folder::Folder;
@@ -33,6 +33,8 @@ pub struct Count {
     pub damaged: u64,
     /// At the end: lines could be measured, and were in no process.
     pub without_lines: bool,
+    /// At the end: what came of devices.
+    pub devices: Seen,
 }
 
 /// Everything between the segments and the trace.
@@ -211,9 +213,11 @@ impl Pump {
         let running = keys.filter(|key| lives(key.pid, key.start_ticks));
         self.ends.running = running.collect();
         let without_lines = self.rows.drain.misses_lines();
+        let devices = self.rows.drain.devices();
         self.rows.finish(&self.ends, &uncovered)?;
         Ok(Count {
             without_lines,
+            devices,
             ..self.count()
         })
     }

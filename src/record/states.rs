@@ -306,10 +306,12 @@ impl States {
                     process.notes.clone(),
                     process.active(),
                     (ends.of(key, process.exited), process.seen_ns),
+                    process.devices.recorder().cloned(),
                 )
             })
             .collect();
-        for (key, number, covered, facts, thread_names, notes, active, (end, seen_ns)) in rows {
+        for (key, number, covered, facts, thread_names, notes, active, (end, seen_ns), gpu) in rows
+        {
             // after an exec the probe counts the start time up, and the kernel does not
             let execs = lives.range(..=key).next_back();
             let execs = execs.filter(|(real, _)| real.pid == key.pid);
@@ -359,6 +361,7 @@ impl States {
                 "sampled_hz": facts.sampled_hz,
                 "reason": reason,
                 "notes": notes,
+                "gpu": gpu,
                 "exit": end.exit,
                 "signal": end.signal,
                 "ended": end.ended,

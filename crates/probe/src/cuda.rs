@@ -20,7 +20,7 @@ use crate::json::quote;
 use activity::{Decoder, Times};
 use inferscope_spool::record::Record;
 use layout::kind;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub extern "C" fn InitializeInjection() -> c_int {
 
 fn begin() {
     let driver = driver();
-    let device = find::cupti(driver).and_then(|found| {
+    let device = find::cupti(driver, &[]).and_then(|found| {
         // SAFETY: a libcupti, which stays.
         let cupti = unsafe { Cupti::of(found.library) };
         start(cupti, found.path, driver)
@@ -97,6 +97,45 @@ fn begin() {
             hot::facts("gpu", &format!("{{\"reason\":{}}}", quote(&why)));
             hot::warn(&format!("no GPU data: {why}"));
         }
+    }
+}
+
+/// For `isc-record --check`: what would be used here, or why nothing would, as a line of text that is cut to `len` bytes
+/// with its end. `sites`: folders of Python's packages, with colons between.
+///
+/// # Safety
+/// `sites` is a C string, `out` has room for `len` bytes, of which there is at least one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn isc_check_cupti(sites: *const c_char, out: *mut c_char, len: usize) {
+    // SAFETY: as the caller promises.
+    let sites = unsafe { CStr::from_ptr(sites) }.to_string_lossy();
+    let sites: Vec<&str> = sites.split(':').filter(|site| !site.is_empty()).collect();
+    let text = guard(String::new(), || {
+        // SAFETY: a C string; a driver's library is made to be loaded.
+        unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW) };
+        match find::cupti(driver(), &sites) {
+            Err(why) => why,
+            Ok(found) => {
+                // SAFETY: a libcupti, which stays.
+                let cupti = unsafe { Cupti::of(found.library) };
+                let mut version = 0;
+                // SAFETY: CUPTI's function of that name stores a number.
+                match cupti
+                    .cuptiGetVersion
+                    .map(|ask| unsafe { ask(&mut version) })
+                {
+                    Some(0) => format!("{}, API version {version}", found.path),
+                    Some(result) => format!("{}: {}", found.path, cupti.words(result)),
+                    None => format!("{} is no libcupti that is known here", found.path),
+                }
+            }
+        }
+    });
+    let bytes = &text.as_bytes()[..text.len().min(len.saturating_sub(1))];
+    // SAFETY: as the caller promises; one byte is left for the end.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), out.cast(), bytes.len());
+        *out.add(bytes.len()) = 0;
     }
 }
 

@@ -28,9 +28,12 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
     // SAFETY: as the caller promises, for all calls below.
     unsafe {
         gil::find(py);
-        watch_collector(py);
         watch_forks(py);
         watch_end(py);
+        if hot::run().is_some_and(|run| !run.settings.python) {
+            return Ok(());
+        }
+        watch_collector(py);
         let budget = hot::run().map_or(0.0, |run| run.settings.budget);
         if py.version >= (3, 12) {
             monitor::start(py)?

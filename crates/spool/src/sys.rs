@@ -225,6 +225,47 @@ pub fn wait_any(watches: &[Watch], timeout: Duration) {
     unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout) };
 }
 
+/// What a probe says of CUPTI, with Python's packages in these folders: its `isc_check_cupti`.
+///
+/// # Errors
+/// What the loader says.
+pub fn check_cupti(probe: &Path, sites: &str) -> Result<String, String> {
+    type Check = unsafe extern "C" fn(*const libc::c_char, *mut libc::c_char, usize);
+    let (Ok(path), Ok(sites)) = (
+        CString::new(probe.as_os_str().as_bytes()),
+        CString::new(sites),
+    ) else {
+        return Err("a path with a zero".into());
+    };
+    // SAFETY: C strings; our own library, whose function has this signature, and which stays.
+    unsafe {
+        let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_NODELETE);
+        let at = match library.is_null() {
+            true => std::ptr::null_mut(),
+            false => libc::dlsym(library, c"isc_check_cupti".as_ptr()),
+        };
+        if at.is_null() {
+            let why = libc::dlerror();
+            let why = (!why.is_null()).then(|| std::ffi::CStr::from_ptr(why).to_string_lossy());
+            return Err(why.map_or_else(|| "it cannot be loaded".into(), |why| why.into_owned()));
+        }
+        let check = std::mem::transmute::<*mut libc::c_void, Check>(at);
+        let mut text = [0u8; 1024];
+        check(sites.as_ptr(), text.as_mut_ptr().cast(), text.len());
+        let text = std::ffi::CStr::from_bytes_until_nul(&text).unwrap_or_default();
+        Ok(text.to_string_lossy().into_owned())
+    }
+}
+
+/// Whether the loader finds a library of this name, in the places where it looks for the program too.
+pub fn loads(name: &std::ffi::CStr) -> bool {
+    // SAFETY: a C string; a driver's library is made to be loaded, and does nothing before it is initialised.
+    unsafe {
+        let library = libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL);
+        !library.is_null() && libc::dlclose(library) == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

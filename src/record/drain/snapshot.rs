@@ -52,6 +52,14 @@ impl Drain {
                 push(&mut to, Record::Counter { time: 0, id, value });
             }
         }
+        let (facts, shapes) = process.devices.told();
+        for (name, json) in facts {
+            let json = &json;
+            push(&mut to, Record::Text(Text::Facts { name, json }));
+        }
+        for (id, json) in shapes {
+            push(&mut to, Record::Text(Text::Shape { id, json }));
+        }
         for note in &process.notes {
             push(&mut to, Record::Text(Text::Note(note)));
         }

@@ -25,11 +25,12 @@ pub struct Found {
     pub path: String,
 }
 
-/// Finds it. `driver` is what `cuDriverGetVersion` says, such as 12080; 0: not known.
+/// Finds it. `driver` is what `cuDriverGetVersion` says, such as 12080; 0: not known. `sites` are folders of Python's
+/// packages, beside those that something is loaded from.
 ///
 /// # Errors
 /// In words, why there is none.
-pub fn cupti(driver: u32) -> Result<Found, String> {
+pub fn cupti(driver: u32, sites: &[&str]) -> Result<Found, String> {
     if let Some(asked) = std::env::var_os(ASKED).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(asked);
         return open(&path, 0)
@@ -51,7 +52,7 @@ pub fn cupti(driver: u32) -> Result<Found, String> {
         (Some(own), None) => driver == 0 || own <= driver / 1000,
         (None, _) => true,
     };
-    let mut all: Vec<PathBuf> = folders(&files, runtime.map(Path::new))
+    let mut all: Vec<PathBuf> = folders(&files, runtime.map(Path::new), sites)
         .iter()
         .flat_map(|folder| in_folder(folder))
         .collect();
@@ -66,14 +67,14 @@ pub fn cupti(driver: u32) -> Result<Found, String> {
 }
 
 /// Folders to look into, the likeliest first.
-fn folders(files: &[String], runtime: Option<&Path>) -> Vec<PathBuf> {
+fn folders(files: &[String], runtime: Option<&Path>, sites: &[&str]) -> Vec<PathBuf> {
     let mut all = Vec::new();
     if let Some(lib) = runtime.and_then(Path::parent) {
         all.push(lib.to_owned()); // nvidia/cu13/lib, targets/*/lib
         all.push(lib.join("../../cuda_cupti/lib")); // beside nvidia/cuda_runtime/lib
         all.push(lib.join("../extras/CUPTI/lib64"));
     }
-    let mut sites = BTreeSet::new();
+    let mut sites: BTreeSet<String> = sites.iter().map(|site| format!("{site}/")).collect();
     for file in files {
         for part in ["/site-packages/", "/dist-packages/"] {
             if let Some((before, _)) = file.split_once(part) {
@@ -201,11 +202,12 @@ mod tests {
     fn wheels_and_toolkits_are_found_from_what_is_mapped() {
         let files = ["/v/lib/python3.12/site-packages/torch/lib/libtorch.so".to_owned()];
         let runtime = Path::new("/v/x/nvidia/cuda_runtime/lib/libcudart.so.12");
-        let all = folders(&files, Some(runtime));
+        let all = folders(&files, Some(runtime), &["/w"]);
         let has = |path: &str| all.contains(&PathBuf::from(path));
         assert_eq!(all[0], Path::new("/v/x/nvidia/cuda_runtime/lib"));
         assert!(has("/v/x/nvidia/cuda_runtime/lib/../../cuda_cupti/lib"));
         assert!(has("/v/lib/python3.12/site-packages/nvidia/cuda_cupti/lib"));
         assert!(has("/v/lib/python3.12/site-packages/nvidia/cu13/lib"));
+        assert!(has("/w/nvidia/cu13/lib"));
     }
 }
