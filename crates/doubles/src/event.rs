@@ -19,7 +19,7 @@ pub struct Event {
     pub cupti_start: u64,
     pub cupti_end: u64,
     pub cbid: u32,
-    /// `gettid` of the caller, and what a record calls it.
+    /// `gettid` of the caller, for device work of who launched it, and what a record of the call says it is.
     pub tid: u32,
     pub thread_id: u32,
     pub return_value: u32,

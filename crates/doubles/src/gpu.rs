@@ -5,7 +5,7 @@
 
 use crate::activity;
 use crate::enabled;
-use crate::event::Event;
+use crate::event::{Event, tid};
 use crate::layout::kind;
 use crate::lock;
 use crate::settings;
@@ -289,7 +289,7 @@ pub fn submit(works: Vec<Work>, correlation: u32, launched_ns: u64) {
         event.end_ns = event.start_ns + duration_ns;
         *free_ns = event.end_ns;
         drop(gpu);
-        event.correlation = correlation;
+        (event.correlation, event.tid) = (correlation, tid());
         if event.graph == 0 || !whole {
             activity::submit(event);
             continue;

@@ -54,7 +54,7 @@ pub mod nvml;
 
 use std::ffi::{CStr, CString, c_void};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, Once};
 
@@ -84,6 +84,18 @@ pub fn install_version(dir: &Path, cdylib: &Path, version: u32) -> io::Result<()
         }
     }
     Ok(())
+}
+
+/// The double as cargo built it for the test, benchmark or program that runs now.
+///
+/// # Errors
+/// It is neither in the folder of the running program nor in the one above.
+pub fn cdylib() -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let folders = program.ancestors().skip(1).take(2);
+    let mut files = folders.map(|folder| folder.join("libinferscope_doubles.so"));
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "cargo has not built the double");
+    files.find(|file| file.is_file()).ok_or_else(missing)
 }
 
 static BEGAN_NS: AtomicU64 = AtomicU64::new(0);
