@@ -5,42 +5,50 @@
 //! begins inside another of its track and ends outside it. A `wait` row is a window of time that holds no other row: its
 //! parent is the innermost span that holds all of it.
 
-use std::collections::HashSet;
-
-use foldhash::fast::RandomState;
+use std::collections::VecDeque;
 
 use crate::trace::{Event, HashMap, Kind, Names};
 
+/// Correlation ids that share a word of [`Started`]'s bits: they are counted up, so most of a block is used.
+const BLOCK: u64 = 512;
+
 /// Which calls of a driver or runtime started device work: those whose correlation a device row has. In other profilers'
-/// files a device row may come before its launch, so this is known only when all rows were seen.
+/// files and in recordings a device row may come before its launch, so this is known only when all rows were seen.
 #[derive(Debug, Default)]
-pub struct Started(HashSet<(u32, u64), RandomState>);
+pub struct Started(HashMap<(u32, u64), [u64; (BLOCK / 64) as usize]>);
 
 impl Started {
     /// Looks at one row.
     pub fn see(&mut self, event: &Event) {
         if let Some(correlation) = event.correlation.filter(|_| event.kind.on_device()) {
-            self.0.insert((event.process, correlation));
+            let block = self.0.entry((event.process, correlation / BLOCK));
+            let bit = correlation % BLOCK;
+            block.or_default()[(bit / 64) as usize] |= 1 << (bit % 64);
         }
     }
 
     /// Makes a launch of a call that started something.
     pub fn mark(&self, event: &mut Event) {
         if let Some(correlation) = event.correlation.filter(|_| event.kind == Kind::Api)
-            && self.0.contains(&(event.process, correlation))
+            && let Some(block) = self.0.get(&(event.process, correlation / BLOCK))
+            && block[(correlation % BLOCK / 64) as usize] >> (correlation % 64) & 1 == 1
         {
             event.kind = Kind::Launch;
         }
     }
 }
 
+/// Launches that are remembered: a device's queues hold a few thousand.
+const MOST_LAUNCHES: usize = 1 << 20;
+
 /// Gives `parent` and `cause` to rows that come in timeline order.
 #[derive(Debug, Default)]
 pub struct Nest {
     /// Open spans of each thread, by end and row number; each inside the one before.
     open: HashMap<(u32, u64), Vec<(i64, i64)>>,
-    /// Row number of each launch.
+    /// Row number of each launch, and which of them came first.
     launches: HashMap<(u32, u64), i64>,
+    oldest: VecDeque<(u32, u64)>,
 }
 
 impl Nest {
@@ -53,7 +61,14 @@ impl Nest {
         };
         let key = (event.process, correlation);
         if event.kind == Kind::Launch {
-            self.launches.insert(key, row);
+            if self.launches.insert(key, row).is_none() {
+                self.oldest.push_back(key);
+            }
+            if self.oldest.len() > MOST_LAUNCHES
+                && let Some(oldest) = self.oldest.pop_front()
+            {
+                self.launches.remove(&oldest);
+            }
         } else if event.kind.on_device() {
             event.cause = self.launches.get(&key).copied();
         }

@@ -48,7 +48,7 @@ struct Input {
     first: u32,
     kept: Kept,
     count: u64,
-    /// Which calls of an imported file started device work.
+    /// Which calls started device work.
     started: Started,
     /// What tables have in common, if it is such.
     run: Run,
@@ -86,9 +86,7 @@ impl Reading {
         let done = append(names, events)?;
         for event in &mut events[from..] {
             event.process = self.survey.see(event, names);
-            if self.origin == Origin::Import {
-                self.started.see(event);
-            }
+            self.started.see(event);
         }
         self.count += (events.len() - from) as u64;
         Ok(done)

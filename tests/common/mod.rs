@@ -17,7 +17,14 @@ pub fn libraries() -> &'static (PathBuf, PathBuf) {
         let profile_dir = test.ancestors().nth(2).unwrap();
         let mut cargo = Command::new(env!("CARGO"));
         // the whole workspace, since packages built alone have other features, and so would be built again
-        cargo.args(["build", "--locked", "--workspace", "--lib"]);
+        cargo.args([
+            "build",
+            "--locked",
+            "--workspace",
+            "--lib",
+            "--bin",
+            "cuda-app",
+        ]);
         cargo.arg("--target-dir").arg(profile_dir.parent().unwrap());
         match profile_dir.file_name().unwrap().to_str().unwrap() {
             "debug" => {}

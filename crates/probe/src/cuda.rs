@@ -53,6 +53,8 @@ static VERSION: AtomicU32 = AtomicU32::new(0);
 static DECODER: Mutex<Option<Decoder>> = Mutex::new(None);
 /// Half the width of the bracket of the last reading of CUPTI's clock, in ns.
 static CLOCK_ERROR: AtomicU64 = AtomicU64::new(0);
+/// The program is at its end: what comes now is the last.
+static ENDED: AtomicBool = AtomicBool::new(false);
 static STOP: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -329,6 +331,9 @@ unsafe extern "C" fn completed(
         if let Some(decoder) = &mut *locked(&DECODER) {
             // SAFETY: CUPTI is done with the buffer, of which `valid` bytes are records.
             unsafe { decoder.buffer(&device.cupti, buffer, valid.min(buffers::BYTES)) };
+            if ENDED.load(Relaxed) {
+                decoder.settle(true);
+            }
         }
         // Not with the lock held: CUPTI has one of its own around both.
         dropped(device, context, stream);
@@ -443,6 +448,9 @@ pub fn flush(all: bool) {
         unsafe { flush(all.into()) };
     }
     dropped(device, std::ptr::null_mut(), 0);
+    if let Some(decoder) = &mut *locked(&DECODER) {
+        decoder.settle(all);
+    }
     tell();
 }
 
@@ -466,6 +474,7 @@ extern "C" fn at_exit() {
     guard((), || {
         *locked(&STOP.0) = true;
         STOP.1.notify_all();
+        ENDED.store(true, Relaxed);
         flush(true);
     });
 }

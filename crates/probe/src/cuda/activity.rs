@@ -45,8 +45,8 @@ const SYNCS: [&str; 5] = [
     "Context sync",
 ];
 
-/// Driver calls that wait for the runtime call around them; CUPTI writes that right after.
-const HELD: usize = 64;
+/// Driver calls that wait for the runtime call around them; CUPTI writes that right after, perhaps in another buffer.
+const HELD: usize = 1024;
 /// A call that is not recorded.
 const UNWANTED: u32 = u32::MAX;
 
@@ -76,6 +76,8 @@ struct Held {
     correlation: u32,
     tid: u32,
     record: Record<'static>,
+    /// It was there when [`Decoder::settle`] was last called.
+    waited: bool,
 }
 
 /// One for the process; whoever decodes holds it alone.
@@ -131,9 +133,18 @@ impl Decoder {
             // SAFETY: the record lies in the buffer, which is ours while it is decoded.
             unsafe { self.record(cupti, Fields(std::slice::from_raw_parts(this, len))) };
         }
+    }
+
+    /// Lets go of driver calls that no runtime call came around: `all`, or those that have waited since the last time.
+    pub fn settle(&mut self, all: bool) {
         for at in 0..self.held.len() {
-            if let Some(held) = self.held[at].take() {
-                self.push(&held.record);
+            match &mut self.held[at] {
+                Some(held) if !all && !held.waited => held.waited = true,
+                place => {
+                    if let Some(held) = place.take() {
+                        self.push(&held.record);
+                    }
+                }
             }
         }
     }
@@ -508,6 +519,7 @@ impl Decoder {
                     correlation,
                     tid,
                     record,
+                    waited: false,
                 });
             }
             _ => self.push(&record),

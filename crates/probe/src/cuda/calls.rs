@@ -25,9 +25,8 @@ const WANTED: [&str; 15] = [
 /// `CUpti_CallbackDomain` of cupti_callbacks.h.
 const DRIVER: u32 = 1;
 const RUNTIME: u32 = 2;
-/// Numbers that are looked at, and how many unnamed ones in a row end that: CUPTI 13.4 has 486 and 806 of them.
-const MOST: u32 = 4096;
-const GAP: u32 = 64;
+/// Numbers that are looked at: CUPTI 13.4 has 486 and 806 of them.
+const MOST: u32 = 2048;
 
 /// Whose calls records of this kind are.
 pub fn domain(kind: u32) -> u32 {
@@ -87,20 +86,14 @@ pub fn enable(cupti: &Cupti, kind: u32, all: bool) -> Result<(), u32> {
         // SAFETY: CUPTI's function of that name.
         return check(whole.map_or(u32::MAX, |enable| unsafe { enable(kind) }));
     };
-    let (mut unnamed, mut last, mut any) = (0, 0, false);
+    let (mut last, mut any) = (0, false);
     for callback in 1..MOST {
-        match name(cupti, domain(kind), callback) {
-            Some(name) if wanted(&name) => {
-                unnamed = 0;
-                // SAFETY: CUPTI's function of that name.
-                match unsafe { one(callback, 1) } {
-                    0 => any = true,
-                    result => last = result,
-                }
+        if name(cupti, domain(kind), callback).is_some_and(|name| wanted(&name)) {
+            // SAFETY: CUPTI's function of that name.
+            match unsafe { one(callback, 1) } {
+                0 => any = true,
+                result => last = result,
             }
-            Some(_) => unnamed = 0,
-            None if unnamed == GAP => break,
-            None => unnamed += 1,
         }
     }
     if any { Ok(()) } else { Err(last) }

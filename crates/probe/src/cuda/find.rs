@@ -157,10 +157,11 @@ fn open(path: &Path, flags: i32) -> Option<Found> {
     let library = unsafe { libc::dlopen(name.as_ptr(), flags) };
     (!library.is_null()).then(|| Found {
         library,
-        path: loaded::library(symbol(library)).map_or_else(
-            || path.to_string_lossy().into_owned(),
-            |library| library.file,
-        ),
+        path: match path.is_absolute() {
+            true => None,
+            false => loaded::library(symbol(library)).map(|library| library.file),
+        }
+        .unwrap_or_else(|| path.to_string_lossy().into_owned()),
     })
 }
 
