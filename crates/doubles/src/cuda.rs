@@ -1,4 +1,4 @@
-//! As `libcuda.so.1`: the driver calls that programs under test make, and a way to find them; [`crate::launch`] has those that give it work.
+//! As `libcuda.so.1`: devices, contexts, streams and memory; [`crate::launch`] has what gives the device work.
 
 use crate::call::{Done, call, resource, tell_resource};
 use crate::event::Event;

@@ -9,7 +9,7 @@
 //!
 //! | knob | default | meaning |
 //! | --- | --- | --- |
-//! | `VERSION` | 120901 | CUDA version: 110800, 120100, 120400, 120800, 120901, 130001, 130100, 130300, 130400, 130500 |
+//! | `VERSION` | 120901 | CUDA: 110800, 120100, 120400, 120800, 120901, 130001, 130100, 130300, 130400, 130500 |
 //! | `ABSENT` | | comma list of `cupti*` that fail with 27 NOT_SUPPORTED |
 //! | `FAIL_ENABLE` | | comma list of kinds that cannot be enabled, `KIND` or `KIND:CODE`; code 14 NOT_COMPATIBLE |
 //! | `SUBSCRIBER_BUSY` | off | `cuptiSubscribe` fails with 39 |
