@@ -71,6 +71,21 @@ impl Cupti {
         c!(c"cuptiActivityEnable", kind => u32)
     }
 
+    pub fn enable_and_dump(&self, kind: u32) -> u32 {
+        c!(c"cuptiActivityEnableAndDump", kind => u32)
+    }
+
+    /// What the double says of a record's length.
+    pub fn struct_bytes(&self, kind: u32) -> usize {
+        let mut bytes = 0;
+        let code = c!(
+            c"cuptiActivityGetStructSize",
+            kind => u32, 0 => u32, &mut bytes => *mut usize,
+        );
+        assert_eq!(code, 0);
+        bytes
+    }
+
     fn register_if_first(&self) {
         static ONCE: std::sync::Once = std::sync::Once::new();
         let version = std::env::var("ISC_DOUBLE_NO_DRIVER");

@@ -2,6 +2,7 @@
 
 use crate::calls::{Cupti, Driver};
 use crate::collect;
+use crate::decode::Record;
 use crate::{case, is_child, truth_so_far};
 use inferscope_doubles::layout::kind;
 
@@ -175,6 +176,11 @@ fn other_parts() {
     );
     case("faults::single_calls", &[("VERSION", "130001")]);
     case("faults::addresses", &[]);
+    case(
+        "faults::late_arrival",
+        &[("VERSION", "130300"), ("DEVICES", "2")],
+    );
+    case("faults::forked", &[]);
 }
 
 /// Ready to record kernels, with a context.
@@ -219,7 +225,7 @@ fn lazy() {
         return;
     }
     let (cupti, driver, function) = ready(&[kind::OVERHEAD, kind::DRIVER]);
-    driver.launch(function, 1, 0);
+    driver.launch_runtime(function, 1, 0);
     driver.launch(function, 1, 0);
     cupti.flush(1);
     let records = cupti.records();
@@ -283,4 +289,59 @@ fn addresses() {
     );
     assert!(driver.address(c"cuLaunchKernel").is_some());
     assert_eq!(driver.address(c"cuNoSuchThing"), None);
+}
+
+/// Who comes late is told what there is already.
+#[test]
+fn late_arrival() {
+    if !is_child("faults::late_arrival") {
+        return;
+    }
+    let (cupti, driver, _) = ready(&[]);
+    driver.stream();
+    driver.context(1);
+    driver.context(1);
+    for kind in [kind::DEVICE, kind::CONTEXT, kind::STREAM] {
+        assert_eq!(cupti.enable_and_dump(kind), 0);
+    }
+    cupti.flush(1);
+    let records = cupti.records();
+    let count = |kind| records.iter().filter(|record| record.kind == kind).count();
+    assert_eq!(
+        [kind::DEVICE, kind::CONTEXT, kind::STREAM].map(count),
+        [2, 3, 4]
+    );
+    let whole = |record: &Record| cupti.struct_bytes(record.kind) == record.bytes.len();
+    assert!(records.iter().all(whole));
+}
+
+/// The driver does not survive a fork, and the child's exit leaves the parent's truth alone.
+#[test]
+fn forked() {
+    if !is_child("faults::forked") {
+        return;
+    }
+    let (cupti, driver, function) = ready(&[kind::CONCURRENT_KERNEL]);
+    driver.launch(function, 1, 0);
+    // SAFETY: the child calls into the double only, which takes no lock then, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let refused = driver.init() == 3 && cupti.enable(kind::MEMCPY) == 15;
+        // SAFETY: ends the child, with its exit handlers.
+        unsafe { libc::exit(!refused as i32) };
+    }
+    let mut status = 0;
+    // SAFETY: a child of this process, a number to write to.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    assert_eq!(status, 0);
+    driver.synchronize_all();
+    cupti.flush(1);
+    assert_eq!(cupti.records().len(), 1);
+    assert_eq!(
+        truth_so_far()
+            .iter()
+            .filter(|line| line.text("kind") == "kernel")
+            .count(),
+        1
+    );
 }
