@@ -109,15 +109,12 @@ pub unsafe extern "C" fn completed(
         starts.push(record.addr() - buffer.addr());
     }
     starts.push(valid);
+    // SAFETY: the first `valid` bytes of it are records.
+    let all = unsafe { std::slice::from_raw_parts(buffer, valid) }.to_vec();
+    let memory = std::ptr::slice_from_raw_parts_mut(buffer.cast::<u64>(), bytes / 8);
     // SAFETY: `bytes` bytes that `request` allocated, as u64.
-    let memory = unsafe {
-        Box::from_raw(std::ptr::slice_from_raw_parts_mut(
-            buffer.cast::<u64>(),
-            bytes / 8,
-        ))
-    };
+    drop(unsafe { Box::from_raw(memory) });
     HELD.fetch_sub(1, SeqCst);
-    let all: Vec<u8> = memory.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let decoded = starts.windows(2).map(|pair| {
         let bytes = all[pair[0]..pair[1]].to_vec();
         let kind = u32::from_ne_bytes(bytes[..4].try_into().unwrap());
