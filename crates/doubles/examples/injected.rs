@@ -58,14 +58,13 @@ unsafe extern "C" fn completed(
     });
 }
 
+type Flush = unsafe extern "C" fn(u32) -> u32;
+
 extern "C" fn at_exit() {
     // SAFETY: its type in `cupti_activity.h`.
-    if let Some(flush) =
-        unsafe { symbol::<unsafe extern "C" fn(u32) -> u32>(c"cuptiActivityFlushAll") }
-    {
-        // SAFETY: a plain number.
-        unsafe { flush(1) };
-    }
+    let flush = unsafe { symbol::<Flush>(c"cuptiActivityFlushAll") };
+    // SAFETY: a plain number.
+    flush.map(|flush| unsafe { flush(1) });
     eprintln!("injected: {} kernels", KERNELS.load(SeqCst));
 }
 

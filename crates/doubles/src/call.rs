@@ -10,6 +10,7 @@ use crate::lock;
 use crate::names::{self, domain};
 use crate::truth::{self, Outcome};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -220,6 +221,23 @@ pub fn call(
     code
 }
 
+/// Records the devices, contexts or streams that there are.
+pub fn dump(kind: u32) {
+    let now = clock::read();
+    let mut seen = BTreeSet::new();
+    for place in gpu::places() {
+        let key = match kind {
+            kind::DEVICE => (place.device, 0),
+            kind::CONTEXT => (place.context, 0),
+            kind::STREAM => (place.context, place.stream_id),
+            _ => return,
+        };
+        if seen.insert(key) {
+            put(stamp(place.event(kind), 0, now, now), None);
+        }
+    }
+}
+
 /// Says who made an event and when, where it does not say itself.
 fn stamp(mut event: Event, correlation: u32, start: Reading, end: Reading) -> Event {
     event.correlation = correlation;
@@ -236,7 +254,8 @@ fn external(correlation: u32) {
     if !enabled::is_enabled(kind::EXTERNAL_CORRELATION) {
         return;
     }
-    let pushed = EXTERNAL.with_borrow(Clone::clone);
+    let pushed = EXTERNAL.try_with(|pushed| pushed.borrow().clone());
+    let pushed = pushed.unwrap_or_default(); // the thread is ending
     for (at, &(what, id)) in pushed.iter().enumerate() {
         let innermost = !pushed[at + 1..].iter().any(|later| later.0 == what);
         if innermost {

@@ -61,6 +61,25 @@ pub fn read() -> Reading {
     }
 }
 
+/// A reading between two of CLOCK_MONOTONIC that are near: the best of a few, as any may be interrupted.
+fn read_well() -> Reading {
+    const NEAR_NS: u64 = 1_000;
+    const TRIES: u32 = 20;
+    let mut best = (u64::MAX, read());
+    for _ in 0..TRIES {
+        let before = monotonic_ns();
+        let reading = read();
+        let width = monotonic_ns() - before;
+        if width < best.0 {
+            best = (width, reading);
+        }
+        if width < NEAR_NS {
+            break;
+        }
+    }
+    best.1
+}
+
 /// Replaces the clock of the records; none is CLOCK_REALTIME again.
 pub fn register(callback: Option<Callback>) {
     CALLBACK.store(
@@ -74,7 +93,7 @@ pub fn register(callback: Option<Callback>) {
         reading.monotonic_ns == reading.cupti
     };
     SAME.store((0..3).all(same), SeqCst);
-    *crate::lock(&FIRST) = Some(read());
+    *crate::lock(&FIRST) = Some(read_well());
 }
 
 /// An instant of CLOCK_MONOTONIC on the clock of the records, on the line through the first reading and one taken now.
@@ -82,7 +101,7 @@ pub fn to_cupti(monotonic_ns: u64) -> u64 {
     if SAME.load(SeqCst) {
         return monotonic_ns;
     }
-    let now = read();
+    let now = read_well();
     let first = *crate::lock(&FIRST).get_or_insert(now);
     let apart = now.monotonic_ns.saturating_sub(first.monotonic_ns);
     let rate = match apart {

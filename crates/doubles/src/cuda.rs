@@ -1,4 +1,4 @@
-//! As `libcuda.so.1`: the driver calls that programs under test make, and a way to find them; [`crate::launch`] has those that give it work.
+//! As `libcuda.so.1`: devices, contexts, streams and memory; [`crate::launch`] has what gives the device work.
 
 use crate::call::{Done, call, resource, tell_resource};
 use crate::event::Event;
@@ -33,7 +33,7 @@ pub fn driver(cbid: u32, body: impl FnOnce() -> Done) -> u32 {
 
 /// Like [`driver`], about a kernel of that name.
 pub fn named(cbid: u32, symbol: Option<&'static CStr>, body: impl FnOnce() -> Done) -> u32 {
-    if !INITIALIZED.load(SeqCst) {
+    if !INITIALIZED.load(SeqCst) || crate::is_forked() {
         return code::NOT_INITIALIZED;
     }
     call(domain::DRIVER, cbid, symbol, body)
@@ -56,6 +56,9 @@ pub unsafe fn give<T>(to: *mut T, value: T) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuInit(_flags: c_uint) -> u32 {
     crate::begin();
+    if crate::is_forked() {
+        return code::NOT_INITIALIZED;
+    }
     if settings::get().no_driver {
         return code::NO_DEVICE;
     }

@@ -3,7 +3,6 @@
 //! Deliberately absent: the `_v2` set of CUPTI 13.2, metrics, events and sampling.
 
 use crate::activity::{self, Completed, Request};
-use crate::begin;
 use crate::call;
 use crate::clock;
 use crate::enabled;
@@ -11,12 +10,15 @@ use crate::layout::{self, kind};
 use crate::lock;
 use crate::names::{self, result::*};
 use crate::settings;
+use crate::{begin, is_forked};
 use std::ffi::{c_char, c_void};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The first CUDA version with single calls to enable.
 const SINGLE_CALLS: u32 = 120500;
+/// The first with the lengths of records.
+const STRUCT_SIZES: u32 = 130200;
 /// `CUPTI_ACTIVITY_ATTR_ZEROED_OUT_ACTIVITY_BUFFER`.
 const ZEROED_OUT: u32 = 5;
 
@@ -26,6 +28,9 @@ static ATTRIBUTES: Mutex<Vec<(u32, Vec<u8>)>> = Mutex::new(Vec::new());
 /// The code that a function fails with as the settings have it.
 pub fn refused(name: &str) -> Option<u32> {
     begin();
+    if is_forked() {
+        return Some(NOT_INITIALIZED);
+    }
     let settings = settings::get();
     if settings.absent.iter().any(|absent| absent == name) {
         return Some(NOT_SUPPORTED);
@@ -152,6 +157,37 @@ fn enable(kind: u32, on: bool) -> u32 {
 pub extern "C" fn cuptiActivityEnable(kind: u32) -> u32 {
     unless_refused!("cuptiActivityEnable");
     enable(kind, true)
+}
+
+/// Enables a kind, and records what there is of it already: devices, contexts or streams.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuptiActivityEnableAndDump(kind: u32) -> u32 {
+    unless_refused!("cuptiActivityEnableAndDump");
+    let code = enable(kind, true);
+    if code == SUCCESS {
+        call::dump(kind);
+    }
+    code
+}
+
+/// Length of a record of a kind, as this version has it: `version` is 0. Came with 13.2.
+///
+/// # Safety
+/// See [`cuptiGetVersion`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuptiActivityGetStructSize(
+    kind: u32,
+    _version: u32,
+    bytes: *mut usize,
+) -> u32 {
+    unless_refused!("cuptiActivityGetStructSize");
+    let version = settings::get().version;
+    match layout::bytes(version, kind) {
+        _ if version < STRUCT_SIZES => NOT_SUPPORTED, // the symbol is not there yet
+        // SAFETY: the caller's promise.
+        Some(length) => unsafe { give(bytes, length) },
+        None => INVALID_KIND,
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -222,11 +222,20 @@ pub fn function(name: &CStr) -> usize {
     FUNCTION + gpu.functions.len() - 1
 }
 
-/// A function's name, and whether it is used for the first time.
-pub fn of_function(handle: usize) -> Option<(&'static CStr, bool)> {
+/// A function's name.
+pub fn of_function(handle: usize) -> Option<&'static CStr> {
     let gpu = lock(&GPU);
     let function = gpu.functions.get(handle.checked_sub(FUNCTION)?)?;
-    Some((function.name, !function.loaded.swap(true, SeqCst)))
+    Some(function.name)
+}
+
+/// Whether a function is launched for the first time.
+pub fn load_function(handle: usize) -> bool {
+    let gpu = lock(&GPU);
+    let function = handle
+        .checked_sub(FUNCTION)
+        .and_then(|index| gpu.functions.get(index));
+    function.is_some_and(|function| !function.loaded.swap(true, SeqCst))
 }
 
 /// A graph that runs the function `nodes` times: its handle, its id and those of its nodes.
@@ -304,6 +313,14 @@ pub fn submit(works: Vec<Work>, correlation: u32, launched_ns: u64) {
         truth::note(event, Outcome::Disabled);
     }
     graph.into_iter().for_each(activity::submit);
+}
+
+/// The places of all streams, each context's default before its others.
+pub fn places() -> Vec<Place> {
+    let gpu = lock(&GPU);
+    (0..gpu.streams.len())
+        .map(|stream| gpu.place(stream))
+        .collect()
 }
 
 /// When all work on a stream, or of all streams of its context, ends.

@@ -93,14 +93,18 @@ fn launch(
     shared: u32,
     stream: usize,
 ) -> u32 {
-    let Some((name, first)) = gpu::of_function(function) else {
+    let Some(name) = gpu::of_function(function) else {
         return code::INVALID_HANDLE;
     };
     let status = named(cbid, Some(name), || {
         let Some(place) = gpu::of_stream(stream) else {
             return code::INVALID_CONTEXT.into();
         };
-        let facts = if first { lazy_loading(&place) } else { vec![] };
+        let facts = if gpu::load_function(function) {
+            lazy_loading(&place)
+        } else {
+            vec![]
+        };
         let event = Event {
             name: Some(name),
             grid,
@@ -289,7 +293,7 @@ pub extern "C" fn cuGraphLaunch(graph: usize, stream: usize) -> u32 {
         };
         let duration_ns = gpu::kernel_ns();
         let node = |(function, node)| {
-            let name = gpu::of_function(function).map(|(name, _)| name);
+            let name = gpu::of_function(function);
             let kind = gpu::kernel_kind();
             let (grid, block) = ([1, 1, 1], [32, 1, 1]);
             let event = Event {
@@ -324,7 +328,7 @@ pub extern "C" fn isc_runtime_launch(
     shared_bytes: c_uint,
     stream: usize,
 ) -> u32 {
-    let Some((name, _)) = gpu::of_function(function) else {
+    let Some(name) = gpu::of_function(function) else {
         return code::INVALID_HANDLE;
     };
     let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);

@@ -9,7 +9,7 @@
 //!
 //! | knob | default | meaning |
 //! | --- | --- | --- |
-//! | `VERSION` | 120901 | CUDA version: 110800, 120100, 120400, 120800, 120901, 130001, 130100, 130300, 130400, 130500 |
+//! | `VERSION` | 120901 | CUDA: 110800, 120100, 120400, 120800, 120901, 130001, 130100, 130300, 130400, 130500 |
 //! | `ABSENT` | | comma list of `cupti*` that fail with 27 NOT_SUPPORTED |
 //! | `FAIL_ENABLE` | | comma list of kinds that cannot be enabled, `KIND` or `KIND:CODE`; code 14 NOT_COMPATIBLE |
 //! | `SUBSCRIBER_BUSY` | off | `cuptiSubscribe` fails with 39 |
@@ -55,7 +55,7 @@ pub mod nvml;
 use std::ffi::{CStr, CString, c_void};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, Once};
 
 /// Links the double into `dir` under the names of all three libraries, as the default version has them.
@@ -110,13 +110,29 @@ fn begin() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         BEGAN_NS.store(clock::monotonic_ns(), SeqCst);
-        // SAFETY: a function of this library, which is never unloaded before exit.
-        unsafe { libc::atexit(at_exit) };
+        // SAFETY: functions of this library, which is never unloaded before exit.
+        unsafe {
+            libc::atexit(at_exit);
+            libc::pthread_atfork(None, None, Some(in_fork));
+        }
     });
 }
 
 extern "C" fn at_exit() {
-    activity::end();
+    if !is_forked() {
+        activity::end();
+    }
+}
+
+/// Whether this process is a fork of one that used the double: its driver is lost, as the real one's is.
+fn is_forked() -> bool {
+    FORKED.load(SeqCst)
+}
+
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+unsafe extern "C" fn in_fork() {
+    FORKED.store(true, SeqCst);
 }
 
 /// Locks; what a panic left is as good as any.

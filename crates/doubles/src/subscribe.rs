@@ -134,8 +134,12 @@ pub extern "C" fn cuptiActivityPushExternalCorrelationId(kind: u32, id: u64) -> 
     if !is_external(kind) {
         return INVALID_PARAMETER;
     }
-    call::EXTERNAL.with_borrow_mut(|pushed| pushed.push((kind, id)));
-    SUCCESS
+    let push = call::EXTERNAL.try_with(|pushed| pushed.borrow_mut().push((kind, id)));
+    if push.is_ok() {
+        SUCCESS
+    } else {
+        INVALID_OPERATION
+    } // else the thread is ending
 }
 
 /// # Safety
@@ -146,11 +150,14 @@ pub unsafe extern "C" fn cuptiActivityPopExternalCorrelationId(kind: u32, last: 
     if !is_external(kind) {
         return INVALID_PARAMETER;
     }
-    let popped = call::EXTERNAL.with_borrow_mut(|pushed| {
+    let popped = call::EXTERNAL.try_with(|pushed| {
+        let mut pushed = pushed.borrow_mut();
         let at = pushed.iter().rposition(|one| one.0 == kind)?;
         Some(pushed.remove(at).1)
     });
-    let Some(id) = popped else { return QUEUE_EMPTY };
+    let Ok(Some(id)) = popped else {
+        return QUEUE_EMPTY;
+    };
     if !last.is_null() {
         // SAFETY: not null, so the caller's promise holds.
         unsafe { last.write(id) };

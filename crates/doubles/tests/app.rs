@@ -24,10 +24,16 @@ fn app(libraries: &Path) -> Command {
 /// The example library, as cargo built it beside the tests.
 fn injected() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    test.ancestors()
+    let library = test
+        .ancestors()
         .nth(2)
         .unwrap()
-        .join("examples/libinjected.so")
+        .join("examples/libinjected.so");
+    assert!(
+        library.is_file(),
+        "not built: cargo build -p inferscope-doubles --examples, as cargo test does by itself"
+    );
+    library
 }
 
 fn stdout(output: &Output) -> String {

@@ -2,11 +2,13 @@
 //!
 //! Settings are read once a process, so each case runs in a child: this very test again, told by `CASE`.
 
+mod calls;
 mod collect;
 mod decode;
+mod faults;
 mod truth;
 
-use collect::{Cupti, Driver};
+use calls::{Cupti, Driver};
 use decode::Record;
 use inferscope_doubles::layout::kind;
 use std::path::PathBuf;
@@ -16,8 +18,13 @@ use truth::Line;
 const VERSIONS: [u32; 10] = [
     110800, 120100, 120400, 120800, 120901, 130001, 130100, 130300, 130400, 130500,
 ];
-const KERNELS: usize = 10_000;
-const COPIES: usize = 2_000;
+/// Kernels a copy.
+const KERNELS_A_COPY: usize = 5;
+
+/// Kernels that the program launches by itself, beside those of its graphs; fewer where order and volume matter less.
+fn kernels() -> usize {
+    if is_child("whole") { 10_000 } else { 2_000 }
+}
 /// Kinds that the collector enables.
 const KINDS: [u32; 13] = [
     kind::DEVICE,
@@ -89,13 +96,13 @@ fn program(driver: &Driver) {
     ];
     let address = driver.allocate(4096);
     let graph = driver.graph(functions[1], 5);
-    for at in 0..KERNELS {
+    for at in 0..kernels() {
         let (stream, function) = (streams[at % 2], functions[at % 2]);
         match at % 3 {
             0 => driver.launch_runtime(function, at as u32 + 1, stream),
             _ => driver.launch(function, at as u32 + 1, stream),
         }
-        if at % (KERNELS / COPIES) == 0 {
+        if at % KERNELS_A_COPY == 0 {
             driver.copy(address, 64 + at, stream);
         }
         if at % 1000 == 0 {
@@ -158,11 +165,11 @@ fn whole() {
     let (records, truth) = recorded(&cupti);
     assert_eq!(cupti.dropped(), 0);
     assert_true(&records, &truth);
-    assert_eq!(count(&records, kind::CONCURRENT_KERNEL), KERNELS + 5 * 10);
-    assert_eq!(count(&records, kind::MEMCPY), COPIES);
+    assert_eq!(count(&records, kind::CONCURRENT_KERNEL), 10_000 + 5 * 10);
+    assert_eq!(count(&records, kind::MEMCPY), 2_000);
     assert_eq!(count(&records, kind::MEMCPY2), 10);
     assert_eq!(count(&records, kind::MEMSET), 10);
-    assert_eq!(count(&records, kind::RUNTIME), KERNELS.div_ceil(3));
+    assert_eq!(count(&records, kind::RUNTIME), 3_334);
     assert_eq!(count(&records, kind::SYNCHRONIZATION), 11);
     assert_eq!(count(&records, kind::STREAM), 4);
     assert!(
@@ -261,7 +268,7 @@ fn strange() {
         .iter()
         .filter(|record| record.is_nameless_kernel())
         .count();
-    assert_eq!(nameless, (KERNELS + 50) / 13);
+    assert_eq!(nameless, (kernels() + 2 * 5) / 13);
     let zeroed = truth.iter().filter(|line| line.has("zeroed")).count();
     assert_eq!(zeroed, (records.len() - strange) / 11);
 }
@@ -273,8 +280,8 @@ fn other_clocks() {
     case("skewed", &[("SKEW_PPM", "50"), ("OFFSET_NS", "1000")]);
 }
 
-/// Most that the conversion may be wrong by in these tests, in ns: a reading may be interrupted on a busy machine.
-const CLOCK_ERROR_NS: i64 = 2_000_000;
+/// Most that the conversion may be wrong by in these tests, in ns, on a machine with other things to do.
+const CLOCK_ERROR_NS: i64 = 100_000;
 
 /// Without a callback, times are CLOCK_REALTIME.
 #[test]
@@ -285,7 +292,7 @@ fn realtime() {
     let cupti = Cupti::load();
     let (records, truth) = recorded(&cupti);
     assert_true(&records, &truth);
-    let apart_ns = collect::realtime_ns() as i64 - collect::monotonic() as i64;
+    let apart_ns = collect::apart_ns();
     for line in truth.iter().filter(|line| line.is_device_work()) {
         let error_ns = line.number("cupti_start") - line.number("start_ns") - apart_ns;
         assert!(error_ns.abs() < CLOCK_ERROR_NS, "{error_ns}");
@@ -327,155 +334,4 @@ fn skewed() {
         "{:?}",
         (errors.first(), errors.last())
     );
-}
-
-#[test]
-fn faults_have_their_codes() {
-    case(
-        "refused",
-        &[
-            ("TIMESTAMP_REFUSED", "1"),
-            ("SUBSCRIBER_BUSY", "1"),
-            ("FAIL_ENABLE", "10:35,39"),
-        ],
-    );
-    case(
-        "absent",
-        &[
-            ("VERSION", "120400"),
-            ("ABSENT", "cuptiSubscribe,cuptiActivityFlushPeriod"),
-        ],
-    );
-    case("driverless", &[("NO_DRIVER", "1"), ("VERSION", "120901")]);
-    case("driverless", &[("NO_DRIVER", "1"), ("VERSION", "130001")]);
-    case("driverless", &[("NO_DRIVER", "1"), ("VERSION", "130500")]);
-}
-
-#[test]
-fn refused() {
-    if !is_child("refused") {
-        return;
-    }
-    let cupti = Cupti::load();
-    assert_eq!(cupti.register(collect::ticks), 7);
-    assert_eq!(cupti.subscribe(), 39);
-    assert_eq!(cupti.enable(10), 35);
-    assert_eq!(cupti.enable(39), 14);
-    assert_eq!(cupti.enable(kind::MEMCPY), 0);
-    assert_eq!(cupti.enable(kind::UNHEARD_OF), 21);
-    assert_eq!(
-        cupti.text(39),
-        "CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED"
-    );
-}
-
-#[test]
-fn absent() {
-    if !is_child("absent") {
-        return;
-    }
-    let cupti = Cupti::load();
-    assert_eq!(cupti.version(), (0, 22));
-    assert_eq!(cupti.subscribe(), 27);
-    assert_eq!(cupti.enable_call(211), 27, "single calls came with 12.5");
-    assert_eq!(cupti.enable(kind::DRIVER), 0);
-}
-
-#[test]
-fn driverless() {
-    if !is_child("driverless") {
-        return;
-    }
-    let cupti = Cupti::load();
-    let (version, code) = match std::env::var("ISC_DOUBLE_VERSION").unwrap().as_str() {
-        "120901" => ((0, 28), 15),
-        "130001" => ((0, 130001), 999),
-        _ => ((999, 0), 999),
-    };
-    assert_eq!(Driver::load().init(), 100);
-    assert_eq!(cupti.version(), version);
-    assert_eq!(cupti.enable(kind::DRIVER), code);
-}
-
-#[test]
-fn late_and_lost_records() {
-    case("late", &[("LATE", "1")]);
-    case("stolen", &[("STOLEN_AFTER", "100")]);
-}
-
-#[test]
-fn late() {
-    if !is_child("late") {
-        return;
-    }
-    let (cupti, driver) = (Cupti::load(), Driver::load());
-    cupti.register_monotonic();
-    cupti.enable(kind::CONCURRENT_KERNEL);
-    driver.init();
-    driver.context(0);
-    driver.launch(driver.function(c"f"), 1, 0);
-    driver.synchronize_all();
-    cupti.flush(0);
-    assert_eq!(cupti.records().len(), 0);
-    cupti.flush(1);
-    assert_eq!(cupti.records().len(), 1);
-}
-
-#[test]
-fn stolen() {
-    if !is_child("stolen") {
-        return;
-    }
-    let (cupti, driver) = (Cupti::load(), Driver::load());
-    cupti.register_monotonic();
-    cupti.enable(kind::CONCURRENT_KERNEL);
-    driver.init();
-    driver.context(0);
-    let function = driver.function(c"f");
-    (0..200).for_each(|_| driver.launch(function, 1, 0));
-    driver.synchronize_all();
-    cupti.flush(1);
-    assert_eq!(cupti.records().len(), 0);
-    cupti.register_monotonic();
-    driver.launch(function, 1, 0);
-    driver.synchronize_all();
-    cupti.flush(0);
-    assert_eq!(cupti.records().len(), 1, "it can be taken back");
-    assert_eq!(
-        truth_so_far()
-            .iter()
-            .filter(|line| line.has("stolen"))
-            .count(),
-        200
-    );
-}
-
-#[test]
-fn whom_calls_are_told_to() {
-    case("subscribed", &[]);
-}
-
-#[test]
-fn subscribed() {
-    if !is_child("subscribed") {
-        return;
-    }
-    let (cupti, driver) = (Cupti::load(), Driver::load());
-    assert_eq!(cupti.subscribe(), 0);
-    assert_eq!(cupti.subscribe_to(2, 211), 0);
-    assert_eq!(cupti.subscribe_to(3, 13), 0);
-    driver.init();
-    driver.context(0);
-    let function = driver.function(c"f");
-    driver.launch_runtime(function, 1, 0);
-    driver.launch(function, 1, 0);
-    driver.graph(function, 3);
-    let node = (3, 13);
-    assert_eq!(collect::told(), [(2, 211), (2, 211), node, node, node]);
-    assert_eq!(
-        cupti.name(2, 211).as_deref(),
-        Some("cudaLaunchKernel_v7000")
-    );
-    assert_eq!(cupti.name(1, 307).as_deref(), Some("cuLaunchKernel"));
-    assert_eq!(cupti.name(1, 9999), None);
 }
