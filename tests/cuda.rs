@@ -178,17 +178,25 @@ impl Run {
 
     /// Compares every kernel, copy and call with the truth; how many there are.
     fn compare(&self) -> usize {
-        let mut rows: HashMap<(Kind, u64, i64), &Event> = HashMap::new();
+        let mut rows: HashMap<(Kind, u64, i64, i64), &Event> = HashMap::new();
         for event in self.of(&[Kind::Kernel, Kind::Memcpy, Kind::Memset, Kind::Api]) {
             let correlation = event.correlation.unwrap_or(0);
-            let before = rows.insert((event.kind, correlation, event.start_ns), event);
+            let before = rows.insert(
+                (event.kind, correlation, event.start_ns, event.end_ns()),
+                event,
+            );
             assert_eq!(before, None, "{}", self.text(event));
         }
         let mut compared = 0;
         for (kind, of) in [("kernel", Kind::Kernel), ("memcpy", Kind::Memcpy)] {
             for line in self.delivered(kind) {
                 let number = |key: &str| line[key].as_i64().unwrap();
-                let key = (of, number("correlation") as u64, number("cupti_start"));
+                let key = (
+                    of,
+                    number("correlation") as u64,
+                    number("cupti_start"),
+                    number("cupti_end"),
+                );
                 let event = rows
                     .remove(&key)
                     .unwrap_or_else(|| panic!("no row for {line}"));
@@ -245,6 +253,7 @@ impl Run {
                 Kind::Api,
                 number("correlation") as u64,
                 number("cupti_start"),
+                number("cupti_end"),
             );
             let Some(event) = rows.remove(&key) else {
                 assert!(inner, "no row for {line}");

@@ -249,6 +249,10 @@ pub mod device {
     pub const WARP: usize = 32;
     pub const CLOCK: usize = 36; // kHz
     pub const MULTIPROCESSORS: usize = 44;
+    pub const WARPS: usize = 52; // per multiprocessor, as the next three
+    pub const BLOCKS: usize = 56;
+    pub const SHARED_BYTES: usize = 60;
+    pub const REGISTERS: usize = 64;
     pub const MAJOR: usize = 104;
     pub const MINOR: usize = 108;
     pub const ID: usize = 112;

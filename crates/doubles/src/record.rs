@@ -196,6 +196,10 @@ fn device(record: &mut Record, event: &Event) {
     record.u32(WARP, 32);
     record.u32(CLOCK, 1_980_000);
     record.u32(MULTIPROCESSORS, 132);
+    record.u32(WARPS, 64);
+    record.u32(BLOCKS, 32);
+    record.u32(SHARED_BYTES, 233_472);
+    record.u32(REGISTERS, 65_536);
     record.u32(MAJOR, 9);
     record.u32(MINOR, 0);
     record.u32(ID, event.device);

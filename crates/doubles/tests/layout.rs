@@ -163,7 +163,9 @@ macro_rules! device {
     ($of:ident, $bytes:expr) => {
         same!($of, $bytes, device, {
             globalMemoryBandwidth: BANDWIDTH, globalMemorySize: MEMORY, l2CacheSize: L2, numThreadsPerWarp: WARP,
-            coreClockRate: CLOCK, numMultiprocessors: MULTIPROCESSORS, computeCapabilityMajor: MAJOR,
+            coreClockRate: CLOCK, numMultiprocessors: MULTIPROCESSORS, maxWarpsPerMultiprocessor: WARPS,
+            maxBlocksPerMultiprocessor: BLOCKS, maxSharedMemoryPerMultiprocessor: SHARED_BYTES,
+            maxRegistersPerMultiprocessor: REGISTERS, computeCapabilityMajor: MAJOR,
             computeCapabilityMinor: MINOR, id: ID, uuid: UUID, name: NAME, isCudaVisible: VISIBLE,
         });
     };

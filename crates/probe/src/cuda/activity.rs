@@ -569,8 +569,14 @@ unsafe fn device(record: Fields) {
         false => unsafe { CStr::from_ptr(name) }.to_string_lossy(),
     };
     let id = record.u32(device::ID);
+    let uuid = record.0.get(device::UUID..device::UUID + 16);
+    let uuid: String = uuid
+        .unwrap_or_default()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let json = format!(
-        "{{\"device\":{id},\"name\":{},\"bytes\":{},\"sms\":{},\"warp\":{},\"compute\":\"{}.{}\",\"clock_khz\":{},\
+        "{{\"device\":{id},\"uuid\":\"{uuid}\",\"name\":{},\"bytes\":{},\"sms\":{},\"warp\":{},\"compute\":\"{}.{}\",\"clock_khz\":{},\
          \"warps_per_sm\":{},\"blocks_per_sm\":{},\"shared_bytes_per_sm\":{},\"registers_per_sm\":{}}}",
         quote(&name),
         record.u64(device::MEMORY_BYTES),

@@ -175,6 +175,7 @@ pub mod device {
     pub const MAJOR: usize = 104;
     pub const MINOR: usize = 108;
     pub const ID: usize = 112;
+    pub const UUID: usize = 120; // 16 bytes
     pub const NAME: usize = 136;
 }
 
