@@ -5,13 +5,13 @@
 //! back every second, so that a program that is killed loses no more than that. What is wrong with CUPTI costs the
 //! device's rows, is said once, and never the program.
 
-mod activity;
+pub mod activity;
 mod buffers;
 mod calls;
 mod find;
 pub mod layout;
 mod shapes;
-mod table;
+pub mod table;
 
 use crate::clock::system_ns;
 use crate::hot;
@@ -474,7 +474,7 @@ extern "C" fn at_exit() {
     guard((), || {
         *locked(&STOP.0) = true;
         STOP.1.notify_all();
-        ENDED.store(true, Relaxed);
         flush(true);
+        ENDED.store(true, Relaxed);
     });
 }
