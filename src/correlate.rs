@@ -61,6 +61,10 @@ impl Nest {
         };
         let key = (event.process, correlation);
         if event.kind == Kind::Launch {
+            let around = self.launches.get(&key).copied();
+            if around.is_some() && around == event.parent {
+                return; // the driver's call inside the runtime's: the outer one is the launch
+            }
             if self.launches.insert(key, row).is_none() {
                 self.oldest.push_back(key);
             }

@@ -238,7 +238,9 @@ impl Run {
                 compared += 1;
             }
         }
-        // of a runtime call and the driver's inside it, which has the same id, the outer one
+        // Of a runtime call and the driver's inside it, which has the same id, the outer one; but where a buffer ends
+        // between them, and both come while the program ends, the probe cannot wait for what follows.
+        let mut doubled = 0;
         let outer: Vec<_> = self
             .delivered("runtime")
             .iter()
@@ -259,7 +261,7 @@ impl Run {
                 assert!(inner, "no row for {line}");
                 continue;
             };
-            assert!(!inner, "{line}");
+            doubled += usize::from(inner);
             assert_eq!(
                 event.dur_ns,
                 Some(number("cupti_end") - number("cupti_start")),
@@ -278,6 +280,7 @@ impl Run {
             compared += 1;
         }
         assert!(rows.is_empty(), "{} rows that nobody made", rows.len());
+        assert!(doubled <= 12, "{doubled} of {compared}"); // buffers of 1 MiB
         compared
     }
 }
