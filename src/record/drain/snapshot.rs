@@ -52,6 +52,7 @@ impl Drain {
                 push(&mut to, Record::Counter { time: 0, id, value });
             }
         }
+        process.nvtx_names(|record| push(&mut to, record));
         for note in &process.notes {
             push(&mut to, Record::Text(Text::Note(note)));
         }
@@ -111,13 +112,14 @@ impl Drain {
             };
             push(&mut to, begin);
         }
+        process.nvtx_open(tid, thread, |record| push(&mut to, record));
         to
     }
 }
 
 impl Process {
     /// The inverse of `time_ns`, to the nearest tick.
-    fn ticks(&self, at_ns: i64) -> u64 {
+    pub(super) fn ticks(&self, at_ns: i64) -> u64 {
         self.ticks_of(at_ns.saturating_sub(self.facts.base_monotonic_ns))
     }
 
