@@ -110,8 +110,11 @@ static void everything(void) {
     printf(" %d\n", pop());
     event r = registered(string(d, "registered"));
     r.category = 1;
-    printf("domain levels %d %d", domain_push(d, &r), domain_push(d, &r));
-    printf(" %d %d %d\n", domain_pop(d), domain_pop(d), domain_pop(d));
+    printf("domain levels %d", domain_push(d, &r));
+    printf(" %d", domain_push(d, &r));
+    printf(" %d", domain_pop(d));
+    printf(" %d", domain_pop(d));
+    printf(" %d\n", domain_pop(d));
     printf("same string %d\n", string(d, "registered") == r.message && CALL(domain_string, core2[D_STRING_W], d, L"registered") == r.message);
     for (int type = 1; type <= 6; type++) {
         event p = {.version = 2, .size = sizeof p, .payload_type = type, .message_type = 1, .message = "payload"};

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use inferscope_spool::record::{Attributes, MOST_LEVEL, Nvtx, Record, Text};
 
+use serde_json::Value;
+
 use super::{Names, Thread as Chain};
 use crate::trace::{Event, Kind, Sym};
 
@@ -241,24 +243,26 @@ impl super::Process {
         if let Some(&known) = self.nvtx.args.get(&key) {
             return Some(known);
         }
-        let mut args = serde_json::Map::new();
+        // in the order of the importers' rows
+        let mut args = Vec::new();
         if of.domain != 0 {
             let name = self.defined.get(of.domain).map(|found| found.name);
-            let domain = name.map_or_else(|| of.domain.into(), |name| names.text(name).into());
-            args.insert("domain".into(), domain);
+            let domain =
+                name.map_or_else(|| of.domain.into(), |name| Value::from(names.text(name)));
+            args.push(format!(r#""domain":{domain}"#));
         }
         if category != 0 {
             let name = self.nvtx.categories.get(&(of.domain, category));
-            let category = name.map_or_else(|| category.into(), |name| name.as_str().into());
-            args.insert("category".into(), category);
+            let category = name.map_or_else(|| category.into(), |name| Value::from(name.as_str()));
+            args.push(format!(r#""category":{category}"#));
         }
         if let Some(color) = color {
-            args.insert("color".into(), format!("#{color:08x}").into());
+            args.push(format!(r##""color":"#{color:08x}""##));
         }
         if open {
-            args.insert("open".into(), true.into());
+            args.push(r#""open":true"#.to_owned());
         }
-        let sym = names.sym(&serde_json::Value::Object(args).to_string());
+        let sym = names.sym(&format!("{{{}}}", args.join(",")));
         if self.nvtx.args.len() >= MOST {
             self.nvtx.args.clear(); // colours by chance, say
         }
