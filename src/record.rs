@@ -436,6 +436,7 @@ fn command(launch: &Launch, folder: &Folder, sink: &Sink, options: &Options) -> 
         // no probe; `import inferscope` works as it does under one, and does nothing
         Some(_) => command.env_remove("INFERSCOPE_SPOOL"),
     };
+    inject(&mut command, folder, options.sample_hz.is_none());
     let mut path = vec![folder.python()];
     if let Some(own) = std::env::var_os("PYTHONPATH") {
         path.extend(std::env::split_paths(&own));
@@ -457,6 +458,28 @@ fn command(launch: &Launch, folder: &Folder, sink: &Sink, options: &Options) -> 
         command.stdout(Stdio::from(stderr));
     }
     Ok(command)
+}
+
+/// The library that NVTX loads at its first call, in any program.
+const NVTX: &str = "NVTX_INJECTION64_PATH";
+const PROBE: &str = "libinferscope_probe.so";
+
+/// Has NVTX load the probe, or no probe of an isc-record around this one.
+fn inject(command: &mut Command, folder: &Folder, probe: bool) {
+    let other = std::env::var_os(NVTX).map(PathBuf::from);
+    let other = other.filter(|path| !path.as_os_str().is_empty());
+    let ours = |path: &PathBuf| path.file_name().is_some_and(|name| name == PROBE);
+    match (probe, &other) {
+        (true, _) => drop(command.env(NVTX, folder.dir.join(PROBE))),
+        (false, Some(path)) if ours(path) => drop(command.env_remove(NVTX)),
+        (false, _) => {}
+    }
+    if let Some(path) = other.filter(|path| probe && !ours(path)) {
+        eprintln!(
+            "isc-record: {NVTX} is taken for this recording; it was {}",
+            path.display()
+        );
+    }
 }
 
 /// What the thread that forwards signals knows.
