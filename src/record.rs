@@ -13,6 +13,7 @@ pub mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
 pub mod leftover; // runs that were cut short: listed, removed
 mod looks; // when threads are looked at, and what a look reads
+mod meters; // GPUs' utilisation, memory, clocks and power
 mod proc; // what /proc says
 mod pump; // segments to journal and trace
 mod sampling; // Python stacks, looked at from outside
@@ -47,6 +48,7 @@ use crate::trace::provenance::{Provenance, Step};
 use ended::Status;
 use folder::{Folder, Settings};
 use launch::{Launch, Refusal, Surroundings};
+use meters::Meters;
 use pump::{Count, Goal, Pump};
 use sampling::{Plan, Source};
 use states::States;
@@ -281,6 +283,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     state.begin(pid);
     if let Some(rate_hz) = options.sample_hz {
         pump.sample(Source::start(options.plan(pid, rate_hz, &folder)));
+    }
+    if options.gpu.gpu {
+        pump.meter(Meters::start(pid));
     }
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || {

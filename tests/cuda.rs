@@ -587,6 +587,37 @@ fn however_the_program_ends_all_that_was_complete_a_second_before_is_there() {
 }
 
 #[test]
+fn each_device_has_its_counters_once_a_second() {
+    let stage = Stage::new("120901")
+        .with("DEVICES", "2")
+        .with("THROTTLE", "4");
+    let work = "--kernels 1300 --pause-us 1000 --threads 2 --devices 2";
+    let run = stage.run(&[], &work.split(' ').collect::<Vec<_>>());
+    let counters = run.of(&[Kind::Counter]);
+    for device in [0, 1] {
+        let of = |name: &str| {
+            let own = counters.iter().filter(|event| event.device == Some(device));
+            own.filter(|event| run.text(event) == name)
+                .filter_map(|event| event.value)
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            of("gpu.utilization_percent")
+                .iter()
+                .all(|share| (0.0..=100.0).contains(share))
+        );
+        assert!(of("gpu.memory_bytes").len() >= 1);
+        assert!(
+            of("gpu.sm_mhz")
+                .iter()
+                .chain(&of("gpu.power_mw"))
+                .all(|value| *value > 0.0)
+        );
+        assert_eq!(of("gpu.throttle_reasons").first(), Some(&4.0), "{device}");
+    }
+}
+
+#[test]
 fn what_is_on_a_device_while_recording_is_off_is_not_recorded() {
     let stage = Stage::new("120901").with("KERNEL_NS", "2000");
     let run = stage.run(

@@ -250,6 +250,15 @@ impl Drain {
         all.clone().next().is_some() && !all.any(named)
     }
 
+    /// The numbers that the program's runtime gives its devices, by UUID.
+    pub fn device_numbers(&self) -> HashMap<String, u32> {
+        let processes = self.processes.values();
+        let numbers = processes.flat_map(|process| &process.devices.numbers);
+        numbers
+            .map(|(uuid, number)| (uuid.clone(), *number))
+            .collect()
+    }
+
     /// Whether devices were recorded in a process.
     pub fn devices(&self) -> Seen {
         let mut seen = Seen::Nothing;
