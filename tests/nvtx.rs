@@ -270,7 +270,7 @@ fn check_times(trace: &Trace, name: &str, told: &[[i64; 4]]) {
         );
         let start = row.start_ns - first; // where the zero of the timeline is, is not known here
         assert!(
-            (before - 100_000..=begun + 100_000).contains(&&start),
+            (before - 100_000..=begun + 100_000).contains(&start),
             "{start} {before} {begun}"
         );
     }

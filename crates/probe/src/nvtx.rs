@@ -1,9 +1,9 @@
-//! NVTX: the client library in the program (one in each library that has the headers) finds us by NVTX_INJECTION64_PATH,
-//! and has its functions from here.
+//! NVTX: the client library in the program (one in each library that has the headers) finds us by
+//! NVTX_INJECTION64_PATH, and has its functions from here.
 //!
-//! ABI: NVIDIA/NVTX, `nvtxDetail/nvtxTypes.h` and `nvtxInit.h` of version 3. A domain's handle is the id of its name, so that
-//! one name has one handle in all clients. A registered string's is its id too or, beyond as many texts as have one, the
-//! address of a copy.
+//! ABI: NVIDIA/NVTX, `nvtxDetail/nvtxTypes.h` and `nvtxInit.h` of version 3. A domain's handle is the id of its name,
+//! so that one name has one handle in all clients. A registered string's is its id too or, beyond as many texts as have
+//! one, the address of a copy.
 
 mod attributes;
 mod own;
