@@ -1,9 +1,9 @@
 //! Spans nested in the span around them, device work joined to the launch that started it.
 //!
 //! Works on rows as they go by in timeline order, and keeps only what is open. What does not nest stays
-//! without a parent: rows of other kinds, scopes that crossed a suspension (`"async":true`), ranges of NVTX that may end on
-//! another thread (they have a flow), and a span that begins inside another of its track and ends outside it; but ranges
-//! of NVTX that a thread pushes and pops may cross others, and then the shortest span that holds a row is its parent. A `wait` row is a window of time that holds no other row: its
+//! without a parent: rows of other kinds, scopes that crossed a suspension (`"async":true`), ranges of NVTX that may end
+//! on another thread (they have a flow), and a span that begins inside another of its track and ends outside it; but
+//! ranges of NVTX that a thread pushes and pops may cross others: then the shortest span that holds a row is its parent. A `wait` row is a window of time that holds no other row: its
 //! parent is the innermost span that holds all of it.
 
 use std::collections::VecDeque;

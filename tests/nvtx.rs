@@ -270,7 +270,7 @@ fn check_times(trace: &Trace, name: &str, told: &[[i64; 4]]) {
         );
         let start = row.start_ns - first; // where the zero of the timeline is, is not known here
         assert!(
-            (before - 100_000..=begun + 100_000).contains(&&start),
+            (before - 100_000..=begun + 100_000).contains(&start),
             "{start} {before} {begun}"
         );
     }
@@ -419,9 +419,9 @@ fn what_the_environment_had_is_overridden_with_a_word_and_left_alone_without_a_p
     let (path, said) = recorded(&[], "/opt/cupti/libcupti.so");
     assert!(path.ends_with("/libinferscope_probe.so"), "{path}");
     assert!(said.contains("/opt/cupti/libcupti.so"), "{said}");
-    let (path, said) = recorded(&[], "/dev/shm/inferscope-x/libinferscope_probe.so");
+    let (path, said) = recorded(&[], "/dev/shm/inferscope-other/libinferscope_probe.so");
     assert!(
-        path.ends_with("/libinferscope_probe.so") && !path.contains("inferscope-x"),
+        path.ends_with("/libinferscope_probe.so") && !path.contains("inferscope-other"),
         "{path}"
     );
     assert!(!said.contains("NVTX"), "{said}");
@@ -430,7 +430,7 @@ fn what_the_environment_had_is_overridden_with_a_word_and_left_alone_without_a_p
             recorded(&["--sample", "10"], "/opt/other.so").0,
             "/opt/other.so"
         );
-        let ours = "/dev/shm/inferscope-x/libinferscope_probe.so";
+        let ours = "/dev/shm/inferscope-other/libinferscope_probe.so";
         assert_eq!(recorded(&["--sample", "10"], ours).0, "");
     }
     // Without a recorder the library is there, and takes nothing.

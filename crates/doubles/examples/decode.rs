@@ -15,7 +15,8 @@ const RECORDS: usize = 4000;
 
 /// Kernels as a decoder launches them: so many shapes, one after the other.
 const SHAPES: u32 = 200;
-const NAME: &CStr = c"_ZN2at6native29vectorized_elementwise_kernelILi4ENS0_11FillFunctorIfEEEEviT0_";
+const NAME: &CStr =
+    c"_ZN2at6native29vectorized_elementwise_kernelILi4ENS0_11FillFunctorIfEEEEviT0_";
 
 fn buffer(of: u32) -> Vec<u8> {
     let size = bytes(VERSION, of).expect("a kind that the double makes");
@@ -71,6 +72,9 @@ fn main() {
             .collect();
         rounds.sort_by(f64::total_cmp);
         let word = if of == kind::DRIVER { "call" } else { "kernel" };
-        println!("{word} {:.1} ns a record (median of {ROUNDS} buffers of {RECORDS})", rounds[ROUNDS / 2]);
+        println!(
+            "{word} {:.1} ns a record (median of {ROUNDS} buffers of {RECORDS})",
+            rounds[ROUNDS / 2]
+        );
     }
 }

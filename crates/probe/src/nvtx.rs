@@ -1,9 +1,9 @@
-//! NVTX: the client library in the program (one in each library that has the headers) finds us by NVTX_INJECTION64_PATH,
-//! and has its functions from here.
+//! NVTX: the client library in the program (one in each library that has the headers) finds us by
+//! NVTX_INJECTION64_PATH, and has its functions from here.
 //!
-//! ABI: NVIDIA/NVTX, `nvtxDetail/nvtxTypes.h` and `nvtxInit.h` of version 3. A domain's handle is the id of its name, so that
-//! one name has one handle in all clients. A registered string's is its id too or, beyond as many texts as have one, the
-//! address of a copy.
+//! ABI: NVIDIA/NVTX, `nvtxDetail/nvtxTypes.h` and `nvtxInit.h` of version 3. A domain's handle is the id of its name,
+//! so that one name has one handle in all clients. A registered string's is its id too or, beyond as many texts as have
+//! one, the address of a copy.
 
 mod attributes;
 mod own;
@@ -252,8 +252,8 @@ fn category(domain: usize, category: u32, name: &str) {
 // What follows is what clients call. Texts are theirs, and end with a zero; attributes are of the size that they say.
 
 unsafe extern "C" fn push_ex(event: *const c_void) -> i32 {
-    // SAFETY: as the client's ABI says; so everywhere below.
     guard(ERROR, || {
+        // SAFETY: as the client's ABI says; so everywhere below.
         begin_range(0, || unsafe { attributes::read(event) })
     })
 }
@@ -273,8 +273,8 @@ extern "C" fn pop() -> i32 {
 }
 
 unsafe extern "C" fn domain_push_ex(domain: usize, event: *const c_void) -> i32 {
-    // SAFETY: as above.
     guard(ERROR, || {
+        // SAFETY: as above.
         begin_range(domain, || unsafe { attributes::read(event) })
     })
 }
@@ -346,15 +346,15 @@ unsafe extern "C" fn category_w(number: u32, name: *const u32) {
 }
 
 unsafe extern "C" fn domain_category_a(domain: usize, number: u32, name: *const c_char) {
-    // SAFETY: as above.
     guard((), || {
+        // SAFETY: as above.
         category(domain, number, &unsafe { text::ascii(name) })
     });
 }
 
 unsafe extern "C" fn domain_category_w(domain: usize, number: u32, name: *const u32) {
-    // SAFETY: as above.
     guard((), || {
+        // SAFETY: as above.
         category(domain, number, &unsafe { text::wide(name) })
     });
 }

@@ -1,7 +1,7 @@
 //! Ranges and marks of NVTX: pushes and pops paired by thread, domain and level, starts and ends by the range's id.
 //!
-//! A pop whose push was not recorded is of no range. The end of a range may be in a chain that is read before the one with
-//! its start, so it is kept.
+//! A pop whose push was not recorded is of no range. The end of a range may be in a chain that is read before the one
+//! with its start, so it is kept.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -14,8 +14,8 @@ pub const MOST_LEVEL: u32 = (1 << 12) - 1;
 /// Ids of domains are below this: 20 bits.
 pub const MOST_DOMAIN: u32 = 1 << 20;
 
-/// One record. `id` is that of the name, 0: it is the [`super::Text::Metadata`] right before, or none. `domain` is the id of
-/// the domain's name, 0: the default one. A [`Nvtx::Attributes`] before a push, start or mark belongs to it.
+/// One record. `id` is that of the name, 0: it is the [`super::Text::Metadata`] right before, or none. `domain` is the
+/// id of the domain's name, 0: the default one. A [`Nvtx::Attributes`] before a push, start or mark belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Nvtx {
     /// A range of the thread begins, `level` others of its domain around it (at most [`MOST_LEVEL`]).
