@@ -258,7 +258,15 @@ impl Run {
                 number("cupti_end"),
             );
             let Some(event) = rows.remove(&key) else {
-                assert!(inner, "no row for {line}");
+                // before CUPTI 12.5 it hands over calls of all sorts
+                let name = line["name"].as_str().unwrap();
+                let unwanted = ["Ctx", "Module", "Stream"]
+                    .iter()
+                    .any(|word| name.contains(word));
+                assert!(
+                    inner || unwanted && !name.contains("Synchronize"),
+                    "no row for {line}"
+                );
                 continue;
             };
             doubled += usize::from(inner);
@@ -309,7 +317,8 @@ fn records_of_every_length_become_rows_without_a_wrong_field() {
             .filter(|e| e.stream.is_none());
         assert_eq!(devices.filter_map(|e| e.device).max(), Some(1), "{version}");
     }
-    assert!(kernels >= 100_000 && all > 2 * kernels, "{kernels} {all}");
+    assert_eq!(kernels, 106_000);
+    assert!(all >= 216_200, "{all}");
 }
 
 #[test]
