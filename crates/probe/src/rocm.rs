@@ -144,6 +144,14 @@ fn start() -> Result<Device, String> {
         0 => Ok(()),
         result => Err(format!("{what} of {path}: {}", sdk.words(result))),
     };
+    let mut refused = Vec::new();
+    let agents = agents::all(&sdk).unwrap_or_else(|result| {
+        refused.push(("agents".to_owned(), sdk.words(result)));
+        Vec::new()
+    });
+    if agents.is_empty() && refused.is_empty() {
+        return Err(format!("{path} sees no GPU"));
+    }
     let (mut context, mut buffer) = (0, 0);
     // SAFETY: the SDK's functions of those names, as are all below; each gets what the SDK's headers say.
     check("a context", unsafe { make_context(&mut context) })?;
@@ -162,7 +170,6 @@ fn start() -> Result<Device, String> {
         )
     })?;
     own_thread(&sdk, buffer);
-    let mut refused = Vec::new();
     if let Err(result) = kernels::watch(&sdk, context, version) {
         refused.push(("kernel names".to_owned(), sdk.words(result)));
     }
@@ -176,10 +183,6 @@ fn start() -> Result<Device, String> {
         }
         refused.push((service.word().to_owned(), sdk.words(result)));
     }
-    let agents = agents::all(&sdk).unwrap_or_else(|result| {
-        refused.push(("agents".to_owned(), sdk.words(result)));
-        Vec::new()
-    });
     *locked(&DECODER) = Some(Decoder::new(services, agents, all));
     // SAFETY: as above.
     check("the start", unsafe { start(context) })?;
@@ -212,13 +215,16 @@ fn own_thread(sdk: &Sdk, buffer: u64) {
 /// Reads the SDK's clock beside ours: CLOCK_BOOTTIME, as `default_clock_id` of its lib/common/utility.hpp has it.
 fn read_clock(device: &Device) {
     let base_ns = hot::run().map_or(0, |run| run.calibration.base_monotonic_ns);
-    let (offset, error) = beside(|| match device.sdk.rocprofiler_get_timestamp {
-        None => Some(system_ns(libc::CLOCK_BOOTTIME)),
-        Some(read) => {
-            let mut time = 0;
-            // SAFETY: the SDK's function of that name stores a number (rocprofiler.h).
-            (unsafe { read(&mut time) } == 0).then_some(time)
-        }
+    let (offset, error) = beside(|| {
+        let mut time = 0;
+        let read = device.sdk.rocprofiler_get_timestamp;
+        // SAFETY: the SDK's function of that name stores a number (rocprofiler.h).
+        let told = read.is_some_and(|read| unsafe { read(&mut time) } == 0);
+        Some(if told {
+            time
+        } else {
+            system_ns(libc::CLOCK_BOOTTIME)
+        })
     });
     CLOCK_ERROR.store(error, Relaxed);
     if let Some(decoder) = &mut *locked(&DECODER) {
