@@ -8,6 +8,7 @@ use inferscope_spool::sys;
 
 use super::Gpu;
 use super::folder::{libraries, shared_memory};
+use super::gpu::ROCM_LIBRARIES;
 use super::launch::Surroundings;
 use crate::error::Result;
 

@@ -14,7 +14,8 @@ const CUDA: &str = "CUDA_INJECTION64_PATH";
 /// Where rocprofiler-sdk looks for tools, with colons between; each must be loadable, or older versions end the program.
 const ROCM: &str = "ROCP_TOOL_LIBRARIES";
 /// What a program's HIP finds its tools with, and what then calls them.
-pub const ROCM_LIBRARIES: [&CStr; 2] = [c"librocprofiler-register.so.0", c"librocprofiler-sdk.so.1"];
+pub const ROCM_LIBRARIES: [&CStr; 2] =
+    [c"librocprofiler-register.so.0", c"librocprofiler-sdk.so.1"];
 
 /// Part of `settings.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
