@@ -423,7 +423,7 @@ fn in_probe_clock(kind: Kind, origin: Origin) -> bool {
     use Kind::*;
     let probe = matches!(
         kind,
-        Python | Native | Op | Scope | Mark | Sample | Gc | Flow | Clock | Lost | Throttled
+        Python | Native | Op | Scope | Mark | Sample | Gc | Nvtx | Flow | Clock | Lost | Throttled
     );
     probe || origin != Origin::Record
 }

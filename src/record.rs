@@ -13,6 +13,7 @@ pub mod journal; // what was taken from the segments, until the trace is whole
 mod launch; // which executable runs: the Python that the program would get
 pub mod leftover; // runs that were cut short: listed, removed
 mod looks; // when threads are looked at, and what a look reads
+mod meters; // GPUs' utilisation, memory, clocks and power
 mod proc; // what /proc says
 mod pump; // segments to journal and trace
 mod sampling; // Python stacks, looked at from outside
@@ -47,6 +48,7 @@ use crate::trace::provenance::{Provenance, Step};
 use ended::Status;
 use folder::{Folder, Settings};
 use launch::{Launch, Refusal, Surroundings};
+use meters::Meters;
 use pump::{Count, Goal, Pump};
 use sampling::{Plan, Source};
 use states::States;
@@ -282,6 +284,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if let Some(rate_hz) = options.sample_hz {
         pump.sample(Source::start(options.plan(pid, rate_hz, &folder)));
     }
+    if options.gpu.gpu {
+        pump.meter(Meters::start(pid));
+    }
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || {
         let _ = sys::wait_child(pid); // it is our child, so it can be waited for
@@ -436,6 +441,7 @@ fn command(launch: &Launch, folder: &Folder, sink: &Sink, options: &Options) -> 
         // no probe; `import inferscope` works as it does under one, and does nothing
         Some(_) => command.env_remove("INFERSCOPE_SPOOL"),
     };
+    inject(&mut command, folder, options.sample_hz.is_none());
     let mut path = vec![folder.python()];
     if let Some(own) = std::env::var_os("PYTHONPATH") {
         path.extend(std::env::split_paths(&own));
@@ -457,6 +463,28 @@ fn command(launch: &Launch, folder: &Folder, sink: &Sink, options: &Options) -> 
         command.stdout(Stdio::from(stderr));
     }
     Ok(command)
+}
+
+/// The library that NVTX loads at its first call, in any program.
+const NVTX: &str = "NVTX_INJECTION64_PATH";
+const PROBE: &str = "libinferscope_probe.so";
+
+/// Has NVTX load the probe, or no probe of an isc-record around this one.
+fn inject(command: &mut Command, folder: &Folder, probe: bool) {
+    let other = std::env::var_os(NVTX).map(PathBuf::from);
+    let other = other.filter(|path| !path.as_os_str().is_empty());
+    let ours = |path: &PathBuf| path.file_name().is_some_and(|name| name == PROBE);
+    match (probe, &other) {
+        (true, _) => drop(command.env(NVTX, folder.dir.join(PROBE))),
+        (false, Some(path)) if ours(path) => drop(command.env_remove(NVTX)),
+        (false, _) => {}
+    }
+    if let Some(path) = other.filter(|path| probe && !ours(path)) {
+        eprintln!(
+            "isc-record: {NVTX} is taken for this recording; it was {}",
+            path.display()
+        );
+    }
 }
 
 /// What the thread that forwards signals knows.

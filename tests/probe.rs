@@ -229,7 +229,11 @@ fn take(process: &mut Process, chain: u64, tid: u64, record: Record, metadata: &
         | Record::Slices { .. }
         | Record::Exit { .. }
         | Record::Gil { .. }
-        | Record::State { .. } => Row::Other,
+        | Record::State { .. }
+        | Record::Work { .. }
+        | Record::Call { .. }
+        | Record::Missing { .. }
+        | Record::Nvtx(_) => Row::Other,
         Record::Text(Text::Metadata(text)) => {
             text.clone_into(metadata);
             return;

@@ -427,6 +427,9 @@ impl Pass {
                 return;
             }
         }
+        if event.kind == Kind::Nvtx && crate::correlate::crosses(event, names) {
+            return;
+        }
         let track = (event.process, event.tid);
         self.pop_until(track, event.start_ns, names);
         let processes = &self.measures.processes;

@@ -8,6 +8,8 @@
 mod device; // what devices did
 #[path = "drain/occupancy.rs"]
 mod occupancy;
+#[path = "drain/nvtx.rs"]
+mod nvtx; // ranges and marks of NVTX
 #[path = "drain/snapshot.rs"]
 mod snapshot; // what is known, as records again: for the head of a journal
 
@@ -117,6 +119,7 @@ pub struct Process {
     throttled: Throttled,
     /// What its devices are, and what records them.
     pub devices: Devices,
+    nvtx: nvtx::Process,
 }
 
 /// Addresses in a process: the GIL lies between two of them, and the word at `holder` (0: not known) points to the
@@ -150,6 +153,7 @@ struct Thread {
     closed: bool,
     /// Records it lost, less the ends found without their begin since: so many more of these may be for that.
     lost: u64,
+    nvtx: nvtx::Thread,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -218,6 +222,7 @@ impl Drain {
             off_ns: Vec::new(),
             throttled: Throttled::default(),
             devices: Devices::default(),
+            nvtx: nvtx::Process::default(),
         })
     }
 
@@ -243,6 +248,15 @@ impl Drain {
             .filter(probed)
             .filter(|process| can(process));
         all.clone().next().is_some() && !all.any(named)
+    }
+
+    /// The numbers that the program's runtime gives its devices, by UUID.
+    pub fn device_numbers(&self) -> HashMap<String, u32> {
+        let processes = self.processes.values();
+        let numbers = processes.flat_map(|process| &process.devices.numbers);
+        numbers
+            .map(|(uuid, number)| (uuid.clone(), *number))
+            .collect()
     }
 
     /// Whether devices were recorded in a process.
@@ -281,6 +295,7 @@ impl Drain {
                 defined.file = defined.file.map(|file| self.names.sym(old.text(file)));
             }
             process.devices.tidy(&old, &mut self.names);
+            process.nvtx.forget_args();
         }
         self.tidy_at = 2 * self.names.bytes(); // if most are in use, looking again soon would find nothing
     }
@@ -312,6 +327,7 @@ impl Drain {
             && !std::mem::replace(&mut thread.closed, true)
         {
             process.closed.push_back(tid);
+            process.nvtx.ended(tid);
         }
     }
 
@@ -409,6 +425,7 @@ impl Drain {
         for (id, row) in rows {
             out.push(process.throttled(&mut self.names, id, &row));
         }
+        process.end_started(&mut self.names, out);
         let mut handles: Vec<_> = process.scopes.keys().copied().collect();
         handles.sort_unstable();
         for handle in handles {
@@ -479,6 +496,10 @@ impl Process {
                 self.states.insert(address, tid);
                 return true;
             }
+            Record::Nvtx(nvtx) => {
+                thread.nvtx.before(nvtx);
+                return true;
+            }
             Record::Text(text) => text,
             _ => return true,
         };
@@ -507,9 +528,19 @@ impl Process {
                 }
                 _ => return false,
             },
+            Text::Thread { .. } if self.nvtx.has_named(tid) => {}
             Text::Thread { name, .. } => {
                 self.thread_names.insert(tid, name.to_owned());
             }
+            Text::NvtxThread { tid, name } => {
+                self.nvtx.name_thread(tid);
+                self.thread_names.insert(tid, name.to_owned());
+            }
+            Text::NvtxCategory {
+                domain,
+                category,
+                name,
+            } => self.nvtx.name_category(domain, category, name),
             Text::Note(note) if self.notes.len() < MOST_NOTES => {
                 self.notes.push(note.to_owned());
             }
@@ -544,6 +575,7 @@ impl Process {
                 let ns = i64::try_from(time).unwrap_or(MOST_NS).min(MOST_NS);
                 return Some(self.facts.base_monotonic_ns.saturating_add(ns));
             }
+            Record::Nvtx(event) => event.time()?,
             Record::Gil { .. } | Record::State { .. } | Record::Text(_) => return None,
         };
         Some(
@@ -625,7 +657,7 @@ impl Process {
     }
 
     /// Ends all that is open in a thread.
-    fn end_all(&self, names: &mut Names, tid: u64, thread: &mut Thread, out: &mut Vec<Event>) {
+    fn end_all(&mut self, names: &mut Names, tid: u64, thread: &mut Thread, out: &mut Vec<Event>) {
         let end_ns = thread.last_ns;
         for frame in std::mem::take(&mut thread.stack).into_iter().rev() {
             let cut_ns = self.throttled.cut_ns(frame.id, frame.start_ns, end_ns);
@@ -633,6 +665,7 @@ impl Process {
             event.args = Some(names.sym(r#"{"open":true}"#));
             out.push(event);
         }
+        self.end_pushed(names, tid, thread, out);
     }
 
     /// The row of a function that was recorded in bursts.
@@ -838,6 +871,7 @@ impl Process {
                 event.value = Some(records as f64);
                 out.push(event);
             }
+            Record::Nvtx(event) => self.nvtx_event(names, tid, thread, event, at, out),
             Record::Gil { .. } | Record::State { .. } | Record::Text(_) => {}
         }
     }
@@ -960,12 +994,12 @@ mod tests {
     use super::*;
     use inferscope_spool::record::deep;
 
-    const KEY: ProcessKey = ProcessKey {
+    pub(super) const KEY: ProcessKey = ProcessKey {
         pid: 10,
         start_ticks: 1,
     };
 
-    fn bytes(records: &[Record]) -> Vec<u8> {
+    pub(super) fn bytes(records: &[Record]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for record in records {
             let words = match record {
@@ -981,7 +1015,7 @@ mod tests {
     }
 
     /// What the records of one thread become, as `name start+dur args flow`.
-    fn rows(records: &[Record]) -> Vec<String> {
+    pub(super) fn rows(records: &[Record]) -> Vec<String> {
         let mut drain = Drain::default();
         let mut out = Vec::new();
         let defines: Vec<Record> = [(1, "f"), (2, "g"), (3, "s")]

@@ -13,6 +13,7 @@ use super::ended::{Ends, Status};
 use super::flight::{self, Flight};
 use super::folder::Folder;
 use super::journal::{Frame, Journal, Known, Replay};
+use super::meters::Meters;
 use super::sampling::Source;
 use super::states::{Now, States};
 use super::window;
@@ -44,6 +45,7 @@ pub struct Pump {
     seen: HashSet<ProcessKey>,
     ends: Ends,
     samples: Option<Source>,
+    meters: Option<Meters>,
     rows: Rows,
 }
 
@@ -106,6 +108,7 @@ impl Pump {
             seen: HashSet::new(),
             ends: Ends::default(),
             samples: None,
+            meters: None,
             rows,
         })
     }
@@ -113,6 +116,11 @@ impl Pump {
     /// Takes sampled stacks too.
     pub fn sample(&mut self, source: Source) {
         self.samples = Some(source);
+    }
+
+    /// Takes what NVML says of GPUs too.
+    pub fn meter(&mut self, meters: Option<Meters>) {
+        self.meters = meters;
     }
 
     /// What has been done so far.
@@ -129,6 +137,9 @@ impl Pump {
     pub fn look(&mut self) {
         let rows = &mut self.rows;
         rows.states.look(now(), &mut rows.drain, &mut rows.out);
+        if let Some(meters) = &mut self.meters {
+            meters.take(&mut rows.drain, &mut rows.out, false);
+        }
         let samples = self.samples.as_mut();
         let new = samples.map(|samples| samples.take(&mut rows.drain, &mut rows.out));
         rows.journal_rows();
@@ -205,6 +216,11 @@ impl Pump {
         let uncovered: BTreeMap<u32, String> = folder.uncovered().into_iter().collect();
         if let Some(samples) = self.samples.take() {
             samples.end(&mut self.rows.drain, &mut self.rows.out);
+            self.rows.journal_rows();
+            self.rows.write();
+        }
+        if let Some(mut meters) = self.meters.take() {
+            meters.take(&mut self.rows.drain, &mut self.rows.out, true);
             self.rows.journal_rows();
             self.rows.write();
         }

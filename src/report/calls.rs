@@ -291,11 +291,16 @@ impl Pass {
             }
         });
         close(track, event.start_ns, tree);
-        let caller = match (track.open.last_mut(), event.parent) {
-            (None, None) => track.node,
-            (Some(top), Some(parent)) if top.row == parent => {
-                top.child_ns = top.child_ns.saturating_add(dur_ns);
-                top.node
+        // of ranges of NVTX that cross others the innermost open one need not be it
+        let around = event
+            .parent
+            .map(|parent| track.open.iter().rposition(|open| open.row == parent));
+        let caller = match around {
+            None if track.open.is_empty() => track.node,
+            Some(Some(at)) => {
+                let around = &mut track.open[at];
+                around.child_ns = around.child_ns.saturating_add(dur_ns);
+                around.node
             }
             _ => return, // it overlaps others without being inside: its time is theirs already
         };
@@ -314,15 +319,18 @@ impl Pass {
             event.kind == Kind::Python && *self.resumed.entry(args).or_insert_with(said)
         });
         self.calls.spans += 1;
-        track.open.push(Open {
+        let end_ns = event.end_ns();
+        let at = track.open.iter().rposition(|open| open.end_ns >= end_ns);
+        let open = Open {
             row,
             start_ns: event.start_ns,
-            end_ns: event.end_ns(),
+            end_ns,
             child_ns: 0,
             node: node.unwrap_or(caller),
             own: node.is_some(),
             resumed,
-        });
+        };
+        track.open.insert(at.map_or(0, |at| at + 1), open);
     }
 
     fn finish(mut self) -> Calls {

@@ -217,6 +217,32 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo(handle: usize, memory: *mut Mem
     unsafe { about(handle, memory, |_| all) }
 }
 
+/// `nvmlMemory_v2_t`: the caller has set the version.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct MemoryV2 {
+    version: c_uint,
+    total: c_ulonglong,
+    reserved: c_ulonglong,
+    free: c_ulonglong,
+    used: c_ulonglong,
+}
+
+/// # Safety
+/// See [`nvmlDeviceGetCount_v2`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(handle: usize, memory: *mut MemoryV2) -> u32 {
+    let all = MemoryV2 {
+        version: 0x0200_0000 | size_of::<MemoryV2>() as c_uint,
+        total: DEVICE_MEMORY,
+        reserved: 0,
+        free: DEVICE_MEMORY - USED,
+        used: USED,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { about(handle, memory, |_| all) }
+}
+
 /// In MHz; `which` is 0 graphics, 1 SM, 2 memory, 3 video.
 ///
 /// # Safety

@@ -5,13 +5,13 @@
 //! back every second, so that a program that is killed loses no more than that. What is wrong with CUPTI costs the
 //! device's rows, is said once, and never the program.
 
-mod activity;
+pub mod activity;
 mod buffers;
 pub mod calls;
 mod find;
 pub mod layout;
 pub mod shapes;
-mod table;
+pub mod table;
 
 use crate::clock::system_ns;
 use crate::device::{Ticker, beside, locked, missing, object};
@@ -415,7 +415,7 @@ pub fn flush(all: bool) {
 extern "C" fn at_exit() {
     guard((), || {
         FLUSHES.stop();
-        ENDED.store(true, Relaxed);
         flush(true);
+        ENDED.store(true, Relaxed);
     });
 }

@@ -68,6 +68,10 @@ struct Names {
     free: HashMap<u64, Vec<u32>>,
     /// Ids of scopes and marks by name.
     texts: HashMap<String, u32>,
+    /// Texts without an id that somebody refers to.
+    kept: HashMap<&'static str, &'static String>,
+    /// Records that a forked child tells again.
+    told: Vec<Vec<u64>>,
 }
 
 impl Names {
@@ -100,7 +104,10 @@ impl Names {
 }
 
 /// Distinct names of scopes and marks that get an id; further ones share one, so that memory stays flat.
-const MOST_TEXTS: usize = 16_384;
+pub const MOST_TEXTS: usize = 16_384;
+
+/// Records that a forked child tells again, at most.
+const MOST_TOLD: usize = 16_384;
 
 /// Definitions that are kept; further functions share an id. About 8 MiB.
 const MOST_DEFINED: usize = 65_536;
@@ -165,6 +172,7 @@ pub struct Thread {
     pub lines: Vec<crate::lines::Open>,
     /// A scope, mark or Python frame of this thread belongs to this task; 0 outside of tasks.
     pub flow: u64,
+    pub nvtx: crate::nvtx::Own,
 }
 
 struct Local(UnsafeCell<Thread>);
@@ -207,6 +215,7 @@ thread_local! {
             window_end: 0,
             lines: Vec::new(),
             flow: 0,
+            nvtx: crate::nvtx::Own::NEW,
         }))
     };
 }
@@ -356,25 +365,40 @@ pub fn write(record: &Record) -> bool {
 
 /// Writes JSON metadata and the record it belongs to, or just the record if the text is empty.
 pub fn write_with(metadata: &str, record: &Record) -> bool {
-    let (Some(words), at) = (record.words(), thread()) else {
+    match record.words() {
+        Some(words) => write_words(metadata, words.as_slice()),
+        None => false,
+    }
+}
+
+/// Writes the words of whole records, side by side, behind the text that belongs to them unless that is empty.
+#[inline(always)]
+pub fn write_words(text: &str, words: &[u64]) -> bool {
+    let at = thread();
+    if at.is_null() {
         return false;
-    };
-    if metadata.is_empty() || at.is_null() {
-        return write(record);
     }
     // SAFETY: this thread's own state, not null; nothing below records through another reference.
     let thread = unsafe { &mut *at };
+    if text.is_empty() {
+        return push(words, thread);
+    }
+    push_behind(text, words, thread)
+}
+
+#[inline(never)]
+fn push_behind(text: &str, words: &[u64], thread: &mut Thread) -> bool {
     if thread.producer.is_none() && !open_chain(thread) {
         return false;
     }
     if !HELPED.load(Relaxed) {
         stir();
     }
-    let text = Text::Metadata(metadata).encode();
+    let text = Text::Metadata(text).encode();
     thread
         .producer
         .as_mut()
-        .is_some_and(|p| p.push_pair(&text, words.as_slice()))
+        .is_some_and(|p| p.push_pair(&text, words))
 }
 
 /// Writes one record to the process's own chain: for what is of no thread, or of one that is not this.
@@ -515,19 +539,48 @@ fn define_in(names: &mut Names, name: &str, file: &str, line: u32) -> u32 {
 
 /// The id of a scope's or mark's name: the same for the same text.
 pub fn text_id(name: &str) -> u32 {
+    let shared = || text_id_below(usize::MAX, "(one of too many names)");
+    text_id_below(MOST_TEXTS, name).or_else(shared).unwrap_or(0)
+}
+
+/// The same; `None` where it would be a new one and there are `most` texts already.
+pub fn text_id_below(most: usize, name: &str) -> Option<u32> {
     let mut guard = locked(&NAMES);
     let names = guard.get_or_insert_default();
-    let name = if names.texts.len() < MOST_TEXTS || names.texts.contains_key(name) {
-        name
-    } else {
-        "(one of too many names)"
-    };
     if let Some(&id) = names.texts.get(name) {
-        return id;
+        return Some(id);
+    }
+    if names.texts.len() >= most {
+        return None;
     }
     let id = define_in(names, name, "", 0);
     names.texts.insert(name.to_owned(), id);
-    id
+    Some(id)
+}
+
+/// A copy of the text that stays: the same for the same text.
+pub fn keep_text(text: &str) -> &'static String {
+    let mut guard = locked(&NAMES);
+    let kept = &mut guard.get_or_insert_default().kept;
+    if let Some(known) = kept.get(text) {
+        return known;
+    }
+    let new: &'static String = Box::leak(Box::new(text.to_owned()));
+    kept.insert(new, new);
+    new
+}
+
+/// Tells the process's names chain, and `again` those of its forked children.
+pub fn tell(text: &Text, again: bool) {
+    let words = text.encode();
+    let mut guard = locked(&NAMES);
+    if let Some(process) = current() {
+        process.pool.push_names(&words);
+    }
+    let told = &mut guard.get_or_insert_default().told;
+    if again && told.len() < MOST_TOLD {
+        told.push(words);
+    }
 }
 
 /// Tells the trace something that a person should know.
@@ -635,6 +688,9 @@ fn open(run: &'static Run) -> Result<&'static Process, String> {
                 }
                 .encode(),
             );
+        }
+        for words in &names.told {
+            pool.push_names(words);
         }
     }
     if let Some(words) = gil::record().and_then(|record| record.words()) {

@@ -17,6 +17,7 @@ pub fn guard<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
 
 /// Records this process into the run that the environment names, unless that has begun. Whether it is recorded.
 pub fn begin() -> bool {
+    stay();
     static ONCE: Mutex<()> = Mutex::new(());
     let _one_at_a_time = ONCE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if hot::run().is_none() {
@@ -32,6 +33,19 @@ pub fn begin() -> bool {
         }
     }
     hot::run().is_some()
+}
+
+/// Keeps this library in the process when whoever loaded it lets go: its threads and handlers run on.
+fn stay() {
+    // SAFETY: `found` is a place for the answer, whose name stays while the library does; the handle is not closed.
+    unsafe {
+        let mut found: libc::Dl_info = std::mem::zeroed();
+        if libc::dladdr(stay as *const libc::c_void, &mut found) != 0 && !found.dli_fname.is_null()
+        {
+            let how = libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+            libc::dlopen(found.dli_fname, how);
+        }
+    }
 }
 
 /// The program's base name.

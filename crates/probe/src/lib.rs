@@ -6,7 +6,7 @@
 //!
 //! Modules stand in the order data flows: [`hot`] writes records, the doors ([`monitor`] for CPython 3.12+,
 //! [`profile`] before or, under a budget, [`frames`], [`lines`] for time by line, [`wrap`] for numpy's own functions,
-//! [`sample`] for all other native code, and those of [`inject`]) turn events into them; [`governor`] and [`slices`]
+//! [`sample`] for all other native code, [`nvtx`], which [`inject`] lets in) turn events into them; [`governor`] and [`slices`]
 //! keep the budget; [`api`] is what the Python module calls.
 
 pub mod hot;
@@ -27,6 +27,7 @@ mod lines;
 mod loaded;
 mod monitor;
 mod name;
+mod nvtx;
 mod profile;
 mod python;
 pub mod rocm;

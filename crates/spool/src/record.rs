@@ -3,6 +3,10 @@
 //! A record is 16, 32 or 48 bytes of plain integers, or a text: a 16-byte head and its bytes, padded
 //! to 16. Any bits decode to something or to `None`; nothing in a segment is believed.
 
+mod nvtx;
+
+pub use nvtx::{Attributes, MOST_DOMAIN, MOST_LEVEL, Nvtx};
+
 /// Bytes of one slot: every record is a whole number of them, and starts on one.
 pub const SLOT: usize = 16;
 
@@ -171,6 +175,8 @@ pub enum Record<'a> {
     Gil { start: u64, end: u64, holder: u64 },
     /// Where the interpreter keeps the state of a thread. On the names chain.
     State { tid: u64, address: u64 },
+    /// NVTX; those with a time are on the chain of the thread that they are of.
+    Nvtx(Nvtx),
     /// A text.
     Text(Text<'a>),
 }
@@ -198,6 +204,14 @@ pub enum Text<'a> {
     Thread { tid: u64, name: &'a str },
     /// Something a person should know (a door that did not open), once each.
     Note(&'a str),
+    /// The name of an NVTX category, in a domain as [`Nvtx`] has it. On the names chain.
+    NvtxCategory {
+        domain: u32,
+        category: u32,
+        name: &'a str,
+    },
+    /// The name that the program gave a thread by NVTX. On the names chain.
+    NvtxThread { tid: u64, name: &'a str },
 }
 
 const BEGIN: u64 = 1;
@@ -228,6 +242,8 @@ const THREAD: u64 = 67;
 const NOTE: u64 = 68;
 const SHAPE: u64 = 73;
 const FACTS: u64 = 74;
+const NVTX_CATEGORY: u64 = 70;
+const NVTX_THREAD: u64 = 71;
 
 /// A record of fixed size, ready to be copied into a segment.
 #[derive(Clone, Copy, Debug)]
@@ -432,6 +448,7 @@ impl Record<'_> {
             Record::Exit { time } => two(head(EXIT, time), 0),
             Record::Gil { start, end, holder } => four(head(GIL, 0), start, end, holder),
             Record::State { tid, address } => four(head(STATE, 0), tid, address, 0),
+            Record::Nvtx(event) => event.words(),
             Record::Text(_) => return None,
         })
     }
@@ -665,7 +682,12 @@ impl Record<'_> {
                     32,
                 )
             }
-            METADATA | DEFINE | PROCESS | THREAD | NOTE | SHAPE | FACTS => {
+            80..=87 => {
+                let (event, size) = Nvtx::decode((tag, time), second, word)?;
+                (Record::Nvtx(event), size)
+            }
+            METADATA | DEFINE | PROCESS | THREAD | NOTE | SHAPE | FACTS | NVTX_CATEGORY
+            | NVTX_THREAD => {
                 let len = usize::try_from(time).ok().filter(|&len| len <= MAX_TEXT)?;
                 let body = std::str::from_utf8(bytes.get(16..16 + len)?).ok()?;
                 let size = SLOT + len.next_multiple_of(SLOT);
@@ -683,6 +705,15 @@ impl Record<'_> {
                         Text::Facts { name, json }
                     }
                     THREAD => Text::Thread {
+                        tid: second,
+                        name: body,
+                    },
+                    NVTX_CATEGORY => Text::NvtxCategory {
+                        domain: low,
+                        category: high,
+                        name: body,
+                    },
+                    NVTX_THREAD => Text::NvtxThread {
                         tid: second,
                         name: body,
                     },
@@ -717,6 +748,15 @@ impl Text<'_> {
                 (FACTS, 0, format!("{name}\0{json}"))
             }
             Text::Thread { tid, name } => (THREAD, tid, cut(name, MAX_TEXT).to_owned()),
+            Text::NvtxThread { tid, name } => (NVTX_THREAD, tid, cut(name, MAX_TEXT).to_owned()),
+            Text::NvtxCategory {
+                domain,
+                category,
+                name,
+            } => {
+                let place = pair(domain, category);
+                (NVTX_CATEGORY, place, cut(name, MAX_TEXT).to_owned())
+            }
             Text::Define {
                 id,
                 line,
@@ -890,6 +930,38 @@ mod tests {
                 holder: 2,
             },
             Record::State { tid: 3, address: 4 },
+            Record::Nvtx(Nvtx::Push {
+                time,
+                id: 3,
+                domain: MOST_DOMAIN - 1,
+                level: MOST_LEVEL,
+            }),
+            Record::Nvtx(Nvtx::Pop {
+                time,
+                domain: 4,
+                level: 5,
+            }),
+            Record::Nvtx(Nvtx::Start {
+                time,
+                id: 3,
+                domain: 4,
+                range: u64::MAX,
+            }),
+            Record::Nvtx(Nvtx::End {
+                time,
+                range: u64::MAX,
+            }),
+            Record::Nvtx(Nvtx::Mark {
+                time,
+                id: 3,
+                domain: 4,
+            }),
+            Record::Nvtx(Nvtx::Attributes(Attributes {
+                category: 3,
+                color: Some(u32::MAX),
+                value: Some(-0.5),
+            })),
+            Record::Nvtx(Nvtx::Attributes(Attributes::default())),
         ] {
             let bytes = bytes(record.words().unwrap().as_slice());
             assert_eq!(Record::decode(&bytes), Some((record, bytes.len())));
@@ -917,6 +989,15 @@ mod tests {
             Text::Facts {
                 name: "device 0",
                 json: "{}",
+            },
+            Text::NvtxThread {
+                tid: 42,
+                name: "größe",
+            },
+            Text::NvtxCategory {
+                domain: 1,
+                category: u32::MAX,
+                name: "größe",
             },
             Text::Define {
                 id: 1,

@@ -33,6 +33,8 @@ pub struct Devices {
     /// Kernels' names without their mangling, by the id of the mangled ones.
     plain: HashMap<u32, Sym>,
     facts: BTreeMap<String, Map<String, Value>>,
+    /// Devices' numbers by UUID, in hexadecimal digits.
+    pub numbers: HashMap<String, u32>,
 }
 
 impl Devices {
@@ -110,6 +112,14 @@ impl Devices {
             Ok(Value::Object(facts))
                 if self.facts.len() < MOST_FACTS || self.facts.contains_key(name) =>
             {
+                let number = facts.get("device").and_then(Value::as_u64);
+                if let (Some(uuid), Some(number)) = (
+                    facts.get("uuid").and_then(Value::as_str),
+                    number.and_then(|number| u32::try_from(number).ok()),
+                ) && self.numbers.len() < MOST_FACTS
+                {
+                    self.numbers.insert(uuid.to_owned(), number);
+                }
                 self.facts.insert(name.to_owned(), facts);
                 true
             }

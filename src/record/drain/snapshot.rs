@@ -60,6 +60,7 @@ impl Drain {
         for (id, json) in shapes {
             push(&mut to, Record::Text(Text::Shape { id, json }));
         }
+        process.nvtx_names(|record| push(&mut to, record));
         for note in &process.notes {
             push(&mut to, Record::Text(Text::Note(note)));
         }
@@ -119,13 +120,14 @@ impl Drain {
             };
             push(&mut to, begin);
         }
+        process.nvtx_open(tid, thread, |record| push(&mut to, record));
         to
     }
 }
 
 impl Process {
     /// The inverse of `time_ns`, to the nearest tick.
-    fn ticks(&self, at_ns: i64) -> u64 {
+    pub(super) fn ticks(&self, at_ns: i64) -> u64 {
         self.ticks_of(at_ns.saturating_sub(self.facts.base_monotonic_ns))
     }
 

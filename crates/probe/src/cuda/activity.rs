@@ -74,8 +74,8 @@ pub struct Counts {
 
 #[derive(Clone, Copy)]
 struct Held {
-    correlation: u32,
-    tid: u32,
+    /// Correlation and thread.
+    id: (u32, u32),
     record: Record<'static>,
     /// It was there when [`Decoder::settle`] was last called.
     waited: bool,
@@ -89,6 +89,8 @@ pub struct Decoder {
     /// Shapes of calls by their number, [`UNWANTED`], or 0 for those never met; of the driver and of the runtime.
     calls: [Vec<u32>; 2],
     held: Vec<Option<Held>>,
+    /// Correlation and thread of runtime calls that came last, each where the driver's would be held.
+    outer: Vec<(u32, u32)>,
     /// The device of each context.
     contexts: BTreeMap<u32, u32>,
     /// Record every call, and the driver's inside the runtime's.
@@ -498,25 +500,30 @@ impl Decoder {
         if self.all_calls {
             return self.push(&record);
         }
-        // A call of the runtime and the driver's inside it have one correlation id: the outer one is kept.
+        // A call of the runtime and the driver's inside it have one correlation id: the outer one is kept. It mostly comes
+        // right after the inner one, but a buffer that ends between them may be decoded before the one that follows, or
+        // after it.
         self.held.resize(HELD, None);
-        let place = correlation as usize % HELD;
+        self.outer.resize(HELD, (0, 0));
+        let (place, id) = (correlation as usize % HELD, (correlation, tid));
         let before = self.held[place].take();
-        if let Some(held) = before.filter(|held| {
-            kind == kind::DRIVER || (held.correlation, held.tid) != (correlation, tid)
-        }) {
-            self.push(&held.record);
-        }
-        match kind {
-            kind::DRIVER => {
+        if kind == kind::RUNTIME {
+            self.outer[place] = id;
+            self.push(&record);
+            if let Some(held) = before.filter(|held| held.id != id) {
+                self.push(&held.record);
+            }
+        } else {
+            if self.outer[place] != id {
                 self.held[place] = Some(Held {
-                    correlation,
-                    tid,
+                    id,
                     record,
                     waited: false,
                 });
             }
-            _ => self.push(&record),
+            if let Some(held) = before {
+                self.push(&held.record);
+            }
         }
     }
 
