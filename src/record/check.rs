@@ -8,6 +8,7 @@ use inferscope_spool::sys;
 
 use super::Gpu;
 use super::folder::{libraries, shared_memory};
+use super::gpu::ROCM_LIBRARIES;
 use super::launch::Surroundings;
 use crate::error::Result;
 
@@ -19,9 +20,6 @@ print('%d.%d.%d' % sys.version_info[:3])
 print(getattr(sys, 'abiflags', ''))
 paths = [path for path in sys.path if path.endswith(('site-packages', 'dist-packages'))]
 print(':'.join(paths))";
-
-/// ROCm's libraries that a program's HIP finds its tools with.
-const ROCM: [&std::ffi::CStr; 2] = [c"librocprofiler-register.so.0", c"librocprofiler-sdk.so.1"];
 
 /// Prints a line for each source.
 ///
@@ -35,7 +33,7 @@ pub fn check(around: &Surroundings, gpu: &Gpu, spill: &Path) -> Result<()> {
     let driver = match (sys::loads(c"libcuda.so.1"), driver.lines().next()) {
         (true, Some(line)) => line.replace("NVRM version:", "").trim().to_owned(),
         (true, None) => "libcuda.so.1".into(),
-        (false, _) => "none (no libcuda.so.1): no GPU data".into(),
+        (false, _) => "none (no libcuda.so.1): no CUDA data".into(),
     };
     say("Driver", &driver);
     let cupti = match gpu.taken() {
@@ -47,7 +45,7 @@ pub fn check(around: &Surroundings, gpu: &Gpu, spill: &Path) -> Result<()> {
         "NVTX",
         "ranges and marks of any program, with or without a GPU",
     );
-    let missing = ROCM.iter().find(|name| !sys::loads(name));
+    let missing = ROCM_LIBRARIES.iter().find(|name| !sys::loads(name));
     let rocm = match missing {
         None => "HIP calls, kernels and copies, by rocprofiler-sdk".into(),
         Some(name) => format!("none (no {})", name.to_string_lossy()),

@@ -1,5 +1,6 @@
 //! What is recorded of devices: the doors that are opened to the program's driver, and why there is nothing.
 
+use std::ffi::CStr;
 use std::process::Command;
 
 use inferscope_spool::sys;
@@ -10,6 +11,11 @@ use super::folder::Folder;
 
 /// Where CUDA's driver looks for a library to load; nsys, ncu and other profilers set it too.
 const CUDA: &str = "CUDA_INJECTION64_PATH";
+/// Where rocprofiler-sdk looks for tools, with colons between; each must be loadable, or older versions end the program.
+const ROCM: &str = "ROCP_TOOL_LIBRARIES";
+/// What a program's HIP finds its tools with, and what then calls them.
+pub const ROCM_LIBRARIES: [&CStr; 2] =
+    [c"librocprofiler-register.so.0", c"librocprofiler-sdk.so.1"];
 
 /// Part of `settings.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +51,14 @@ impl Gpu {
         if self.gpu && self.taken().is_none() {
             command.env(CUDA, folder.probe());
         }
+        if self.gpu && has_rocm() {
+            let mut tools = std::env::var_os(ROCM).unwrap_or_default();
+            if !tools.is_empty() {
+                tools.push(":"); // other tools may record beside us
+            }
+            tools.push(folder.probe());
+            command.env(ROCM, tools);
+        }
     }
 
     /// The library of another profiler that CUDA's driver is to load.
@@ -58,12 +72,22 @@ impl Gpu {
         if !self.gpu || *seen != Seen::Nothing {
             return None;
         }
-        Some(match self.taken() {
-            Some(other) => format!("another profiler has the device ({CUDA}={other})"),
-            None if !sys::loads(c"libcuda.so.1") => {
-                "no NVIDIA driver here (no libcuda.so.1)".into()
+        Some(match (self.taken(), sys::loads(c"libcuda.so.1"), has_rocm()) {
+            (Some(other), ..) => format!("another profiler has the device ({CUDA}={other})"),
+            (None, false, false) => {
+                "no NVIDIA driver here (no libcuda.so.1), and no ROCm (no librocprofiler-register.so.0)".into()
             }
-            None => "the program did not get to a device (cuInit was not called, or failed)".into(),
+            (None, true, _) => {
+                "the program did not get to a device (cuInit was not called, or failed)".into()
+            }
+            (None, false, true) => {
+                "the program did not get to a device (it did not use HIP, or HIP found no rocprofiler-sdk)".into()
+            }
         })
     }
+}
+
+/// Whether HIP could find its tools.
+fn has_rocm() -> bool {
+    ROCM_LIBRARIES.iter().any(|name| sys::loads(name))
 }

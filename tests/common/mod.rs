@@ -24,6 +24,8 @@ pub fn libraries() -> &'static (PathBuf, PathBuf) {
             "--lib",
             "--bin",
             "cuda-app",
+            "--bin",
+            "rocm-app",
         ]);
         cargo.arg("--target-dir").arg(profile_dir.parent().unwrap());
         match profile_dir.file_name().unwrap().to_str().unwrap() {

@@ -7,33 +7,28 @@
 
 pub mod activity;
 mod buffers;
-mod calls;
+pub mod calls;
 mod find;
 pub mod layout;
-mod shapes;
+pub mod shapes;
 pub mod table;
 
 use crate::clock::system_ns;
+use crate::device::{Ticker, beside, locked, missing, object};
 use crate::hot;
 use crate::inject::{self, guard};
 use crate::json::quote;
 use activity::{Decoder, Times};
-use inferscope_spool::record::Record;
 use layout::kind;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock};
 use table::Cupti;
 
 /// Before version 27, of CUDA 12.9, CUPTI may crash where it gets no buffer (kineto's kCuptiBufferRejectionMinVersion).
 const TAKES_NONE: u32 = 27;
 /// `CUPTI_ACTIVITY_ATTR_ZEROED_OUT_ACTIVITY_BUFFER`: buffers are zeroed, so CUPTI need not do that on the program's time.
 const ZEROED: u32 = 5;
-/// What is complete is taken this often.
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// Brackets of a reading of CUPTI's clock; the narrowest is kept.
-const READINGS: usize = 20;
 
 /// A library in use.
 struct Device {
@@ -55,13 +50,7 @@ static DECODER: Mutex<Option<Decoder>> = Mutex::new(None);
 static CLOCK_ERROR: AtomicU64 = AtomicU64::new(0);
 /// The program is at its end: what comes now is the last.
 static ENDED: AtomicBool = AtomicBool::new(false);
-static STOP: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-}
+static FLUSHES: Ticker = Ticker::new();
 
 /// The door that the CUDA driver opens, from `cuInit`.
 #[unsafe(no_mangle)]
@@ -89,11 +78,7 @@ fn begin() {
             tell();
             // SAFETY: a function of this library, which is never unloaded.
             unsafe { libc::atexit(at_exit) };
-            let thread = std::thread::Builder::new().name("inferscope-gpu".into());
-            let started = hot::quietly(|| thread.stack_size(256 << 10).spawn(keep_flushing));
-            if let Err(error) = started {
-                hot::note(&format!("device records come at the end only: {error}"));
-            }
+            FLUSHES.start("inferscope-gpu", || flush(false));
         }
         Err(why) => {
             hot::facts("gpu", &format!("{{\"reason\":{}}}", quote(&why)));
@@ -121,11 +106,9 @@ pub unsafe extern "C" fn isc_check_cupti(sites: *const c_char, out: *mut c_char,
                 // SAFETY: a libcupti, which stays.
                 let cupti = unsafe { Cupti::of(found.library) };
                 let mut version = 0;
+                let ask = cupti.cuptiGetVersion;
                 // SAFETY: CUPTI's function of that name stores a number.
-                match cupti
-                    .cuptiGetVersion
-                    .map(|ask| unsafe { ask(&mut version) })
-                {
+                match ask.map(|ask| unsafe { ask(&mut version) }) {
                     Some(0) => format!("{}, API version {version}", found.path),
                     Some(result) => format!("{}: {}", found.path, cupti.words(result)),
                     None => format!("{} is no libcupti that is known here", found.path),
@@ -277,19 +260,11 @@ fn read_clock(device: &Device) {
     if !device.own_clock
         && let Some(read) = device.cupti.cuptiGetTimestamp
     {
-        let mut narrowest = u64::MAX;
-        for _ in 0..READINGS {
-            let before = system_ns(libc::CLOCK_MONOTONIC);
+        (offset, error) = beside(|| {
             let mut time = 0;
             // SAFETY: as in `is_ours`.
-            let result = unsafe { read(&mut time) };
-            let width = system_ns(libc::CLOCK_MONOTONIC).saturating_sub(before);
-            if result == 0 && width < narrowest {
-                narrowest = width;
-                offset = (before + width / 2).wrapping_sub(time) as i64;
-                error = width.div_ceil(2);
-            }
-        }
+            (unsafe { read(&mut time) } == 0).then_some(time)
+        });
     }
     CLOCK_ERROR.store(error, Relaxed);
     if let Some(decoder) = &mut *locked(&DECODER) {
@@ -357,16 +332,6 @@ fn dropped(device: &Device, context: *mut c_void, stream: u32) {
     }
 }
 
-fn missing(what: &str, records: u64) {
-    if records > 0 {
-        hot::write_process(&Record::Missing {
-            time: hot::now(),
-            id: hot::text_id(what),
-            records,
-        });
-    }
-}
-
 /// Writes what has been found out since the last time.
 fn tell() {
     static UNTIMED: AtomicU64 = AtomicU64::new(0);
@@ -425,13 +390,6 @@ fn tell() {
     }
 }
 
-fn object(members: impl Iterator<Item = (String, String)>) -> String {
-    let members: Vec<_> = members
-        .map(|(name, value)| format!("{}:{value}", quote(&name)))
-        .collect();
-    format!("{{{}}}", members.join(","))
-}
-
 /// Has CUPTI give back what it has, `all` of it or what is complete.
 pub fn flush(all: bool) {
     let Some(device) = DEVICE
@@ -452,26 +410,9 @@ pub fn flush(all: bool) {
     tell();
 }
 
-fn keep_flushing() {
-    let (stop, bell) = &STOP;
-    let mut stopped = locked(stop);
-    while !*stopped {
-        stopped = match bell.wait_timeout(stopped, FLUSH_EVERY) {
-            Ok((guard, _)) => guard,
-            Err(_) => return,
-        };
-        if !*stopped {
-            drop(stopped);
-            guard((), || flush(false));
-            stopped = locked(stop);
-        }
-    }
-}
-
 extern "C" fn at_exit() {
     guard((), || {
-        *locked(&STOP.0) = true;
-        STOP.1.notify_all();
+        FLUSHES.stop();
         flush(true);
         ENDED.store(true, Relaxed);
     });

@@ -4,6 +4,7 @@ use super::layout::{Fields, api, context, device, graph, kernel, kind, memcpy, m
 use super::layout::{overhead, peer, stream, sync};
 use super::shapes::{Shapes, in_graph};
 use super::{calls, table::Cupti};
+use crate::device::was_on;
 use crate::hot;
 use crate::json::quote;
 use inferscope_spool::Producer;
@@ -217,14 +218,7 @@ impl Decoder {
             return None;
         }
         let at = start.wrapping_add_signed(self.times.offset);
-        let on = match self.hours.as_slice() {
-            [] => false,
-            [(_, true)] if at >= self.hours[0].0 => true,
-            hours => hours
-                .iter()
-                .rfind(|(since, _)| *since <= at)
-                .is_some_and(|(_, on)| *on),
-        };
+        let on = was_on(&self.hours, at);
         on.then_some((at, end.saturating_sub(start)))
     }
 

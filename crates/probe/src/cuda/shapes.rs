@@ -5,12 +5,13 @@ use crate::json::quote;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::layout::{Fields, kernel};
 
 /// Shapes that are told apart; further ones of a kernel share one without its grid. A CUDA graph has one for each of
 /// its nodes, and a server has dozens of graphs.
-const MOST: usize = 1 << 18;
+pub const MOST: usize = 1 << 18;
 
 /// Words that make a kernel's shape: the address of its name first.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl Hasher for Fold {
     }
 }
 
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<Fold>>;
+pub type Map<K, V> = HashMap<K, V, BuildHasherDefault<Fold>>;
 
 #[derive(Default)]
 pub struct Shapes {
@@ -91,7 +92,6 @@ pub struct Shapes {
     /// Kernels' names by what they are, and all other shapes by their text.
     names: HashMap<CString, u32>,
     others: Map<[u64; 4], u32>,
-    next: u32,
 }
 
 impl Shapes {
@@ -203,7 +203,7 @@ impl Shapes {
     }
 
     /// The id of a name.
-    fn name(&mut self, name: &CStr) -> u32 {
+    pub fn name(&mut self, name: &CStr) -> u32 {
         if let Some(&id) = self.names.get(name) {
             return id;
         }
@@ -214,10 +214,12 @@ impl Shapes {
         id
     }
 
-    fn define(&mut self, json: &str) -> u32 {
-        self.next += 1;
-        hot::shape(self.next, json);
-        self.next
+    /// A shape that is the process's own: its id.
+    pub fn define(&mut self, json: &str) -> u32 {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let id = LAST.fetch_add(1, Relaxed) + 1;
+        hot::shape(id, json);
+        id
     }
 }
 
