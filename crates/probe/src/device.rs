@@ -5,6 +5,7 @@ use crate::hot;
 use crate::inject::guard;
 use crate::json::quote;
 use inferscope_spool::record::Record;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ pub fn was_on(hours: &[(u64, bool)], at: u64) -> bool {
 
 /// A thread that does something every second.
 pub struct Ticker {
+    /// The process that it runs in; a forked child has no such thread, and perhaps a lock that nobody lets go of.
+    pid: AtomicU32,
     stopped: Mutex<bool>,
     bell: Condvar,
 }
@@ -79,12 +82,14 @@ pub struct Ticker {
 impl Ticker {
     pub const fn new() -> Ticker {
         Ticker {
+            pid: AtomicU32::new(0),
             stopped: Mutex::new(false),
             bell: Condvar::new(),
         }
     }
 
     pub fn start(&'static self, name: &str, turn: fn()) {
+        self.pid.store(std::process::id(), Relaxed);
         let thread = std::thread::Builder::new()
             .name(name.into())
             .stack_size(256 << 10);
@@ -111,6 +116,9 @@ impl Ticker {
 
     /// No more turns begin.
     pub fn stop(&self) {
+        if self.pid.load(Relaxed) != std::process::id() {
+            return;
+        }
         *locked(&self.stopped) = true;
         self.bell.notify_all();
     }
