@@ -302,7 +302,9 @@ fn kernels_and_copies_are_joined_to_the_call_that_started_them() {
 fn what_the_sdk_drops_withholds_or_invents_is_counted_and_the_rest_is_right() {
     let args = "--kernels 3000 --copies 300 --streams 2";
     for version in VERSIONS {
-        let run = Stage::new(version).with("DROP_EVERY", "7").run(&[], args);
+        // more than two seconds, so several deliveries: each has the count of all time
+        let long = "--kernels 2000 --copies 300 --streams 2 --pause-us 1000";
+        let run = Stage::new(version).with("DROP_EVERY", "7").run(&[], long);
         let dropped = run.marked("dropped");
         assert!(dropped > 500, "{dropped}");
         let lost = run.lost("device records that rocprofiler-sdk dropped");
