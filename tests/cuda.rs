@@ -258,7 +258,15 @@ impl Run {
                 number("cupti_end"),
             );
             let Some(event) = rows.remove(&key) else {
-                assert!(inner, "no row for {line}");
+                // before CUPTI 12.5 it hands over calls of all sorts
+                let name = line["name"].as_str().unwrap();
+                let unwanted = ["Ctx", "Module", "Stream"]
+                    .iter()
+                    .any(|word| name.contains(word));
+                assert!(
+                    inner || unwanted && !name.contains("Synchronize"),
+                    "no row for {line}"
+                );
                 continue;
             };
             doubled += usize::from(inner);
@@ -309,7 +317,8 @@ fn records_of_every_length_become_rows_without_a_wrong_field() {
             .filter(|e| e.stream.is_none());
         assert_eq!(devices.filter_map(|e| e.device).max(), Some(1), "{version}");
     }
-    assert!(kernels >= 100_000 && all > 2 * kernels, "{kernels} {all}");
+    assert_eq!(kernels, 106_000);
+    assert!(all >= 216_200, "{all}");
 }
 
 #[test]
@@ -587,6 +596,26 @@ fn however_the_program_ends_all_that_was_complete_a_second_before_is_there() {
 }
 
 #[test]
+fn records_that_another_tool_takes_over_are_missed_and_that_is_said() {
+    let stage = Stage::new("120901").with("STOLEN_AFTER", "2500");
+    let run = stage.run(&[], &["--kernels", "7000", "--pause-us", "1000"]);
+    assert!(run.output.status.success());
+    let kernels = run.of(&[Kind::Kernel]).len();
+    assert!((1..7000).contains(&kernels), "{kernels}");
+    assert!(
+        run.stderr().contains("another profiler in the program"),
+        "{}",
+        run.stderr()
+    );
+    let told = run.of(&[Kind::Process]).iter().any(|event| {
+        run.args(event)["notes"]
+            .to_string()
+            .contains("another profiler in the program")
+    });
+    assert!(told);
+}
+
+#[test]
 fn each_device_has_its_counters_once_a_second() {
     let stage = Stage::new("120901")
         .with("DEVICES", "2")
@@ -606,7 +635,7 @@ fn each_device_has_its_counters_once_a_second() {
                 .iter()
                 .all(|share| (0.0..=100.0).contains(share))
         );
-        assert!(of("gpu.memory_bytes").len() >= 1);
+        assert!(!of("gpu.memory_bytes").is_empty());
         assert!(
             of("gpu.sm_mhz")
                 .iter()

@@ -262,6 +262,12 @@ fn take(process: &mut Process, chain: u64, tid: u64, record: Record, metadata: &
             process.notes.push(text.to_owned());
             return;
         }
+        Record::Text(
+            Text::Shape { .. }
+            | Text::Facts { .. }
+            | Text::NvtxCategory { .. }
+            | Text::NvtxThread { .. },
+        ) => return,
     };
     if tid != 0 {
         process.threads.entry(chain).or_default().push(row);

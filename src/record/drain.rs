@@ -250,6 +250,15 @@ impl Drain {
         all.clone().next().is_some() && !all.any(named)
     }
 
+    /// The latest end of anything that a device did, or that was called to have it done; 0: nothing was.
+    pub fn last_device_ns(&self) -> i64 {
+        let all = self
+            .processes
+            .values()
+            .map(|process| process.devices.last_ns);
+        all.max().unwrap_or(0)
+    }
+
     /// The numbers that the program's runtime gives its devices, by UUID.
     pub fn device_numbers(&self) -> HashMap<String, u32> {
         let processes = self.processes.values();
@@ -864,7 +873,10 @@ impl Process {
             }
             Record::Exit { .. } => self.exited = true,
             Record::Work { .. } | Record::Call { .. } => {
-                out.extend(self.device_row(names, &record, at));
+                let row = self.device_row(names, &record, at);
+                let end_ns = row.as_ref().map_or(at, Event::end_ns);
+                self.devices.last_ns = self.devices.last_ns.max(end_ns);
+                out.extend(row);
             }
             Record::Missing { id, records, .. } => {
                 let mut event = self.row(names, Kind::Lost, id, at, 0);

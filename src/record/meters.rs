@@ -49,7 +49,12 @@ pub struct Meters {
     thread: Option<JoinHandle<()>>,
     waiting: VecDeque<Reading>,
     pid: u32,
+    /// It was said that records stopped.
+    said: bool,
 }
+
+/// A GPU that is at work for so long and gives no record: the probe fetches them every second.
+const SILENT_NS: i64 = 3_000_000_000;
 
 impl Meters {
     /// Begins, if there is an NVML. `pid`: the program.
@@ -74,6 +79,7 @@ impl Meters {
             thread: Some(thread.ok()?),
             waiting: VecDeque::new(),
             pid,
+            said: false,
         })
     }
 
@@ -90,6 +96,17 @@ impl Meters {
             let Some(device) = number.or(known.is_empty().then_some(reading.index)) else {
                 continue; // a GPU that the program does not see
             };
+            let (works, last_ns) = (reading.values[0] > Some(0.0), drain.last_device_ns());
+            if works && last_ns > 0 && reading.at_ns - last_ns > SILENT_NS && !self.said {
+                self.said = true;
+                let text = format!(
+                    "GPU {device} is at work, and no records of it came for {} s: another profiler in the program, such as \
+                     torch.profiler, may have taken them over, or another program is using the GPU",
+                    SILENT_NS / 1_000_000_000
+                );
+                eprintln!("isc-record: {text}");
+                drain.note_all(&text);
+            }
             for (name, value) in NAMES.iter().zip(reading.values) {
                 if let Some(value) = value {
                     let name = drain.names.sym(name);

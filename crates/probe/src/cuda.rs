@@ -342,12 +342,10 @@ fn tell() {
         let Some(decoder) = &*guard else { return };
         let counts = &decoder.counts;
         let named = |kind: &u32| kind::word(*kind).map_or_else(|| kind.to_string(), str::to_owned);
-        let records = object(
-            counts
-                .records
-                .iter()
-                .map(|(k, n)| (named(k), n.to_string())),
-        );
+        let records = (0u32..)
+            .zip(counts.records)
+            .filter(|(_, records)| *records > 0);
+        let records = object(records.map(|(kind, n)| (named(&kind), n.to_string())));
         let unknown = object(
             counts
                 .unknown

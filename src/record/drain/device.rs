@@ -35,6 +35,8 @@ pub struct Devices {
     facts: BTreeMap<String, Map<String, Value>>,
     /// Devices' numbers by UUID, in hexadecimal digits.
     pub numbers: HashMap<String, u32>,
+    /// The latest end of a row.
+    pub last_ns: i64,
 }
 
 impl Devices {

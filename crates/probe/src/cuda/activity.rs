@@ -58,10 +58,13 @@ pub struct Times {
     pub offset: i64,
 }
 
+/// Kinds of records are below this.
+const KINDS: usize = 64;
+
 /// What came, and what did not.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counts {
-    pub records: BTreeMap<u32, u64>,
+    pub records: [u64; KINDS],
     /// Without a time.
     pub untimed: u64,
     /// Dropped by CUPTI.
@@ -70,6 +73,18 @@ pub struct Counts {
     pub unknown: BTreeMap<u32, u64>,
     /// Records without a length, after which a buffer could not be read.
     pub damaged: u64,
+}
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts {
+            records: [0; KINDS],
+            untimed: 0,
+            dropped: 0,
+            unknown: BTreeMap::new(),
+            damaged: 0,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -157,9 +172,8 @@ impl Decoder {
     #[inline]
     unsafe fn record(&mut self, cupti: &Cupti, record: Fields) {
         let kind = record.u32(0);
-        match self.counts.records.get_mut(&kind) {
-            Some(count) => *count += 1,
-            None => drop(self.counts.records.insert(kind, 1)),
+        if let Some(count) = self.counts.records.get_mut(kind as usize) {
+            *count += 1;
         }
         match kind {
             // SAFETY: as the caller promises.
@@ -188,7 +202,9 @@ impl Decoder {
                 hot::facts(&format!("stream {context} {id}"), &json);
             }
             _ => {
-                self.counts.records.remove(&kind);
+                if let Some(count) = self.counts.records.get_mut(kind as usize) {
+                    *count = 0;
+                }
                 *self.counts.unknown.entry(kind).or_default() += 1;
             }
         }

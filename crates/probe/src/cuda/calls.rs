@@ -80,23 +80,26 @@ pub fn enable(cupti: &Cupti, kind: u32, all: bool) -> Result<(), u32> {
         kind::RUNTIME => cupti.cuptiActivityEnableRuntimeApi,
         _ => cupti.cuptiActivityEnableDriverApi,
     };
-    let whole = cupti.cuptiActivityEnable;
-    let check = |result: u32| if result == 0 { Ok(()) } else { Err(result) };
-    let Some(one) = one.filter(|_| !all && cupti.cuptiGetCallbackName.is_some()) else {
-        // SAFETY: CUPTI's function of that name.
-        return check(whole.map_or(u32::MAX, |enable| unsafe { enable(kind) }));
+    // SAFETY: CUPTI's function of that name.
+    let whole = || match cupti
+        .cuptiActivityEnable
+        .map_or(u32::MAX, |enable| unsafe { enable(kind) })
+    {
+        0 => Ok(()),
+        result => Err(result),
     };
-    let (mut last, mut any) = (0, false);
+    let Some(one) = one.filter(|_| !all && cupti.cuptiGetCallbackName.is_some()) else {
+        return whole();
+    };
+    let mut any = false;
     for callback in 1..MOST {
         if name(cupti, domain(kind), callback).is_some_and(|name| wanted(&name)) {
             // SAFETY: CUPTI's function of that name.
-            match unsafe { one(callback, 1) } {
-                0 => any = true,
-                result => last = result,
-            }
+            any |= unsafe { one(callback, 1) } == 0;
         }
     }
-    if any { Ok(()) } else { Err(last) }
+    // Before CUPTI 12.5 there are no single calls: then what is not wanted is left out when it comes.
+    if any { Ok(()) } else { whole() }
 }
 
 #[cfg(test)]

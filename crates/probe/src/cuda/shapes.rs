@@ -4,7 +4,7 @@ use crate::hot;
 use crate::json::quote;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::layout::{Fields, kernel};
@@ -14,7 +14,35 @@ use super::layout::{Fields, kernel};
 pub const MOST: usize = 1 << 18;
 
 /// Words that make a kernel's shape: the address of its name first.
-type Key = [u64; 11];
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key([u64; 11]);
+
+/// Odd numbers by chance: what each word of a key is multiplied with, so that none waits for another's product.
+const ODD: [u64; 11] = [
+    0x9E37_79B9_7F4A_7C15,
+    0xBF58_476D_1CE4_E5B9,
+    0x94D0_49BB_1331_11EB,
+    0xD6E8_FEB8_6659_FD93,
+    0xA076_1D64_78BD_642F,
+    0xE703_7ED1_A0B4_28DB,
+    0x8EBC_6AF0_9C88_C6E3,
+    0x5899_65CC_7537_4CC3,
+    0x1D8E_4E27_C47D_124F,
+    0xEB44_ACCA_B455_D165,
+    0x2545_F491_4F6C_DD1D,
+];
+
+impl Hash for Key {
+    #[inline(always)]
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        let products = self
+            .0
+            .iter()
+            .zip(ODD)
+            .map(|(word, odd)| word.wrapping_mul(odd));
+        to.write_u64(products.fold(0, u64::wrapping_add));
+    }
+}
 
 struct Known {
     id: u32,
@@ -79,7 +107,7 @@ impl Shapes {
         let [bx, by, bz] = record.three(kernel::BLOCK);
         let [cx, cy, cz] = record.three(kernel::CLUSTER);
         let registers = record.u16(kernel::REGISTERS).into();
-        let mut key: Key = [
+        let mut key = Key([
             at as u64,
             pair(record.u32(kernel::DEVICE), record.u32(kernel::CONTEXT)),
             pair(gx, gy),
@@ -94,7 +122,7 @@ impl Shapes {
             record.u32(kernel::GRAPH).into(),
             pair(cx, cy),
             cz.into(),
-        ];
+        ]);
         let name = match at.is_null() {
             true => c"(no name)",
             // SAFETY: as the caller promises.
@@ -107,8 +135,8 @@ impl Shapes {
         }
         let whole = self.kernels.len() < MOST;
         if !whole {
-            key = [0; 11];
-            (key[0], key[1]) = (at as u64, record.u32(kernel::DEVICE).into());
+            key = Key([0; 11]);
+            (key.0[0], key.0[1]) = (at as u64, record.u32(kernel::DEVICE).into());
             if let Some(known) = self.kernels.get(&key)
                 && *known.name == *name
             {
