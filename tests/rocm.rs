@@ -1,4 +1,5 @@
-//! What ROCm devices do, recorded from the test double (crates/doubles-rocm): HIP and a rocprofiler-sdk that know the truth.
+//! What ROCm devices do, recorded from the test double (crates/doubles-rocm): HIP and a rocprofiler-sdk that know the
+//! truth.
 
 mod common;
 
@@ -13,7 +14,8 @@ use std::process::{Command, Output};
 /// Versions of rocprofiler-sdk whose records differ: 0.5.0 and 1.0.0.
 const VERSIONS: [&str; 2] = ["500", "10000"];
 
-/// Bound of a thread's clock on the timeline beside that of the SDK's, in ns: the wall clock is not slewed within a test.
+/// Bound of a thread's clock on the timeline beside that of the SDK's, in ns: the wall clock is not slewed within a
+/// test.
 const SLACK_NS: i64 = 1_000;
 
 /// A folder with the double in it, and what a program did there.
