@@ -1,4 +1,5 @@
-//! What ROCm devices do, recorded from the test double (crates/doubles-rocm): HIP and a rocprofiler-sdk that know the truth.
+//! What ROCm devices do, recorded from the test double (crates/doubles-rocm): HIP and a rocprofiler-sdk that know the
+//! truth.
 
 mod common;
 
@@ -13,7 +14,8 @@ use std::process::{Command, Output};
 /// Versions of rocprofiler-sdk whose records differ: 0.5.0 and 1.0.0.
 const VERSIONS: [&str; 2] = ["500", "10000"];
 
-/// Bound of a thread's clock on the timeline beside that of the SDK's, in ns: the wall clock is not slewed within a test.
+/// Bound of a thread's clock on the timeline beside that of the SDK's, in ns: the wall clock is not slewed within a
+/// test.
 const SLACK_NS: i64 = 1_000;
 
 /// A folder with the double in it, and what a program did there.
@@ -302,7 +304,9 @@ fn kernels_and_copies_are_joined_to_the_call_that_started_them() {
 fn what_the_sdk_drops_withholds_or_invents_is_counted_and_the_rest_is_right() {
     let args = "--kernels 3000 --copies 300 --streams 2";
     for version in VERSIONS {
-        let run = Stage::new(version).with("DROP_EVERY", "7").run(&[], args);
+        // more than two seconds, so several deliveries: each has the count of all time
+        let long = "--kernels 2000 --copies 300 --streams 2 --pause-us 1000";
+        let run = Stage::new(version).with("DROP_EVERY", "7").run(&[], long);
         let dropped = run.marked("dropped");
         assert!(dropped > 500, "{dropped}");
         let lost = run.lost("device records that rocprofiler-sdk dropped");

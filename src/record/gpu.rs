@@ -11,7 +11,8 @@ use super::folder::Folder;
 
 /// Where CUDA's driver looks for a library to load; nsys, ncu and other profilers set it too.
 const CUDA: &str = "CUDA_INJECTION64_PATH";
-/// Where rocprofiler-sdk looks for tools, with colons between; each must be loadable, or older versions end the program.
+/// Where rocprofiler-sdk looks for tools, with colons between; each must be loadable, or older versions end the
+/// program.
 const ROCM: &str = "ROCP_TOOL_LIBRARIES";
 /// What a program's HIP finds its tools with, and what then calls them.
 pub const ROCM_LIBRARIES: [&CStr; 2] =

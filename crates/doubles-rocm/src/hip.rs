@@ -57,7 +57,8 @@ static FINALIZERS: Mutex<Vec<Finalize>> = Mutex::new(Vec::new());
 fn begin() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: a function of this library, which is never unloaded. It comes before the tools', and so runs after them.
+        // SAFETY: a function of this library, which is never unloaded. It comes before the tools', and so runs after
+        // them.
         unsafe { libc::atexit(at_exit) };
         let tools = std::env::var("ROCP_TOOL_LIBRARIES").unwrap_or_default();
         if tools.is_empty() {

@@ -1,5 +1,5 @@
-//! Records as rocprofiler-sdk's headers have them: buffer_tracing.h, fwd.h and callback_tracing.h of 0.5.0 (commit 8ab1ed7
-//! of ROCm/rocprofiler-sdk) and, where they differ, of ROCm/rocm-systems (commits 00db669 and 0409832).
+//! Records as rocprofiler-sdk's headers have them: buffer_tracing.h, fwd.h and callback_tracing.h of 0.5.0 (commit
+//! 8ab1ed7 of ROCm/rocprofiler-sdk) and, where they differ, of ROCm/rocm-systems (commits 00db669 and 0409832).
 
 use crate::gpu::{Event, What};
 use crate::settings;

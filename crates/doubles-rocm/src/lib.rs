@@ -1,9 +1,10 @@
-//! A test double: HIP, rocprofiler-register and rocprofiler-sdk in one library, with GPUs that run nothing and know when.
+//! A test double: HIP, rocprofiler-register and rocprofiler-sdk in one library, with GPUs that run nothing and know
+//! when.
 //!
 //! [`install`] puts it under its names into a folder for `LD_LIBRARY_PATH`. Its first HIP call does what HIP's does: it
-//! loads the libraries of `ROCP_TOOL_LIBRARIES`, calls their `rocprofiler_configure`, and then what that returned. Records
-//! are laid out as the headers of the version it pretends to be have them; the structures are written from those headers,
-//! not from the probe's offsets. The truth, a JSON line an event, has the same times on CLOCK_MONOTONIC.
+//! loads the libraries of `ROCP_TOOL_LIBRARIES`, calls their `rocprofiler_configure`, and then what that returned.
+//! Records are laid out as the headers of the version it pretends to be have them; the structures are written from
+//! those headers, not from the probe's offsets. The truth, a JSON line an event, has the same times on CLOCK_MONOTONIC.
 //!
 //! | `ISC_DOUBLE_` | default | what |
 //! | --- | --- | --- |
@@ -16,10 +17,11 @@
 //! | `ZERO_EVERY` | 0 | every so manieth piece of device work has no times |
 //! | `UNKNOWN_EVERY` | 0 | after so many records comes one of a kind that nobody knows |
 //! | `LONG_QUEUES` | 0 | 1: queues' handles are as long as addresses |
-//! | `REFUSE` | | services that are refused, with commas: kinds' names, CODE_OBJECT, CONTEXT, BUFFER, START, AGENTS, TIMESTAMP |
+//! | `REFUSE` | | refused, with commas: names of kinds, CODE_OBJECT, CONTEXT, BUFFER, START, AGENTS, TIMESTAMP |
 //! | `TRUTH` | | file for the truth |
 
 mod agents;
+mod exports;
 mod gpu;
 mod hip;
 mod layout;

@@ -3,9 +3,9 @@
 use crate::gpu::{self, Event, Function, What};
 use crate::layout::{self, Callback, Load, NewId, OldId, Symbol};
 use crate::truth::{self, Outcome};
-use crate::{agents, hip, lock, monotonic_ns, settings, tid};
+use crate::{lock, monotonic_ns, settings, tid};
 use std::collections::BTreeMap;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::c_void;
 use std::sync::{Condvar, Mutex};
 
 /// Services that the double has.
@@ -54,16 +54,8 @@ const NEW_KINDS: [&str; 5] = [
     "MEMORY_ALLOCATION\0",
 ];
 
-const SUCCESS: u32 = 0;
-const ERROR: u32 = 1;
-const KIND_NOT_FOUND: u32 = 4;
-const OPERATION_NOT_FOUND: u32 = 5;
-const CONFIGURATION_LOCKED: u32 = 16;
-const NOT_IMPLEMENTED: u32 = 17;
-const INCOMPATIBLE_ABI: u32 = 18;
-const CONTEXT: u64 = 0x00C0_47E7;
-const BUFFER: u64 = 0x00B0_FFE4;
-const THREAD: u64 = 0x0007_4EAD;
+pub const CONTEXT: u64 = 0x00C0_47E7;
+pub const BUFFER: u64 = 0x00B0_FFE4;
 
 #[repr(C)]
 pub struct Header {
@@ -72,11 +64,11 @@ pub struct Header {
     payload: *const u64,
 }
 
-type Completed = unsafe extern "C" fn(u64, u64, *mut *mut Header, usize, *mut c_void, u64);
+pub type Completed = unsafe extern "C" fn(u64, u64, *mut *mut Header, usize, *mut c_void, u64);
 type OldTold = unsafe extern "C" fn(Callback<OldId>, *mut u64, *mut c_void);
 type NewTold = unsafe extern "C" fn(Callback<NewId>, *mut u64, *mut c_void);
 
-struct Ready {
+pub struct Ready {
     kind: u32,
     record: Box<[u64]>,
     /// `None` of what nobody knows.
@@ -84,35 +76,35 @@ struct Ready {
 }
 
 #[derive(Default)]
-struct State {
-    configuring: bool,
-    started: bool,
-    over: bool,
+pub struct State {
+    pub configuring: bool,
+    pub started: bool,
+    pub over: bool,
     /// Kinds that are recorded, and their operations; of none: all.
-    wanted: Vec<(u32, Vec<i32>)>,
-    completed: Option<Completed>,
-    watermark: usize,
-    code: Option<usize>,
+    pub wanted: Vec<(u32, Vec<i32>)>,
+    pub completed: Option<Completed>,
+    pub watermark: usize,
+    pub code: Option<usize>,
     /// By when they end, and the order in which they came.
-    pending: BTreeMap<(u64, u64), Event>,
-    ready: Vec<Ready>,
-    ready_bytes: usize,
-    emitted: u64,
-    dropped: u64,
-    asked: u64,
-    done: u64,
-    delivering: bool,
+    pub pending: BTreeMap<(u64, u64), Event>,
+    pub ready: Vec<Ready>,
+    pub ready_bytes: usize,
+    pub emitted: u64,
+    pub dropped: u64,
+    pub asked: u64,
+    pub done: u64,
+    pub delivering: bool,
 }
 
-static STATE: Mutex<Option<State>> = Mutex::new(None);
-static BELL: Condvar = Condvar::new();
+pub static STATE: Mutex<Option<State>> = Mutex::new(None);
+pub static BELL: Condvar = Condvar::new();
 
-fn state<T>(body: impl FnOnce(&mut State) -> T) -> T {
+pub fn state<T>(body: impl FnOnce(&mut State) -> T) -> T {
     body(lock(&STATE).get_or_insert_default())
 }
 
 /// A kind's name with its NUL.
-fn kind_name(kind: u32) -> Option<&'static str> {
+pub fn kind_name(kind: u32) -> Option<&'static str> {
     let at = kind as usize;
     match settings::get().new_layout() && at >= 12 {
         true => NEW_KINDS.get(at - 12).copied(),
@@ -120,7 +112,7 @@ fn kind_name(kind: u32) -> Option<&'static str> {
     }
 }
 
-fn kind_of(what: What) -> Option<u32> {
+pub fn kind_of(what: What) -> Option<u32> {
     let name = match what {
         What::Call(service) => service.name(),
         What::Copy => "MEMORY_COPY",
@@ -168,7 +160,7 @@ impl State {
     }
 
     /// What has ended by now.
-    fn collect(&mut self, now: u64) {
+    pub fn collect(&mut self, now: u64) {
         while let Some(first) = self.pending.first_entry()
             && first.key().0 <= now
         {
@@ -200,7 +192,7 @@ pub fn pend(event: Event) {
 }
 
 /// Hands over what is ready, whenever it is asked for or enough.
-fn deliver() {
+pub fn deliver() {
     let mut guard = lock(&STATE);
     loop {
         let state = guard.get_or_insert_default();
@@ -330,244 +322,4 @@ pub fn end() {
         truth::note(event, Outcome::Pending);
     }
     truth::write();
-}
-
-fn refused(what: &str, status: u32) -> Option<u32> {
-    settings::get().refuses(what).then_some(status)
-}
-
-fn configure(body: impl FnOnce(&mut State) -> u32) -> u32 {
-    state(|state| match state.configuring {
-        true => body(state),
-        false => CONFIGURATION_LOCKED,
-    })
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rocprofiler_create_context(context: *mut u64) -> u32 {
-    // SAFETY: the caller passes a place to read and to write.
-    unsafe {
-        if *context != 0 {
-            return 13; // ROCPROFILER_STATUS_ERROR_CONTEXT_ID_NOT_ZERO
-        }
-        *context = CONTEXT;
-    }
-    refused("CONTEXT", ERROR).unwrap_or_else(|| configure(|_| SUCCESS))
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rocprofiler_create_buffer(
-    context: u64,
-    size: usize,
-    watermark: usize,
-    policy: u32,
-    completed: Completed,
-    _data: *mut c_void,
-    buffer: *mut u64,
-) -> u32 {
-    if context != CONTEXT || watermark > size || !matches!(policy, 1 | 2) {
-        return ERROR;
-    }
-    // SAFETY: the caller passes a place to write to.
-    unsafe { *buffer = BUFFER };
-    refused("BUFFER", ERROR).unwrap_or_else(|| {
-        configure(|state| {
-            (state.completed, state.watermark) = (Some(completed), watermark);
-            SUCCESS
-        })
-    })
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rocprofiler_create_callback_thread(thread: *mut u64) -> u32 {
-    // SAFETY: the caller passes a place to write to.
-    unsafe { *thread = THREAD };
-    configure(|_| SUCCESS)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn rocprofiler_assign_callback_thread(buffer: u64, thread: u64) -> u32 {
-    if (buffer, thread) == (BUFFER, THREAD) {
-        configure(|_| SUCCESS)
-    } else {
-        ERROR
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rocprofiler_configure_buffer_tracing_service(
-    context: u64,
-    kind: u32,
-    operations: *const i32,
-    count: usize,
-    buffer: u64,
-) -> u32 {
-    let Some(name) = kind_name(kind).filter(|_| (context, buffer) == (CONTEXT, BUFFER)) else {
-        return KIND_NOT_FOUND;
-    };
-    let operations = match operations.is_null() {
-        true => Vec::new(),
-        // SAFETY: the caller passes that many.
-        false => unsafe { std::slice::from_raw_parts(operations, count) }.to_vec(),
-    };
-    refused(name.trim_end_matches('\0'), NOT_IMPLEMENTED).unwrap_or_else(|| {
-        configure(|state| {
-            state.wanted.push((kind, operations));
-            SUCCESS
-        })
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn rocprofiler_configure_callback_tracing_service(
-    context: u64,
-    kind: u32,
-    _operations: *const i32,
-    _count: usize,
-    told: usize,
-    _data: *mut c_void,
-) -> u32 {
-    if context != CONTEXT || kind != 10 {
-        return KIND_NOT_FOUND;
-    }
-    refused("CODE_OBJECT", NOT_IMPLEMENTED).unwrap_or_else(|| {
-        configure(|state| {
-            state.code = Some(told);
-            SUCCESS
-        })
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn rocprofiler_start_context(context: u64) -> u32 {
-    if context != CONTEXT {
-        return ERROR;
-    }
-    if let Some(status) = refused("START", ERROR) {
-        return status;
-    }
-    let first = state(|state| {
-        state.started = true;
-        !std::mem::replace(&mut state.delivering, true)
-    });
-    if first {
-        std::thread::spawn(deliver);
-    }
-    SUCCESS
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn rocprofiler_stop_context(_context: u64) -> u32 {
-    state(|state| {
-        // work that was launched while it was on is still recorded, as the SDK promises
-        state.started = false;
-    });
-    SUCCESS
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn rocprofiler_flush_buffer(buffer: u64) -> u32 {
-    if buffer != BUFFER {
-        return ERROR;
-    }
-    let mut guard = lock(&STATE);
-    let state = guard.get_or_insert_default();
-    if state.over || !state.delivering {
-        return 21; // ROCPROFILER_STATUS_ERROR_FINALIZED
-    }
-    state.collect(monotonic_ns());
-    state.asked += 1;
-    let goal = state.asked;
-    BELL.notify_all();
-    while guard.get_or_insert_default().done < goal {
-        guard = match BELL.wait(guard) {
-            Ok(guard) => guard,
-            Err(_) => return ERROR,
-        };
-    }
-    drop(guard);
-    truth::write();
-    SUCCESS
-}
-
-/// # Safety
-/// Both places may be written to, or are null.
-unsafe fn told_text(text: Option<&'static str>, at: *mut *const c_char, len: *mut u64) -> bool {
-    // SAFETY: as the caller promises; the text ends in NUL.
-    unsafe {
-        if !at.is_null() {
-            *at = text.map_or(std::ptr::null(), |text| text.as_ptr().cast());
-        }
-        if !len.is_null() {
-            *len = text.map_or(0, |text| text.len() as u64 - 1);
-        }
-    }
-    text.is_some()
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rocprofiler_query_buffer_tracing_kind_name(
-    kind: u32,
-    at: *mut *const c_char,
-    len: *mut u64,
-) -> u32 {
-    // SAFETY: as the caller promises.
-    match unsafe { told_text(kind_name(kind), at, len) } {
-        true => SUCCESS,
-        false => KIND_NOT_FOUND,
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rocprofiler_query_buffer_tracing_kind_operation_name(
-    kind: u32,
-    operation: i32,
-    at: *mut *const c_char,
-    len: *mut u64,
-) -> u32 {
-    let service = [Service::Runtime, Service::Compiler, Service::Rccl]
-        .into_iter()
-        .find(|service| kind_of(What::Call(*service)) == Some(kind));
-    let name = service.and_then(|service| {
-        let names = hip::operations(service);
-        names.get(usize::try_from(operation).ok()?).copied()
-    });
-    // SAFETY: as the caller promises.
-    match unsafe { told_text(name, at, len) } {
-        true => SUCCESS,
-        false => OPERATION_NOT_FOUND,
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rocprofiler_query_available_agents(
-    version: c_int,
-    each: unsafe extern "C" fn(c_int, *const *const agents::Agent, usize, *mut c_void) -> c_int,
-    size: usize,
-    data: *mut c_void,
-) -> u32 {
-    if let Some(status) = refused("AGENTS", ERROR) {
-        return status;
-    }
-    let most = if settings::get().new_layout() {
-        312
-    } else {
-        296
-    };
-    if version != 1 || size > most {
-        return INCOMPATIBLE_ABI;
-    }
-    let all: Vec<*const agents::Agent> = agents::all().iter().map(std::ptr::from_ref).collect();
-    // SAFETY: the tool's function, and as many agents as it is told.
-    unsafe { each(version, all.as_ptr(), all.len(), data) as u32 }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rocprofiler_get_timestamp(time: *mut u64) -> u32 {
-    if let Some(status) = refused("TIMESTAMP", ERROR) {
-        return status;
-    }
-    // SAFETY: the caller passes a place to write to.
-    unsafe { *time = monotonic_ns() + settings::get().offset_ns };
-    SUCCESS
 }

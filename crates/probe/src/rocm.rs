@@ -1,9 +1,10 @@
 //! ROCm devices: what ran on them, through rocprofiler-sdk's buffered records.
 //!
-//! HIP finds rocprofiler-sdk, which loads this library (`ROCP_TOOL_LIBRARIES`) and calls [`rocprofiler_configure`], then
-//! [`initialize`]; its functions are found by name in the library that is there, and never linked. Records come in
+//! HIP finds rocprofiler-sdk, which loads this library (`ROCP_TOOL_LIBRARIES`) and calls [`rocprofiler_configure`],
+//! then [`initialize`]; its functions are found by name in the library that is there, and never linked. Records come in
 //! batches on a thread of the SDK's; a thread of ours has it hand them over every second, so that a program that is
-//! killed loses no more than that. What is wrong with the SDK costs the device's rows, is said once, and never the program.
+//! killed loses no more than that. What is wrong with the SDK costs the device's rows, is said once, and never the
+//! program.
 
 mod agents;
 mod kernels;

@@ -1,11 +1,12 @@
-//! A HIP program for tests: loads `libamdhip64.so.6` by name and gives it work. Without one it says so, and that is fine.
+//! A HIP program for tests: loads `libamdhip64.so.6` by name and gives it work. Without one it says so, and that is
+//! fine.
 //!
 //! rocm-app [--kernels N] [--copies N] [--collectives N] [--streams N] [--threads N] [--devices N] [--sync-every N]
 //!          [--pause-us N] [--exit normal|_exit|abort|sigterm|loop] [--quiet]
 //!
-//! Kernels, copies and collectives are shared out over the threads, a thread's over its streams, and threads over devices.
-//! Copies go to the device, from it, and between devices in turn. `--pause-us` waits after each launch. `--exit loop`
-//! goes on for ever; its line comes after each round.
+//! Kernels, copies and collectives are shared out over the threads, a thread's over its streams, and threads over
+//! devices. Copies go to the device, from it, and between devices in turn. `--pause-us` waits after each launch.
+//! `--exit loop` goes on for ever; its line comes after each round.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::time::Duration;

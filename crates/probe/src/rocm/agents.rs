@@ -24,8 +24,8 @@ pub type Gpu = (u64, u32);
 pub fn all(sdk: &Sdk) -> Result<Vec<Gpu>, u32> {
     let ask = sdk.rocprofiler_query_available_agents.ok_or(17u32)?;
     let mut found: Vec<Gpu> = Vec::new();
-    // SAFETY: the SDK's function of that name (agent.h): it calls `each` before it returns, with our vector. The size is
-    // that of the oldest structure, and it refuses only one that is longer than its own.
+    // SAFETY: the SDK's function of that name (agent.h): it calls `each` before it returns, with our vector. The size
+    // is that of the oldest structure, and it refuses only one that is longer than its own.
     match unsafe { ask(VERSION, each, agent::SIZE, (&raw mut found).cast()) } {
         0 => Ok(found),
         result => Err(result),

@@ -2,10 +2,10 @@
 //!
 //! From buffer_tracing.h, fwd.h, callback_tracing.h and agent.h of `source/include/rocprofiler-sdk` in
 //! ROCm/rocprofiler-sdk, 0.4.0 (tag rocm-6.2.0) and 0.5.0 (8ab1ed7), and of `projects/rocprofiler-sdk` in
-//! ROCm/rocm-systems, 1.3 (00db669, 0409832). Every record begins with its own size. Newer ones end later; the one thing
-//! that moved is `rocprofiler_correlation_id_t`, which has an `ancestor` since 1.0 and so 24 bytes, not 16. Device work
-//! has `rocprofiler_async_correlation_id_t`, which is 16 bytes in all. Kinds are found by name: their numbers moved when
-//! one was taken out from among them.
+//! ROCm/rocm-systems, 1.3 (00db669, 0409832). Every record begins with its own size. Newer ones end later; the one
+//! thing that moved is `rocprofiler_correlation_id_t`, which has an `ancestor` since 1.0 and so 24 bytes, not 16.
+//! Device work has `rocprofiler_async_correlation_id_t`, which is 16 bytes in all. Kinds are found by name: their
+//! numbers moved when one was taken out from among them.
 
 pub use crate::cuda::layout::Fields;
 
@@ -89,7 +89,8 @@ pub mod symbol {
     pub const REGISTERS: usize = 60; // u32, arch_vgpr_count
 }
 
-/// `rocprofiler_agent_v0_t`, in which `HSA_ENGINE_VERSION`, `HSA_ENGINE_ID` and `HSA_CAPABILITY` (hsakmttypes.h) are u32.
+/// `rocprofiler_agent_v0_t`, in which `HSA_ENGINE_VERSION`, `HSA_ENGINE_ID` and `HSA_CAPABILITY` (hsakmttypes.h) are
+/// u32.
 pub mod agent {
     pub const SIZE: usize = 296; // of 0.4 and 0.5; 1.0 has more behind it
     pub const ID: usize = 8;

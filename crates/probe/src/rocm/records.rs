@@ -97,12 +97,11 @@ impl Decoder {
                 *self.counts.unknown.entry(header.kind).or_default() += 1;
                 continue;
             };
-            if header.payload.is_null() {
-                self.counts.damaged += 1;
-                continue;
-            }
-            // SAFETY: as the caller promises.
-            let size = unsafe { header.payload.cast::<u64>().read_unaligned() };
+            let size = match header.payload.is_null() {
+                true => 0,
+                // SAFETY: as the caller promises.
+                false => unsafe { header.payload.cast::<u64>().read_unaligned() },
+            };
             if !(SHORTEST..=LONGEST).contains(&size) {
                 self.counts.damaged += 1;
                 continue;
@@ -156,8 +155,10 @@ impl Decoder {
 
     /// The number of a GPU; `None` of a processor.
     fn gpu(&self, agent: u64) -> Option<u32> {
-        let found = self.gpus.iter().find(|known| known.0 == agent);
-        found.map(|known| known.1)
+        self.gpus
+            .iter()
+            .find(|known| known.0 == agent)
+            .map(|known| known.1)
     }
 
     /// A queue as a stream: its own number, which is small (`hsa_queue_t.id`), or one that stands for it.
