@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import sys
 
 pid, terminal = pty.fork()
@@ -9,6 +10,10 @@ if pid == 0:
     os.execvp("bash", ["bash", "-c", sys.argv[1]])
 shown, pressed = b"", False
 while True:
+    # A shell that is between two commands may miss it.
+    if not select.select([terminal], [], [], 20)[0] and pressed:
+        os.write(terminal, b"\x03")
+        continue
     try:
         some = os.read(terminal, 65536)
     except OSError:  # the last process has closed it
