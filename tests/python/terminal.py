@@ -2,18 +2,15 @@
 
 import os
 import pty
-import select
+import signal
 import sys
 
 pid, terminal = pty.fork()
 if pid == 0:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # who started us in the background had it ignored
     os.execvp("bash", ["bash", "-c", sys.argv[1]])
 shown, pressed = b"", False
 while True:
-    # A shell that is between two commands may miss it.
-    if not select.select([terminal], [], [], 20)[0] and pressed:
-        os.write(terminal, b"\x03")
-        continue
     try:
         some = os.read(terminal, 65536)
     except OSError:  # the last process has closed it
