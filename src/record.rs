@@ -223,6 +223,7 @@ fn machine() -> serde_json::Value {
         "memory_bytes": kib.map(|kib| kib << 10),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "arch": std::env::consts::ARCH,
+        "no_gpu": gpu::none_here(),
     })
 }
 

@@ -104,8 +104,8 @@ fn lines_have_their_counts_and_their_time() {
     let folder = tempfile::tempdir().unwrap();
     for (python, version) in pythons() {
         let args = [
-            "--no-gpu", "--exact", "--lines", "app:work", "--lines", "deep", "--lines", "items",
-            "--lines", "Model",
+            "--exact", "--lines", "app:work", "--lines", "deep", "--lines", "items", "--lines",
+            "Model",
         ];
         let (a, said) = run(folder.path(), python, &args);
         if *version < (3, 12) {

@@ -406,11 +406,8 @@ fn without_rocm_or_a_gpu_the_program_runs_as_it_would_and_one_line_says_why() {
     for name in inferscope_doubles_rocm::NAMES {
         fs::remove_file(no_rocm.path(name)).unwrap();
     }
-    let words = [
-        "sees no GPU",
-        "no NVIDIA driver here (no libcuda.so.1), and no ROCm",
-    ];
-    for (stage, word) in [no_gpu, no_rocm].iter().zip(words) {
+    // a machine without devices is nothing to hear of at each run
+    for (stage, word) in [no_gpu, no_rocm].iter().zip([Some("sees no GPU"), None]) {
         let mut bare = Command::new(built("rocm-app"));
         stage.prepare(&mut bare);
         let bare = bare.args(["--kernels", "30"]).output().unwrap();
@@ -419,8 +416,13 @@ fn without_rocm_or_a_gpu_the_program_runs_as_it_would_and_one_line_says_why() {
         assert_eq!(run.output.stdout, bare.stdout);
         let said = run.stderr();
         let lines: Vec<_> = said.lines().filter(|l| l.contains("no GPU data")).collect();
-        assert_eq!(lines.len(), 1, "{said}");
-        assert!(lines[0].contains(word), "{said}");
+        assert_eq!(lines.len(), usize::from(word.is_some()), "{said}");
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.contains(word.unwrap_or_default())),
+            "{said}"
+        );
         assert_eq!(run.of(Kind::Kernel).len(), 0);
     }
     // where it is there, and not used

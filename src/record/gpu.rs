@@ -68,16 +68,15 @@ impl Gpu {
         (!set.is_empty() && set != "none").then_some(set)
     }
 
-    /// Why a run has no rows of devices, for people; `None` if it has, or none were wanted, or it was said before.
+    /// Why a run has no rows of devices, for people; `None` if it has, or none were wanted, or it was said before, or the
+    /// machine has no devices: that is in the trace and in `--check`, and nothing to hear of at each run.
     pub fn absence(&self, seen: &Seen) -> Option<String> {
         if !self.gpu || *seen != Seen::Nothing {
             return None;
         }
         Some(match (self.taken(), sys::loads(c"libcuda.so.1"), has_rocm()) {
             (Some(other), ..) => format!("another profiler has the device ({CUDA}={other})"),
-            (None, false, false) => {
-                "no NVIDIA driver here (no libcuda.so.1), and no ROCm (no librocprofiler-register.so.0)".into()
-            }
+            (None, false, false) => return None,
             (None, true, _) => {
                 "the program did not get to a device (cuInit was not called, or failed)".into()
             }
@@ -86,6 +85,14 @@ impl Gpu {
             }
         })
     }
+}
+
+/// Why this machine has no devices that could be recorded.
+pub fn none_here() -> Option<&'static str> {
+    let some = sys::loads(c"libcuda.so.1") || has_rocm();
+    (!some).then_some(
+        "no NVIDIA driver here (no libcuda.so.1), and no ROCm (no librocprofiler-register.so.0)",
+    )
 }
 
 /// Whether HIP could find its tools.
