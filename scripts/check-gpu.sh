@@ -6,14 +6,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release --workspace --locked
 bin=${CARGO_TARGET_DIR:-target}/release
-"$bin/isc-record" --check
-if "$bin/isc-record" --check | grep -q '^Driver *none'; then
+said=$("$bin/isc-record" --check)
+echo "$said"
+if grep -q '^Driver *none' <<<"$said"; then
     echo "no GPU here: nothing was checked"
     exit 0
 fi
 python=${PYTHON:-python3}
 if ! "$python" -c 'import torch; torch.zeros(1).cuda()' 2>/dev/null; then
-    python=$(scripts/venv.sh "$python" gpu torch numpy)/bin/python
+    python=$(scripts/venv.sh "$python" gpu torch numpy)
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

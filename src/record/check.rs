@@ -1,6 +1,7 @@
 //! `isc-record --check`: what can be recorded here, and why not the rest.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -74,7 +75,7 @@ fn stacks() -> &'static str {
 }
 
 fn say(what: &str, text: &str) {
-    println!("{what:<8} {text}");
+    let _ = writeln!(std::io::stdout(), "{what:<8} {text}"); // a reader that has seen enough is gone
 }
 
 /// What of the Python that a script would get is recorded, and where its packages are.
