@@ -216,14 +216,12 @@ impl Pump {
         let uncovered: BTreeMap<u32, String> = folder.uncovered().into_iter().collect();
         if let Some(samples) = self.samples.take() {
             samples.end(&mut self.rows.drain, &mut self.rows.out);
-            self.rows.journal_rows();
-            self.rows.write();
         }
         if let Some(mut meters) = self.meters.take() {
             meters.take(&mut self.rows.drain, &mut self.rows.out, true);
-            self.rows.journal_rows();
-            self.rows.write();
         }
+        self.rows.journal_rows();
+        self.rows.write();
         self.ends.program = status;
         let keys = self.rows.drain.processes().into_iter().map(|(key, _)| key);
         let running = keys.filter(|key| lives(key.pid, key.start_ticks));

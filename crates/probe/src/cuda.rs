@@ -14,11 +14,11 @@ pub mod shapes;
 pub mod table;
 
 use crate::clock::system_ns;
-use crate::device::{Ticker, beside, locked, missing, object};
-use crate::hot;
+use crate::device::{Ticker, beside, missing, object};
+use crate::hot::{self, locked};
 use crate::inject::{self, guard};
 use crate::json::quote;
-use activity::{Decoder, Times};
+use activity::Decoder;
 use layout::kind;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -268,9 +268,7 @@ fn read_clock(device: &Device) {
     }
     CLOCK_ERROR.store(error, Relaxed);
     if let Some(decoder) = &mut *locked(&DECODER) {
-        decoder.times = Times {
-            offset: offset.wrapping_sub_unsigned(base_ns),
-        };
+        decoder.offset = offset.wrapping_sub_unsigned(base_ns);
     }
 }
 

@@ -1,24 +1,18 @@
 //! What recording devices takes, whoever makes them: a clock beside ours, a flush every second, what is told of losses.
 
 use crate::clock::system_ns;
-use crate::hot;
+use crate::hot::{self, locked};
 use crate::inject::guard;
 use crate::json::quote;
 use inferscope_spool::record::Record;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 /// What is complete is taken this often.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Brackets of a reading of another clock; the narrowest is kept.
 const READINGS: usize = 20;
-
-pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 /// Counts records that there should be, and are not.
 pub fn missing(what: &str, records: u64) {

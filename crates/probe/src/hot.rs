@@ -479,7 +479,8 @@ pub fn span(kind: SpanKind, start: u64, dur: u64, id: u32, extra: u64) {
     });
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks; what a panic left is as good as any.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())

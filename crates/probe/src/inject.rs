@@ -19,7 +19,7 @@ pub fn guard<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
 pub fn begin() -> bool {
     stay();
     static ONCE: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = ONCE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _one_at_a_time = hot::locked(&ONCE);
     if hot::run().is_none() {
         let Some(dir) = std::env::var_os(RUN).map(PathBuf::from) else {
             return false;

@@ -14,8 +14,8 @@ mod services;
 mod table;
 
 use crate::clock::system_ns;
-use crate::device::{Ticker, beside, locked, missing, object};
-use crate::hot;
+use crate::device::{Ticker, beside, missing, object};
+use crate::hot::{self, locked};
 use crate::inject::{self, guard};
 use crate::json::quote;
 use crate::loaded;

@@ -51,13 +51,6 @@ const HELD: usize = 1024;
 /// A call that is not recorded.
 const UNWANTED: u32 = u32::MAX;
 
-/// How times of records become those of the spool, in ns of CLOCK_MONOTONIC since the process's base.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Times {
-    /// What is to be added to a record's.
-    pub offset: i64,
-}
-
 /// Kinds of records are below this.
 const KINDS: usize = 64;
 
@@ -110,7 +103,8 @@ pub struct Decoder {
     contexts: BTreeMap<u32, u32>,
     /// Record every call, and the driver's inside the runtime's.
     all_calls: bool,
-    pub times: Times,
+    /// What makes a record's time one of the spool's: ns of CLOCK_MONOTONIC since the process's base.
+    pub offset: i64,
     pub counts: Counts,
     /// When recording was switched, in ns since the base, and to what; see [`hot::hours`].
     hours: Vec<(u64, bool)>,
@@ -217,7 +211,7 @@ impl Decoder {
             self.counts.untimed += 1;
             return None;
         }
-        let at = start.wrapping_add_signed(self.times.offset);
+        let at = start.wrapping_add_signed(self.offset);
         let on = was_on(&self.hours, at);
         on.then_some((at, end.saturating_sub(start)))
     }

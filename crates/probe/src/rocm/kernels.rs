@@ -2,7 +2,7 @@
 
 use super::layout::{Fields, LONGEST, callback, symbol};
 use super::table::Sdk;
-use crate::device::locked;
+use crate::hot::locked;
 use crate::inject::guard;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
