@@ -1,6 +1,7 @@
 //! What is known of a code object, and of the calls made in it: kept in the code's own extra slot, so it dies with it.
 
 use crate::governor::Phase;
+use crate::heat::Heat;
 use crate::hot;
 use crate::lines::{self, Lines};
 use crate::py::{self, Owned, Py, PyObject};
@@ -90,8 +91,9 @@ pub struct Code {
     pub lines: Option<&'static Lines>,
     /// Whether it is recorded now, by the budget.
     pub phase: Phase,
-    /// What slices of time have shown of it, before 3.12.
+    /// What slices of time have shown of it, and how often it is called, before 3.12.
     pub shown: Shown,
+    pub heat: Heat,
     /// Its instructions, where the profile door needs them to tell a suspension from a return.
     pub bytes: Vec<u8>,
     /// By instruction: 1 + the index in `sites`; 0 = none yet.

@@ -16,7 +16,7 @@ use crate::hot;
 use crate::monitor::{self, Calibration};
 use crate::py::{self, Owned, Py, PyObject};
 use crate::python::{self, BY_EXCEPTION};
-use crate::slices;
+use crate::slices::{self, Place};
 use inferscope_spool::record::{RESUMED, SUSPENDED};
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{
@@ -230,14 +230,14 @@ unsafe extern "C" fn eval(
         }
         let time = hot::now();
         match slices::records(at, time, stack(), throwing == 0) {
-            true => recorded(state, frame, throwing, time),
+            true => recorded(state, frame, throwing, time, slices::now()),
             false if slices::is_thin() => passing(state, frame, throwing, at),
             false => default()(state, frame, throwing),
         }
     }
 }
 
-/// Evaluates a frame that is recorded only if it is a coroutine's.
+/// Evaluates a frame that is recorded only if it is a coroutine's, or a function's that is seldom called.
 #[inline(always)]
 unsafe fn passing(
     state: *mut c_void,
@@ -255,8 +255,14 @@ unsafe fn passing(
         {
             known = code::learn(py, code, word(frame, GLOBALS.load(Relaxed)));
         }
-        if !known.is_null() && (*known).coroutine && hot::on() {
-            return recorded(state, frame, throwing, hot::now());
+        if !known.is_null()
+            && (*known).wanted
+            && ((*known).coroutine || !(*known).heat.is_hot())
+            && hot::on()
+        {
+            let time = hot::now();
+            slices::seldom(at, time);
+            return recorded(state, frame, throwing, time, Place::Between);
         }
         slices::pass(at, stack());
         default()(state, frame, throwing)
@@ -270,6 +276,7 @@ unsafe fn recorded(
     frame: *mut PyObject,
     throwing: c_int,
     time: u64,
+    place: Place,
 ) -> *mut PyObject {
     // SAFETY: as in `eval`. The frame, which its caller keeps, keeps the code, and that keeps what is known of it.
     unsafe {
@@ -311,8 +318,14 @@ unsafe fn recorded(
         }
         let importing = IMPORTING.load(Relaxed) > 0;
         let own = hot::now().saturating_sub(time);
-        slices::spend(known, code, !resumed, own, importing);
-        let trial = slices::trial(known);
+        slices::spend(known, own, time, importing, place);
+        let trial = match place {
+            Place::Slice => {
+                slices::note(known, code, !resumed);
+                slices::trial(known)
+            }
+            Place::Whole | Place::Between => None,
+        };
         let begun = if trial.is_some() { hot::now() } else { 0 };
         let result = default()(state, frame, throwing);
         let end = hot::now();

@@ -37,6 +37,8 @@ const PAIR_NS: [u64; 3] = [20, 400, 55];
 const TARGET: u64 = 30;
 /// The same before 3.12 while everything is recorded, which costs what trials find and no more.
 const TARGET_OF_WHOLE: u64 = 80;
+/// The same in slices while seldom calls are recorded between them: half for each. Letting the others pass is not in it.
+const TARGET_OF_THIN: u64 = 60;
 /// Of what is left over, in percent, for bursts.
 const FOR_BURSTS: i64 = 70;
 /// What may be spent before the first window is over: a program that is done in a moment is recorded whole.
@@ -254,17 +256,35 @@ pub fn tokens() -> i64 {
     TOKENS.load(Relaxed)
 }
 
+/// The share of CPU time that may be spent now.
+pub fn share() -> f64 {
+    SHARE.load(Relaxed) as f64 / 4_294_967_296.0
+}
+
 /// The share of CPU time that may be spent while everything is recorded, before 3.12.
 pub fn share_of_whole() -> f64 {
     WHOLE.load(Relaxed) as f64 / 4_294_967_296.0
 }
 
-/// Everything is recorded from now on, or slices only: before 3.12. These spend less, since to put the hook in and out
-/// costs what nobody charges.
-pub fn spend_on(whole: bool) {
-    let share = WHOLE.load(Relaxed);
-    let slices = (u128::from(share) * u128::from(TARGET) / u128::from(TARGET_OF_WHOLE)) as u64;
-    SHARE.store(if whole { share } else { slices }, Relaxed);
+/// What is recorded before 3.12.
+#[derive(Clone, Copy)]
+pub enum Part {
+    Whole,
+    /// Slices, and seldom calls between them.
+    Thin,
+    /// Slices: to put the hook in and out for them costs what nobody charges.
+    Slices,
+}
+
+/// What is recorded from now on, before 3.12.
+pub fn spend_on(part: Part) {
+    let target = match part {
+        Part::Whole => TARGET_OF_WHOLE,
+        Part::Thin => TARGET_OF_THIN,
+        Part::Slices => TARGET,
+    };
+    let share = u128::from(WHOLE.load(Relaxed)) * u128::from(target);
+    SHARE.store((share / u128::from(TARGET_OF_WHOLE)) as u64, Relaxed);
 }
 
 /// Between two readings of a thread's CPU clock, in ticks.

@@ -21,6 +21,7 @@ mod device;
 mod frames;
 mod gil;
 mod governor;
+mod heat;
 mod inject;
 mod json;
 mod lines;

@@ -1,8 +1,9 @@
 //! The budget before CPython 3.12, where no function can be switched by itself: slices of time.
 //!
-//! As long as it fits the budget, everything is recorded. When tokens run out, [`frames`] takes its hook out; then each
-//! tick of a thread's CPU clock (every 5 ms of its own time) puts it in for a slice, whose length was fixed before,
-//! by what tokens and the slices so far allow. So slices are spread evenly over the CPU time of all threads, and
+//! As long as it fits the budget, everything is recorded. When tokens run out, frames pass the hook in [`frames`] but for
+//! those of functions that are seldom called, see [`heat`]; where too many pass, the hook is taken out. Then each
+//! tick of a thread's CPU clock (every 5 ms of its own time) brings a slice in which all is recorded; its length was fixed
+//! before, by what tokens and the slices so far allow. So slices are spread evenly over the CPU time of all threads, and
 //! the mean of their rates of calls stands for the time between them; how they differ says how wrong that may be.
 //!
 //! What recording costs is taken out of a slice's time. Of each call's part, the hook's beginning is measured; the rest
@@ -15,7 +16,8 @@
 use crate::clock::{self, toss};
 use crate::code::Code;
 use crate::frames;
-use crate::governor;
+use crate::governor::{self, Part};
+use crate::heat;
 use crate::hot::{self, Thread};
 use crate::py::{self, PyObject};
 use crate::python;
@@ -30,16 +32,23 @@ use std::sync::atomic::{
 const WHOLE: u32 = 0;
 const OFF: u32 = 1;
 const SLICE: u32 = 2;
-/// Coroutines only: they say which request a thread works for, and so does no sample. The hook stays in, and all other
-/// frames pass through it, as long as they are few enough.
+/// Functions that are seldom called, and coroutines: they say which request a thread works for, and so does no sample. The
+/// hook stays in, and all other frames pass through it, as long as they are few enough.
 const THIN: u32 = 3;
 /// What a frame that passes costs, in ns: 12.5 in a program of small functions (benches/workloads/calls.py, 20 million
 /// frames), more in colder caches. Beside the hook, 3.11 no longer calls Python from Python without a C call.
 const PASS_NS: f64 = 18.0;
-/// What passing may cost, as a part of what everything may. Looked at after so many frames and ticks of CPU time.
-const PASSES_SHARE: f64 = 1.5;
+/// What passing may cost, as a part of what everything may: for seldom calls, and for coroutines. Looked at after so
+/// many frames, over so much CPU time.
+const PASSES_SHARE: [f64; 2] = [0.4, 1.5];
 const PASSES: u32 = 1024;
 const PASSES_US: u64 = 100_000;
+/// Frames pass again where slices show that it would take this part of that.
+const PASS_AGAIN: f64 = 0.7;
+/// What seldom calls may cost, as a part of what slices may, looked at over so much CPU time at least: the rest is for
+/// slices.
+const SELDOM_SHARE: f64 = 0.5;
+const SELDOM_US: u64 = 20_000;
 
 /// A slice's length, at least and at most.
 const SLICE_US: (u64, u64) = (20, 5_000);
@@ -90,8 +99,11 @@ static SINCE: AtomicU64 = AtomicU64::new(0);
 static UNTIL: AtomicU64 = AtomicU64::new(0);
 static READ: AtomicU64 = AtomicU64::new(0);
 static READ_CPU: AtomicU64 = AtomicU64::new(0);
-/// The slice has begun, after its [`WARM_US`].
+/// The slice has begun, after its [`WARM_US`]; the CPU time that these took, in ns.
 static WARM: AtomicBool = AtomicBool::new(false);
+static WARMED: AtomicU64 = AtomicU64::new(0);
+/// Ticks in muted trials of this slice.
+static MUTED: AtomicU64 = AtomicU64::new(0);
 /// Ticks until the next slice.
 static TICKS: AtomicU32 = AtomicU32::new(0);
 /// How long the next slice is to be.
@@ -119,6 +131,9 @@ static CROWDED: AtomicBool = AtomicBool::new(false);
 /// Frames that passed since `PASSED_AT`, in [`governor::work`].
 static PASSED: AtomicU32 = AtomicU32::new(0);
 static PASSED_AT: AtomicU64 = AtomicU64::new(0);
+/// What seldom calls have cost since `SELDOM_AT`, likewise.
+static SELDOM: AtomicI64 = AtomicI64::new(0);
+static SELDOM_AT: AtomicU64 = AtomicU64::new(0);
 /// Numbers slices, to tell one from the next.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -190,11 +205,15 @@ struct Stretch {
     since: u64,
     /// [`governor::work`] then.
     work: u64,
+    /// From when on the hook was out between slices, likewise.
+    out: Option<u64>,
     slices: u32,
     /// CPU time in the slices without what recording cost, that cost, and the part of it that is [`REST`], in ticks.
     on: f64,
     own: f64,
     rest: f64,
+    /// CPU time in which calls were recorded that no slice counts: before slices began, and in those for trials.
+    beside: f64,
     /// What slices cost of late: ticks per tick.
     dear: f64,
     /// Slices since everything was recorded last, how many there must be before it may be again, and when it was.
@@ -238,6 +257,7 @@ pub fn start(code: usize) {
         CODE[0].store(from, Relaxed);
         CODE[1].store(to, Relaxed);
     }
+    heat::lower();
     BEGUN.store(true, Relaxed);
 }
 
@@ -343,15 +363,75 @@ unsafe fn goes_on(at: *mut Thread, time: u64, stack: usize) -> bool {
         };
         (stretch.since, stretch.work) = (time, governor::work());
         (stretch.slices, stretch.looked) = (0, 0);
-        (stretch.on, stretch.own, stretch.rest) = (0.0, 0.0, 0.0);
-        governor::spend_on(false);
-        let thin = COROUTINES.load(Relaxed) && !CROWDED.load(Relaxed) && stack > (*at).halfway;
-        BETWEEN.store(if thin { THIN } else { OFF }, Relaxed);
-        PASSED.store(0, Relaxed);
-        PASSED_AT.store(governor::work(), Relaxed);
+        (stretch.on, stretch.own, stretch.rest, stretch.beside) = (0.0, 0.0, 0.0, 0.0);
+        match !CROWDED.load(Relaxed) && stack > (*at).halfway {
+            true => thin_out(),
+            false => take_out(),
+        }
     }
     rest();
     false
+}
+
+/// Between slices frames pass from now on, but for seldom ones.
+unsafe fn thin_out() {
+    governor::spend_on(Part::Thin);
+    CROWDED.store(false, Relaxed);
+    BETWEEN.store(THIN, Relaxed);
+    PASSED.store(0, Relaxed);
+    PASSED_AT.store(governor::work(), Relaxed);
+    SELDOM.store(0, Relaxed);
+    SELDOM_AT.store(governor::work(), Relaxed);
+    // SAFETY: the GIL is held, as in `records`.
+    unsafe { stretch().out = None };
+}
+
+/// Between slices the hook is out from now on.
+unsafe fn take_out() {
+    governor::spend_on(Part::Slices);
+    BETWEEN.store(OFF, Relaxed);
+    // SAFETY: as above.
+    unsafe { stretch().out = Some(governor::work()) };
+}
+
+/// A seldom call is about to be recorded between slices: looks from time to time what such calls cost.
+///
+/// # Safety
+/// The GIL is held and `at` is this thread's state.
+#[inline(always)]
+pub unsafe fn seldom(at: *mut Thread, time: u64) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if time >= (*at).window_end {
+            look_at_seldom(at, time);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn look_at_seldom(at: *mut Thread, time: u64) {
+    // SAFETY: as in `seldom`.
+    unsafe {
+        know(at);
+        governor::read_cpu(at);
+        (*at).window_end = time + governor::window_ticks();
+        let work = governor::work();
+        let ran = work.saturating_sub(SELDOM_AT.load(Relaxed));
+        // what the bar was last raised for shows only then
+        if ran < (SELDOM_US * hot::micro()).max(2 * heat::bar()) {
+            return;
+        }
+        SELDOM_AT.store(work, Relaxed);
+        let cost = SELDOM.swap(0, Relaxed) as f64;
+        if cost > governor::share() * SELDOM_SHARE * ran as f64 && !heat::raise() {
+            CROWDED.store(true, Relaxed);
+            take_out();
+            if is_resting() {
+                rest();
+            }
+        }
+    }
 }
 
 /// Between two slices.
@@ -363,7 +443,7 @@ fn rest() {
     }
 }
 
-/// Whether coroutines are recorded wherever other frames are not.
+/// Whether coroutines and seldom calls are recorded wherever other frames are not.
 #[inline(always)]
 pub fn is_thin() -> bool {
     BETWEEN.load(Relaxed) == THIN
@@ -378,10 +458,35 @@ pub fn is_resting() -> bool {
 /// A coroutine's frame is recorded.
 #[inline(always)]
 pub fn coroutine() {
-    COROUTINES.store(true, Relaxed);
+    if !COROUTINES.load(Relaxed) {
+        COROUTINES.store(true, Relaxed);
+        CROWDED.store(false, Relaxed); // more may pass for its sake
+    }
 }
 
-/// A frame passes the hook, for the sake of coroutines.
+/// Where a frame is recorded: while everything is, in a slice, or between slices.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Place {
+    Whole,
+    Slice,
+    Between,
+}
+
+/// Where a frame is recorded that [`records`] wants.
+#[inline(always)]
+pub fn now() -> Place {
+    match MODE.load(Relaxed) {
+        SLICE => Place::Slice,
+        _ => Place::Whole,
+    }
+}
+
+/// What passing may cost, as a share of CPU time.
+fn may_pass() -> f64 {
+    governor::share_of_whole() * PASSES_SHARE[usize::from(COROUTINES.load(Relaxed))]
+}
+
+/// A frame passes the hook.
 ///
 /// # Safety
 /// The GIL is held and `at` is this thread's state.
@@ -408,14 +513,16 @@ unsafe fn passes(at: *mut Thread, stack: usize, passed: u32) {
         let micro = hot::micro();
         let cost = f64::from(passed) * PASS_NS * micro as f64 / 1000.0;
         let deep = stack < (*at).halfway;
-        if ran < PASSES_US * micro && !deep {
+        let least = PASSES_US * micro;
+        let crowded = cost > may_pass() * ran.max(least) as f64;
+        if ran < least && !deep && !crowded {
             return;
         }
         PASSED.store(0, Relaxed);
         PASSED_AT.store(work, Relaxed);
-        if deep || cost > governor::share_of_whole() * PASSES_SHARE * ran as f64 {
+        if deep || crowded {
             CROWDED.store(true, Relaxed);
-            BETWEEN.store(OFF, Relaxed);
+            take_out();
             if is_resting() {
                 rest();
             }
@@ -430,12 +537,19 @@ pub fn after_import(time: u64) {
     if grants == 0 || !resting || !hot::on() || !frames::arm() {
         return;
     }
-    CROWDED.store(false, Relaxed);
     GRANTS.store(grants - 1, Relaxed);
     governor::grant();
     // SAFETY: with the GIL held, after a frame; nothing here records.
+    unsafe { take_all(time) };
+}
+
+/// Everything is recorded from now on; the hook is in.
+unsafe fn take_all(time: u64) {
+    // SAFETY: as in `records`.
     unsafe { stretch().whole_since = time };
-    governor::spend_on(true);
+    CROWDED.store(false, Relaxed);
+    heat::lower();
+    governor::spend_on(Part::Whole);
     MODE.store(WHOLE, Release);
 }
 
@@ -510,8 +624,10 @@ unsafe fn in_slice(at: *mut Thread, time: u64, stack: usize, calm: bool) -> bool
         if own && !over && time >= SINCE.load(Relaxed) && !WARM.swap(true, Relaxed) {
             OWN.store(0, Relaxed);
             CALLS.store(0, Relaxed);
+            MUTED.store(0, Relaxed);
             READ.store(time, Relaxed);
-            READ_CPU.store(clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID), Relaxed);
+            let cpu = clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
+            WARMED.store(cpu.saturating_sub(READ_CPU.swap(cpu, Relaxed)), Relaxed);
         }
         if own && stack > (*at).halfway && !over && OWN.load(Relaxed) < MOST.load(Relaxed) {
             return true;
@@ -530,32 +646,49 @@ unsafe fn in_slice(at: *mut Thread, time: u64, stack: usize, calm: bool) -> bool
 /// Takes what a recorded frame's beginning cost, `own` of it in the hook.
 ///
 /// # Safety
-/// The GIL is held; `known` is the record of `code`, which is live.
+/// The GIL is held and `known` is valid.
 #[inline(always)]
-pub unsafe fn spend(
-    known: *mut Code,
-    code: *mut PyObject,
-    new_call: bool,
-    own: u64,
-    importing: bool,
-) {
+pub unsafe fn spend(known: *mut Code, own: u64, time: u64, importing: bool, place: Place) {
     let own = own.min(MOST_OWN_US * hot::micro()) as i64 + REST.load(Relaxed);
     match importing {
         true => governor::charge_import(own),
         false => governor::charge(own),
     }
+    if place == Place::Between {
+        SELDOM.store(SELDOM.load(Relaxed).wrapping_add(own), Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { heat::count(known, time, work_now) };
+        return;
+    }
     OWN.store(OWN.load(Relaxed).wrapping_add(own), Relaxed);
     CALLS.store(CALLS.load(Relaxed).wrapping_add(1), Relaxed);
-    if MODE.load(Relaxed) == SLICE && new_call && WARM.load(Relaxed) {
-        // SAFETY: as the caller promises.
-        unsafe { note(known, code) };
+    if place == Place::Whole {
+        // SAFETY: as the caller promises; its frames pass when others do.
+        unsafe { heat::count(known, time, || 0) };
     }
 }
 
+/// [`governor::work`], with this thread's clock read.
+fn work_now() -> u64 {
+    let at = hot::thread();
+    if !at.is_null() {
+        // SAFETY: this thread's own state, with the GIL held as in `spend`.
+        unsafe { governor::read_cpu(at) };
+    }
+    governor::work()
+}
+
+/// Notes a frame that was recorded in a slice.
+///
+/// # Safety
+/// The GIL is held; `known` is the record of `code`, which is live.
 #[inline(always)]
-unsafe fn note(known: *mut Code, code: *mut PyObject) {
+pub unsafe fn note(known: *mut Code, code: *mut PyObject, new_call: bool) {
+    if !new_call || !WARM.load(Relaxed) {
+        return;
+    }
     let slice = NUMBER.load(Relaxed);
-    // SAFETY: as `spend`'s caller promises; nothing here records.
+    // SAFETY: as the caller promises; nothing here records.
     unsafe {
         let shown = &mut (*known).shown;
         if shown.slice != slice || shown.calls == 0 {
@@ -596,7 +729,7 @@ static TRYING: AtomicBool = AtomicBool::new(false);
 /// Before a call of `known` is evaluated in a slice, and after it was noted. Where it is muted, the hook is out.
 ///
 /// # Safety
-/// As for [`spend`].
+/// As for [`note`].
 #[inline(always)]
 pub unsafe fn trial(known: *mut Code) -> Option<Trial> {
     if MODE.load(Relaxed) != SLICE
@@ -612,8 +745,10 @@ pub unsafe fn trial(known: *mut Code) -> Option<Trial> {
 #[inline(never)]
 unsafe fn begin_trial(known: *mut Code) -> Option<Trial> {
     // SAFETY: as in `trial`; nothing here records.
-    let below = unsafe { (*known).shown.below };
-    let counts = (1..=TRIAL_CALLS).contains(&below) && !TRYING.load(Relaxed);
+    let (below, hot) = unsafe { ((*known).shown.below, (*known).heat.is_hot()) };
+    // of what is long or seldom nothing below is to be missed
+    let fits = (1..=TRIAL_CALLS).contains(&below) && (hot || !is_thin());
+    let counts = fits && !TRYING.load(Relaxed);
     if !counts && below != 0 && TRYING.load(Relaxed) {
         return None;
     }
@@ -637,7 +772,7 @@ unsafe fn begin_trial(known: *mut Code) -> Option<Trial> {
 /// After it, `took` ticks later.
 ///
 /// # Safety
-/// As for [`spend`].
+/// As for [`note`].
 #[cold]
 pub unsafe fn tried(known: *mut Code, trial: Trial, took: u64) {
     if trial.counts {
@@ -648,6 +783,7 @@ pub unsafe fn tried(known: *mut Code, trial: Trial, took: u64) {
     }
     if trial.muted {
         frames::arm();
+        MUTED.fetch_add(took, Relaxed);
     }
     let below = CALLS.load(Relaxed).wrapping_sub(trial.calls);
     // SAFETY: as the caller promises; nothing here records.
@@ -698,6 +834,12 @@ unsafe fn end(at: *mut Thread, time: u64) {
                 shown.squares += rate * rate;
             }
         }
+        if WARM.load(Relaxed) {
+            stretch.beside += (WARMED.load(Relaxed) * micro / 1000) as f64;
+        }
+        if long && trials {
+            stretch.beside += (on - MUTED.load(Relaxed) as f64).max(0.0);
+        }
         if counts {
             stretch.slices += 1;
             stretch.looked += 1;
@@ -731,15 +873,16 @@ unsafe fn end(at: *mut Thread, time: u64) {
         let fits = stretch.own < governor::share_of_whole() * BACK * (stretch.own + stretch.on);
         let back = stretch.looked >= stretch.back_after && fits && governor::tokens() > 0;
         let full = stretch.slices >= ROW_SLICES && time - stretch.since >= ROW_US * micro;
+        let passing = stretch.calls / stretch.on.max(1.0) * PASS_NS * micro as f64 / 1000.0;
+        let again = stretch.out.is_some() && passing < may_pass() * PASS_AGAIN;
         if back || full {
             write_rows(time);
         }
-        if back {
-            self::stretch().whole_since = time;
-            if frames::arm() {
-                governor::spend_on(true);
-                MODE.store(WHOLE, Release);
-            }
+        if back && frames::arm() {
+            take_all(time);
+        } else if full && again && frames::arm() {
+            thin_out();
+            MODE.store(THIN, Release);
         }
     }
 }
@@ -764,19 +907,32 @@ unsafe fn write_rows(time: u64) {
         let more = stretch.on / on.max(1.0);
         let wrong = error * calls / on.max(1.0);
         let work = governor::work();
-        let off = (work.saturating_sub(stretch.work) as f64 - on).max(0.0);
+        let ran = work.saturating_sub(stretch.work);
+        let off = (ran as f64 - on - stretch.beside).max(0.0);
         let dur = time.saturating_sub(stretch.since) as f64 / micro;
         let number = stretch.slices;
-        let thin = is_thin();
+        let out = stretch.out.map(|out| out.max(stretch.work));
+        stretch.out = out.map(|_| work);
         (stretch.since, stretch.work, stretch.slices) = (time, work, 0);
         (stretch.on, stretch.own, stretch.rest) = (0.0, 0.0, 0.0);
-        (stretch.calls, stretch.seen) = (0.0, 0.0);
+        (stretch.calls, stretch.seen, stretch.beside) = (0.0, 0.0, 0.0);
+        let row = heat::next_row();
         for (code, known) in listed {
             let shown = std::mem::take(&mut (*known).shown);
             (*known).shown.below = shown.below;
-            let all_seen = thin && (*known).coroutine;
-            if number > 0 && shown.seen > 0 && !all_seen {
-                let mean = shown.rates / slices;
+            let passed = (*known).heat.passed_from(row);
+            // from when on it was seen in slices only
+            let unseen = passed.into_iter().chain(out).min();
+            let mean = shown.rates / slices.max(1.0);
+            if heat::is_rate_hot(mean) && !(*known).coroutine {
+                (*known).heat.pass_from(work);
+            }
+            if let Some(unseen) = unseen
+                && number > 0
+                && shown.seen > 0
+            {
+                let part = work.saturating_sub(unseen) as f64 / ran.max(1) as f64;
+                let off = off * part.min(1.0);
                 let squares = (shown.squares - shown.rates * mean).max(0.0);
                 let deviation = (squares / (slices - 1.0).max(1.0) / slices).sqrt();
                 let calls = mean * more * off;
@@ -861,6 +1017,7 @@ pub fn forked(thread: &mut Thread) {
         }
         (stretch.since, stretch.work) = (hot::now(), governor::work());
         (stretch.slices, stretch.on, stretch.own, stretch.rest) = (0, 0.0, 0.0, 0.0);
+        stretch.beside = 0.0;
     }
     if MODE.load(Relaxed) == SLICE {
         MODE.store(BETWEEN.load(Relaxed), Relaxed); // an OFF hook takes itself out at the next frame
