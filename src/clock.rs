@@ -419,7 +419,7 @@ fn object(event: &Event, names: &Names) -> Value {
 }
 
 /// Rows whose times the probe took itself. The others come from the kernel or a driver, in CLOCK_MONOTONIC.
-fn in_probe_clock(kind: Kind, origin: Origin) -> bool {
+pub fn in_probe_clock(kind: Kind, origin: Origin) -> bool {
     use Kind::*;
     let probe = matches!(
         kind,

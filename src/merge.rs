@@ -5,6 +5,7 @@
 //! so the output's bytes do not depend on how many runs there were.
 
 mod keep;
+mod scratch;
 mod sort;
 
 use std::collections::BTreeMap;
@@ -20,8 +21,9 @@ use crate::correlate::{Nest, Started};
 use crate::error::{Error, Result};
 use crate::import::{self, Any, Lenient, Run};
 use crate::trace::provenance::{Provenance, Stage, Step};
-use crate::trace::{Event, Names, Reader, Writer};
+use crate::trace::{Event, Names, Writer};
 use keep::{Keep, Kept};
+use scratch::Blocks;
 use sort::{Put, Sorter};
 
 /// Rows between two looks at the progress line.
@@ -335,8 +337,8 @@ impl Raw {
                 runs,
                 mut chunk,
             } = input.kept;
-            for mut rows in rows {
-                sort(&mut rows, &mut sorter, &put)?;
+            for mut blocks in rows {
+                sort(&mut blocks, &mut sorter, &put)?;
             }
             chunk.events.iter_mut().for_each(&put);
             sorter.hold(chunk);
@@ -360,11 +362,11 @@ impl Raw {
 }
 
 /// Puts rows at their places and into the sorter.
-fn sort(rows: &mut Reader, sorter: &mut Sorter, put: &Put<'_>) -> Result<()> {
+fn sort(blocks: &mut Blocks, sorter: &mut Sorter, put: &Put<'_>) -> Result<()> {
     let mut progress = Progress::new("sorting", None);
     loop {
         let (mut names, mut events) = (Names::default(), Vec::new());
-        if !rows.next_batch(&mut names, &mut events)? {
+        if !blocks.next(&mut names, &mut events)? {
             return Ok(());
         }
         for event in &mut events {

@@ -1,25 +1,30 @@
 //! Rows in the order in which they came: in memory as long as they fit, then in temporary files.
 //!
-//! An imported file has one clock, so its rows can be sorted before it is known where that clock stands: what no longer
-//! fits of them is written as sorted runs at once. A recording has several clocks: its rows are written as they came.
+//! Rows of one clock can be sorted before it is known where that clock stands, since no clock's place ever makes a later row
+//! an earlier one. So what no longer fits is written as sorted runs at once: one of an imported file, which has one clock,
+//! and of a recording one for each process and clock that has a good part of the rows. The others are written as
+//! they came.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::mem::{size_of, take};
-use std::path::PathBuf;
+use std::mem::size_of;
 use std::thread::JoinHandle;
 
-use crate::clock::Origin;
+use crate::clock::{self, Origin};
 use crate::error::{Error, Result};
-use crate::trace::provenance::{Provenance, Step};
-use crate::trace::{Event, Names, Reader, Writer};
+use crate::trace::{Event, Names};
 
-use super::sort::{BATCH_ROWS, sorted};
+use super::scratch::{self, Blocks, Scratch};
+use super::sort::sorted;
 
 /// Bytes that a row takes in memory, with its place in a sorted index.
 pub(super) const ROW_BYTES: u64 = size_of::<Event>() as u64 + 24;
 
 /// Rows that are always kept together, however little memory there is.
 const FEWEST: usize = 256;
+
+/// A clock of a process has a run of its own in each part of which it has one row in so many: each run is an open file.
+const SHARE: usize = 8;
 
 /// Rows and their names, up to a number of bytes.
 #[derive(Debug)]
@@ -67,20 +72,28 @@ pub(super) struct Keep {
     chunk: Chunk,
     /// Rows that have a number.
     numbered: i64,
-    file: Option<(Writer, File)>,
-    runs: Vec<File>,
+    written: Written,
     /// Sorts and writes what was kept before, while more is read.
-    sorting: Option<JoinHandle<Result<(File, Chunk)>>>,
+    sorting: Option<JoinHandle<Result<(Written, Chunk)>>>,
     /// What it left empty: the system need not clear new pages.
     spare: Option<Chunk>,
+}
+
+/// What is in temporary files.
+#[derive(Debug, Default)]
+struct Written {
+    /// Rows as they came.
+    rest: Option<Scratch>,
+    /// Sorted runs.
+    runs: Vec<File>,
 }
 
 /// What was kept of an input.
 #[derive(Debug)]
 pub(super) struct Kept {
     /// Rows in the order in which they came.
-    pub rows: Vec<Reader>,
-    /// Sorted runs.
+    pub rows: Vec<Blocks>,
+    /// Sorted runs, each of one clock.
     pub runs: Vec<File>,
     /// The rest, which is all of it if it always fitted.
     pub chunk: Chunk,
@@ -93,8 +106,7 @@ impl Keep {
             origin,
             chunk: Chunk::new(memory / 3),
             numbered: 0,
-            file: None,
-            runs: Vec::new(),
+            written: Written::default(),
             sorting: None,
             spare: None,
         }
@@ -115,30 +127,22 @@ impl Keep {
         }
     }
 
-    /// Writes what is in memory.
+    /// Writes what is in memory, on a thread of its own.
     fn spill(&mut self) -> Result<()> {
         self.number();
-        if self.origin != Origin::Import {
-            let (writer, _) = match &mut self.file {
-                Some(file) => file,
-                none => none.insert(scratch()?),
-            };
-            let Chunk { names, events, .. } = &self.chunk;
-            events.iter().try_for_each(|row| writer.push(row, names))?;
-            self.chunk.clear();
-            return Ok(());
-        }
         self.sorted()?;
         let empty = self.spare.take();
         let empty = empty.unwrap_or_else(|| Chunk::new(self.chunk.limit));
         let mut chunk = std::mem::replace(&mut self.chunk, empty);
+        let mut written = std::mem::take(&mut self.written);
+        let origin = self.origin;
         let thread = std::thread::Builder::new().name("isc-sort".into());
         let thread = thread.spawn(move || {
-            let run = run(&chunk)?;
+            written.add(&chunk, origin)?;
             chunk.clear();
-            Ok((run, chunk))
+            Ok((written, chunk))
         });
-        self.sorting = Some(thread.map_err(Error::io("start a thread in", &scratch_path()))?);
+        self.sorting = Some(thread.map_err(Error::io("start a thread in", &scratch::path()))?);
         Ok(())
     }
 
@@ -149,8 +153,8 @@ impl Keep {
         };
         match thread.join() {
             Ok(done) => {
-                let (run, spare) = done?;
-                self.runs.push(run);
+                let (written, spare) = done?;
+                self.written = written;
                 self.spare = Some(spare);
             }
             Err(panic) => std::panic::resume_unwind(panic),
@@ -161,65 +165,85 @@ impl Keep {
     /// What was kept, in memory if it always fitted.
     pub fn finish(mut self) -> Result<Kept> {
         self.sorted()?;
-        if self.file.is_some() {
-            self.spill()?; // the rest of a recording stands behind what was written of it
-        }
         self.number();
-        let mut rows = Vec::new();
-        if let Some((writer, file)) = take(&mut self.file) {
-            writer.finish()?;
-            rows.push(Reader::from_file(file, &scratch_path())?);
-        }
-        Ok(Kept {
-            rows,
-            runs: self.runs,
+        let mut kept = Kept {
+            rows: Vec::new(),
+            runs: Vec::new(),
             chunk: self.chunk,
-        })
+        };
+        kept.take(self.written)?;
+        Ok(kept)
     }
 }
 
 impl Kept {
+    fn take(&mut self, written: Written) -> Result<()> {
+        self.runs.extend(written.runs);
+        if let Some(rest) = written.rest {
+            self.rows.push(Blocks::open(rest.finish()?)?);
+        }
+        Ok(())
+    }
+
     /// Writes what is in memory, to make room for another input.
     pub fn spill(&mut self, origin: Origin) -> Result<()> {
         if self.chunk.events.is_empty() {
             return Ok(());
         }
         let chunk = self.chunk.taken();
-        if origin == Origin::Import {
-            self.runs.push(run(&chunk)?);
-            return Ok(());
+        let mut written = Written::default();
+        written.add(&chunk, origin)?;
+        self.take(written)
+    }
+}
+
+impl Written {
+    /// Rows of an input, each with its number.
+    fn add(&mut self, chunk: &Chunk, origin: Origin) -> Result<()> {
+        let clock = |event: &Event| match origin {
+            Origin::Import => (0, true),
+            _ => (event.process, clock::in_probe_clock(event.kind, origin)),
+        };
+        let mut counts: HashMap<(u32, bool), usize> = HashMap::new();
+        // neighbours are mostly of one clock
+        for same in chunk.events.chunk_by(|a, b| clock(a) == clock(b)) {
+            *counts.entry(clock(&same[0])).or_default() += same.len();
         }
-        let (mut writer, file) = scratch()?;
-        let mut rows = chunk.events.iter();
-        rows.try_for_each(|row| writer.push(row, &chunk.names))?;
-        writer.finish()?;
-        self.rows.push(Reader::from_file(file, &scratch_path())?);
+        let mut runs = Vec::new();
+        for (clock, count) in counts {
+            if count * SHARE >= chunk.events.len() {
+                runs.push((clock, Scratch::create()?));
+            }
+        }
+        let mut last = 0;
+        for at in sorted(&chunk.events) {
+            let event = &chunk.events[at as usize];
+            let clock = clock(event);
+            if runs.get(last).is_none_or(|run| run.0 != clock) {
+                let found = runs.iter().position(|run| run.0 == clock);
+                last = found.unwrap_or(runs.len());
+            }
+            let to = match runs.get_mut(last) {
+                Some((_, run)) => run,
+                None => match &mut self.rest {
+                    Some(rest) => rest,
+                    none => none.insert(Scratch::create()?),
+                },
+            };
+            to.push(event, &chunk.names)?;
+        }
+        for (_, run) in runs {
+            self.runs.push(run.finish()?);
+        }
         Ok(())
     }
 }
 
-/// Rows of one clock as a sorted run.
+/// Rows at their places as a sorted run.
 pub(super) fn run(chunk: &Chunk) -> Result<File> {
-    let (writer, file) = scratch()?;
-    let mut writer = writer.with_batch_rows(BATCH_ROWS);
+    let mut scratch = Scratch::create()?;
     for at in sorted(&chunk.events) {
-        writer.push(&chunk.events[at as usize], &chunk.names)?;
+        scratch.push(&chunk.events[at as usize], &chunk.names)?;
     }
-    writer.finish()?;
-    Ok(file)
-}
-
-/// A new trace in a temporary file without a name.
-pub(super) fn scratch() -> Result<(Writer, File)> {
-    let path = scratch_path();
-    let file = tempfile::tempfile().map_err(Error::io("create a temporary file in", &path))?;
-    let again = file
-        .try_clone()
-        .map_err(Error::io("open a file in", &path))?;
-    let provenance = Provenance::raw(Step::new("isc-merge", vec![], vec![]));
-    Ok((Writer::to_file(file, &path, &provenance)?, again))
-}
-
-pub(super) fn scratch_path() -> PathBuf {
-    std::env::temp_dir()
+    scratch.finish()
 }

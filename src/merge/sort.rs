@@ -1,19 +1,24 @@
 //! The external sort: runs that fit into memory, then a merge of the runs.
 
+use std::cell::RefCell;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::fs::File;
+use std::mem::size_of;
+use std::rc::Rc;
 
-use super::keep::{Chunk, run, scratch, scratch_path};
+use super::keep::{Chunk, run};
+use super::scratch::{BLOCK_ROWS, Blocks, Scratch};
 use crate::clock::Place;
 use crate::error::Result;
-use crate::trace::{Event, Names, Reader};
+use crate::trace::{Event, Names};
 
-/// Runs merged at once: each needs an open file and a batch in memory.
-const FAN_IN: usize = 64;
+/// Runs merged at once, at least and at most: each needs an open file and a block in memory, of so many bytes with buffers.
+const FAN_IN: (u64, u64) = (16, 256);
+const RUN_BYTES: u64 = (BLOCK_ROWS * size_of::<Event>() + (1 << 18)) as u64;
 
-/// Rows of a run's batches, of which each run has one in memory while they are merged.
-pub(super) const BATCH_ROWS: usize = 1 << 12;
+/// Bytes of texts after which runs that are merged begin a new table.
+const TABLE_BYTES: usize = 16 << 20;
 
 /// Where a row stands: start, process, tid, longer ones first, then its place in the input. No two rows of
 /// an input have the same.
@@ -54,12 +59,14 @@ pub(super) struct Sorter {
     /// Sorted runs. With an input's number: its rows have yet to be put at their places, in the same order but for rows of one
     /// moment.
     runs: Vec<(File, Option<usize>)>,
+    fan_in: usize,
 }
 
 impl Sorter {
     /// `memory`: bytes that pushed rows may take.
     pub fn new(memory: u64) -> Sorter {
         Sorter {
+            fan_in: (memory / 2 / RUN_BYTES).clamp(FAN_IN.0, FAN_IN.1) as usize,
             chunk: Chunk::new(memory),
             held: Vec::new(),
             runs: Vec::new(),
@@ -113,19 +120,20 @@ impl Sorter {
             }
             return Ok(());
         }
-        while runs.len() > FAN_IN {
-            let rest = runs.split_off(FAN_IN);
-            let (writer, file) = scratch()?;
-            let mut writer = writer.with_batch_rows(BATCH_ROWS);
-            let opened = Run::open_all(runs, puts)?;
-            merge(opened, &mut |event, names| writer.push(event, names))?;
-            writer.finish()?;
+        let mut table = Table::default();
+        while runs.len() > self.fan_in {
+            let rest = runs.split_off(self.fan_in);
+            let mut scratch = Scratch::create()?;
+            let opened = Run::open_all(runs, puts, &mut table)?;
+            merge(opened, &mut table, &mut |event, names| {
+                scratch.push(event, names)
+            })?;
             runs = rest;
-            runs.push((file, None));
+            runs.push((scratch.finish()?, None));
         }
-        let mut opened = Run::open_all(runs, puts)?;
+        let mut opened = Run::open_all(runs, puts, &mut table)?;
         opened.extend(self.held.into_iter().map(Run::of));
-        merge(opened, &mut visit)
+        merge(opened, &mut table, &mut visit)
     }
 }
 
@@ -139,12 +147,26 @@ pub(super) fn sorted(events: &[Event]) -> Vec<u32> {
     order.into_iter().map(|(_, at)| at).collect()
 }
 
+/// The texts of the blocks that are read: one table for all runs, so that a text that many have is looked up once.
+#[derive(Default)]
+struct Table(Rc<RefCell<Names>>);
+
+impl Table {
+    /// For the next block.
+    fn current(&mut self) -> Rc<RefCell<Names>> {
+        if self.0.borrow().bytes() > TABLE_BYTES {
+            self.0 = Rc::default();
+        }
+        self.0.clone()
+    }
+}
+
 /// One run while it is merged.
 struct Run<'a> {
     /// `None`: all of it is in memory.
-    reader: Option<Reader>,
+    blocks: Option<Blocks>,
     put: Option<&'a Put<'a>>,
-    names: Names,
+    names: Rc<RefCell<Names>>,
     block: Vec<Event>,
     /// The order of the block's rows, if they do not stand in it.
     order: Option<Vec<u32>>,
@@ -154,35 +176,39 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn open(file: File, put: Option<&'a Put<'a>>) -> Result<Run<'a>> {
+    fn open(file: File, put: Option<&'a Put<'a>>, table: &mut Table) -> Result<Run<'a>> {
         let mut run = Run {
-            reader: Some(Reader::from_file(file, &scratch_path())?),
+            blocks: Some(Blocks::open(file)?),
             put,
-            names: Names::default(),
+            names: table.current(),
             block: Vec::new(),
             order: None,
             at: 0,
             known: 0,
         };
-        run.fill()?;
+        run.fill(table)?;
         Ok(run)
     }
 
     /// Runs of which some have yet to be put at their places.
-    fn open_all(files: Vec<(File, Option<usize>)>, puts: &'a [Put<'a>]) -> Result<Vec<Run<'a>>> {
+    fn open_all(
+        files: Vec<(File, Option<usize>)>,
+        puts: &'a [Put<'a>],
+        table: &mut Table,
+    ) -> Result<Vec<Run<'a>>> {
         let files = files.into_iter();
-        let open =
-            |(file, input): (File, Option<usize>)| Run::open(file, input.map(|at| &puts[at]));
-        files.map(open).collect()
+        files
+            .map(|(file, input)| Run::open(file, input.map(|at| &puts[at]), table))
+            .collect()
     }
 
     /// Rows that are at their places.
     fn of(chunk: Chunk) -> Run<'a> {
         let order = sorted(&chunk.events);
         Run {
-            reader: None,
+            blocks: None,
             put: None,
-            names: chunk.names,
+            names: Rc::new(RefCell::new(chunk.names)),
             known: order.len(),
             order: Some(order),
             block: chunk.events,
@@ -195,8 +221,8 @@ impl<'a> Run<'a> {
         self.order.as_ref().map_or(at, |order| order[at] as usize)
     }
 
-    fn fill(&mut self) -> Result<()> {
-        let Some(reader) = &mut self.reader else {
+    fn fill(&mut self, table: &mut Table) -> Result<()> {
+        let Some(blocks) = &mut self.blocks else {
             return Ok(());
         };
         let mut more = true;
@@ -205,9 +231,9 @@ impl<'a> Run<'a> {
             let kept = self.block.len();
             // Rows that are kept have symbols of the table before.
             if kept == 0 {
-                self.names = Names::default();
+                self.names = table.current();
             }
-            more = reader.next_batch(&mut self.names, &mut self.block)?;
+            more = blocks.next(&mut self.names.borrow_mut(), &mut self.block)?;
             (self.at, self.known) = (0, self.block.len());
             let Some(put) = self.put else { return Ok(()) };
             self.block[kept..].iter_mut().for_each(put);
@@ -228,6 +254,7 @@ impl<'a> Run<'a> {
 
 fn merge(
     mut runs: Vec<Run<'_>>,
+    table: &mut Table,
     visit: &mut dyn FnMut(&mut Event, &Names) -> Result<()>,
 ) -> Result<()> {
     let mut heap = BinaryHeap::new();
@@ -240,10 +267,10 @@ fn merge(
         let next = heap.peek().map(|Reverse((key, _))| *key);
         loop {
             let at = run.row(run.at);
-            visit(&mut run.block[at], &run.names)?;
+            visit(&mut run.block[at], &run.names.borrow())?;
             run.at += 1;
             if run.at == run.known {
-                run.fill()?;
+                run.fill(table)?;
             }
             match run.head() {
                 Some(key) if next.is_none_or(|next| key < next) => {}

@@ -3,6 +3,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::trace::Reader;
 use crate::trace::text::{parse, print};
 use crate::trace::{Event, Names};
 
