@@ -2,6 +2,7 @@
 //!
 //! analyze never changes a timeline, and equal timelines give equal analyses.
 
+mod clocks; // how closely they are known
 pub mod device;
 mod ended; // programs that were cut short
 pub mod facts;
@@ -23,7 +24,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::trace::io::Reader;
-use crate::trace::provenance::{self, Stage};
+use crate::trace::provenance::{self, ClockFit, Stage};
 
 /// The `format` of what this build writes.
 pub const FORMAT: &str = "isc-analysis/1";
@@ -50,6 +51,9 @@ pub struct Analysis {
     pub processes: Vec<Process>,
     pub threads: Vec<Thread>,
     pub paths: Vec<Path>,
+    /// How the clocks that were put on one timeline fit; none if all was on one.
+    #[serde(default)]
+    pub clocks: Vec<ClockFit>,
     pub recording: Recording,
 }
 
@@ -258,9 +262,17 @@ pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
     let window = window(&reader.provenance().config);
     let selected = selected(&reader.provenance().steps);
     let cpus = reader.provenance().machine["cpus"].as_u64();
+    let fits = reader.provenance().clocks.clone();
     let mut measures = measure::measure(reader)?;
     measures.cpus = cpus;
     let (mut analysis, texts) = facts::analysis(&measures);
+    if let Some(error_ns) = clocks::error_ns(&fits) {
+        let fact = ("clock.error_ns".to_owned(), error_ns.into());
+        analysis.facts.extend([fact]);
+    }
+    let told = clocks::caveats(&fits, &analysis.facts);
+    analysis.caveats.extend(told);
+    analysis.clocks = fits;
     analysis.caveats.extend(window);
     analysis.caveats.extend(selected);
     analysis.findings = rules.findings(&analysis.facts, &texts)?;

@@ -88,5 +88,15 @@ fn a_kineto_file_and_a_recording_of_one_run_lie_on_one_clock_within_the_stated_b
             let inside = op.0 >= call.0 - bound_ns && op.1 <= call.1 + bound_ns;
             assert!(inside, "{version:?}: {op:?} in {call:?}, to {bound_ns} ns");
         }
+
+        let mut analyze = Command::new(env!("CARGO_BIN_EXE_isc-analyze"));
+        let output = analyze.arg(&path).arg("--json").output().unwrap();
+        let analysis: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(analysis["facts"]["clock.error_ns"], bound_ns, "{version:?}");
+        let told = analysis["clocks"].as_array().unwrap();
+        assert_eq!(told.len(), clocks.len());
+        let text = Command::new(env!("CARGO_BIN_EXE_isc-analyze")).arg(&path).output();
+        let text = String::from_utf8(text.unwrap().stdout).unwrap();
+        assert!(text.contains("clocks to ±"), "{text}");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
 use super::{Analysis, Finding, Function, Line, Step};
 use crate::report::units::{count, line, share, time};
 
@@ -357,8 +359,10 @@ fn recording(out: &mut String, a: &Analysis, style: Style) {
             share(part)
         )
     });
+    let clocks = &a.facts.get("clock.error_ns").and_then(Value::as_f64);
+    let clocks = clocks.map_or(String::new(), |ns| format!(", clocks to ±{}", time(ns)));
     let text = format!(
-        "Recorded {} events, {} lost{cost}",
+        "Recorded {} events, {} lost{clocks}{cost}",
         count(r.events as f64),
         count(r.lost as f64)
     );

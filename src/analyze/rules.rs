@@ -58,6 +58,7 @@ pub const FACTS: &[&str] = &[
     "caller.top.calls",
     "caller.top.share",
     "caller.top.time_ns",
+    "clock.error_ns",
     "cpu.ns",
     "event.count",
     "eventloop.ready_ns_p50",

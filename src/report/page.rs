@@ -94,7 +94,10 @@ impl Page {
         let span = number(&analysis["span_ns"]);
         let (recording, facts): (Vec<_>, Vec<_>) = object(&analysis["facts"])
             .into_iter()
-            .partition(|(key, _)| key.starts_with("recorder.") || key.starts_with("recording."));
+            .partition(|(key, _)| {
+                let of = ["recorder.", "recording.", "clock."];
+                of.iter().any(|of| key.starts_with(of))
+            });
         let recording = object(&analysis["recording"]).into_iter().chain(recording);
         let cpu = number(&analysis["facts"]["cpu.ns"]);
         let known;
