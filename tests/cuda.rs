@@ -600,6 +600,27 @@ fn however_the_program_ends_all_that_was_complete_a_second_before_is_there() {
 }
 
 #[test]
+fn a_python_that_leaves_without_exit_handlers_loses_no_device_record() {
+    for (python, version) in pythons() {
+        for how in ["leave", "fork"] {
+            let stage = Stage::new("120901").with("KERNEL_NS", "2000");
+            let program = common::repository("tests/python/cuda.py");
+            let program = [
+                python.to_str().unwrap(),
+                program.to_str().unwrap(),
+                "50",
+                how,
+            ];
+            let run = stage.record(&[], &program);
+            let code = run.output.status.code();
+            assert_eq!(code, Some(3), "{version:?} {how}: {}", run.stderr());
+            assert_eq!(run.of(&[Kind::Kernel]).len(), 50, "{version:?} {how}");
+            assert_eq!(run.of(&[Kind::Memcpy]).len(), 50, "{version:?} {how}");
+        }
+    }
+}
+
+#[test]
 fn records_that_another_tool_takes_over_are_missed_and_that_is_said() {
     let stage = Stage::new("120901").with("STOLEN_AFTER", "2500");
     let run = stage.run(&[], &["--kernels", "7000", "--pause-us", "1000"]);

@@ -95,7 +95,9 @@ fn a_kineto_file_and_a_recording_of_one_run_lie_on_one_clock_within_the_stated_b
         assert_eq!(analysis["facts"]["clock.error_ns"], bound_ns, "{version:?}");
         let told = analysis["clocks"].as_array().unwrap();
         assert_eq!(told.len(), clocks.len());
-        let text = Command::new(env!("CARGO_BIN_EXE_isc-analyze")).arg(&path).output();
+        let text = Command::new(env!("CARGO_BIN_EXE_isc-analyze"))
+            .arg(&path)
+            .output();
         let text = String::from_utf8(text.unwrap().stdout).unwrap();
         assert!(text.contains("clocks to ±"), "{text}");
     }

@@ -10,6 +10,8 @@ def start(run):
 
     if not _inferscope.start(run, _name()):
         return "the probe could not start (see above)"
+    if "CUDA_INJECTION64_PATH" in os.environ or "ROCP_TOOL_LIBRARIES" in os.environ:
+        os._exit = _inferscope._exit  # what forked children of multiprocessing end with
     if sys.version_info < (3, 12):
         import atexit
 

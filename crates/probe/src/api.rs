@@ -1,10 +1,12 @@
 //! What the Python module calls: one table of functions, so that module and probe may be of different builds.
 
+use crate::cuda;
 use crate::governor;
 use crate::hot;
 use crate::inject::guard;
 use crate::py;
 use crate::python;
+use crate::rocm;
 use crate::task;
 use inferscope_spool::record::{RAISED, Record, UNSEEN};
 use std::ffi::{CStr, c_char, c_void};
@@ -13,7 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Version of [`Api`]: a module refuses any other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The table. Texts are UTF-8, given by address and length in bytes; an empty `metadata` is none, else a JSON object.
 /// All are called with the GIL held.
@@ -51,6 +53,8 @@ pub struct Api {
     pub mark_id: extern "C" fn(id: u32),
     /// Calls of the functions whose definitions lie from `from` to `to`, and of the class, are ours: not recorded.
     pub hide: unsafe extern "C" fn(from: *const c_void, to: *const c_void, class: *const c_void),
+    /// The process ends without its exit handlers: has devices' libraries give back what they have.
+    pub last: extern "C" fn(),
 }
 
 // SAFETY: functions, and flags that are atomic.
@@ -73,6 +77,7 @@ static API: Api = Api {
     scope_begin,
     mark_id,
     hide,
+    last,
 };
 
 /// The table of this build.
@@ -111,6 +116,13 @@ extern "C" fn mark_id(id: u32) {
 
 unsafe extern "C" fn hide(from: *const c_void, to: *const c_void, class: *const c_void) {
     crate::name::hide(from as usize..to as usize, class as usize);
+}
+
+extern "C" fn last() {
+    guard((), || {
+        cuda::last();
+        rocm::last();
+    });
 }
 
 /// The text at an address.

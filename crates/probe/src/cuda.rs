@@ -409,9 +409,12 @@ pub fn flush(all: bool) {
 }
 
 extern "C" fn at_exit() {
-    guard((), || {
-        FLUSHES.stop();
-        flush(true);
-        ENDED.store(true, Relaxed);
-    });
+    guard((), last);
+}
+
+/// The program is at its end.
+pub fn last() {
+    FLUSHES.stop();
+    flush(true);
+    ENDED.store(true, Relaxed);
 }

@@ -332,10 +332,13 @@ fn tell() {
 
 /// Before the SDK's own exit handler, which it registered before it called us.
 extern "C" fn at_exit() {
-    guard((), || {
-        FLUSHES.stop();
-        flush();
-    });
+    guard((), last);
+}
+
+/// The program is at its end.
+pub fn last() {
+    FLUSHES.stop();
+    flush();
 }
 
 /// The SDK is about to end: all work is complete, and what comes now is the last.
