@@ -119,23 +119,23 @@ impl Scratch {
         if event.tid != before.tid {
             put(out, event.tid);
         }
-        event.dur_ns.map(|dur| put_signed(out, dur));
-        file.map(|number| put(out, u64::from(number)));
-        event.line.map(|line| put(out, u64::from(line)));
-        event.device.map(|device| put(out, u64::from(device)));
-        event.stream.map(|stream| put(out, u64::from(stream)));
-        event.correlation.map(|id| put(out, id));
-        event.flow.map(|id| put(out, id));
+        put_signed_if(out, event.dur_ns);
+        put_if(out, file);
+        put_if(out, event.line);
+        put_if(out, event.device);
+        put_if(out, event.stream);
+        put_if(out, event.correlation);
+        put_if(out, event.flow);
         if let Some(parent) = event.parent {
             put_signed(out, parent.wrapping_sub(before.parent));
             before.parent = parent;
         }
-        event.cause.map(|cause| put_signed(out, cause));
-        event.bytes.map(|bytes| put_signed(out, bytes));
+        put_signed_if(out, event.cause);
+        put_signed_if(out, event.bytes);
         if let Some(value) = event.value {
             out.extend_from_slice(&value.to_bits().to_le_bytes());
         }
-        args.map(|number| put(out, u64::from(number)));
+        put_if(out, args);
         before.start_ns = event.start_ns;
         (before.process, before.pid) = (event.process, event.pid);
         before.tid = event.tid;
@@ -350,6 +350,20 @@ fn put(out: &mut Vec<u8>, mut number: u64) {
 #[inline(always)]
 fn put_signed(out: &mut Vec<u8>, number: i64) {
     put(out, ((number << 1) ^ (number >> 63)) as u64);
+}
+
+#[inline(always)]
+fn put_if(out: &mut Vec<u8>, number: Option<impl Into<u64>>) {
+    if let Some(number) = number {
+        put(out, number.into());
+    }
+}
+
+#[inline(always)]
+fn put_signed_if(out: &mut Vec<u8>, number: Option<i64>) {
+    if let Some(number) = number {
+        put_signed(out, number);
+    }
 }
 
 #[inline(always)]
