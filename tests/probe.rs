@@ -538,7 +538,7 @@ fn a_c_program_without_python_can_load_the_probe() {
             void *probe = dlopen(argv[1], RTLD_NOW);
             if (!probe) { puts(dlerror()); return 1; }
             const unsigned *(*api)(void) = (const unsigned *(*)(void))dlsym(probe, "isc_api");
-            return api && *api() == 2 ? 0 : 2;
+            return api && *api() == 3 ? 0 : 2;
         }"#;
     fs::write(&source, text).unwrap();
     passed(

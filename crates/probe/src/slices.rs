@@ -8,10 +8,12 @@
 //!
 //! What recording costs is taken out of a slice's time. Of each call's part, the hook's beginning is measured; the rest
 //! (the hook's end, and what the interpreter does otherwise under it) depends on the program. So every few slices
-//! serve for [`trial`]s: a coin decides for each call whether the calls below it are recorded, and how much longer it
+//! serve for [`trials`]: a coin decides for each call whether the calls below it are recorded, and how much longer it
 //! takes if they are is the cost of those calls.
 //!
 //! All is done with the GIL held, but for [`arm`], which runs in a signal handler.
+
+mod trials; // what a call costs
 
 use crate::clock::{self, toss};
 use crate::code::Code;
@@ -27,6 +29,9 @@ use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release,
 };
+use trials::{Cost, Sums};
+
+pub use trials::{trial, tried};
 
 /// What is recorded: everything, nothing, or one thread's calls until a moment.
 const WHOLE: u32 = 0;
@@ -75,11 +80,6 @@ const TRIED_ERROR: f64 = 0.05;
 /// How far off all counts of a run may be together, beside that: the program's CPU time without what recording cost is
 /// known no better. Measured with scripts/bench-estimates: means of 8 runs are off by up to 3 %.
 const WORK_ERROR: f64 = 0.03;
-/// Every so many slices one is for trials.
-const TRIALS_EVERY: u32 = 4;
-/// Calls for trials: those below which, the last time, were 1 to so many. And what a trial may take: more was an interrupt.
-const TRIAL_CALLS: u32 = 64;
-const TRIAL_US: u64 = 50;
 /// Everything is recorded again when that would take this part of the budget, as the slices show it.
 const BACK: f64 = 0.7;
 /// Slices to look at before that, at first and at most: it doubles each time it did not last.
@@ -102,8 +102,6 @@ static READ_CPU: AtomicU64 = AtomicU64::new(0);
 /// The slice has begun, after its [`WARM_US`]; the CPU time that these took, in ns.
 static WARM: AtomicBool = AtomicBool::new(false);
 static WARMED: AtomicU64 = AtomicU64::new(0);
-/// Ticks in muted trials of this slice.
-static MUTED: AtomicU64 = AtomicU64::new(0);
 /// Ticks until the next slice.
 static TICKS: AtomicU32 = AtomicU32::new(0);
 /// How long the next slice is to be.
@@ -152,51 +150,6 @@ pub struct Shown {
     below: u32,
     /// Trials with the calls below recorded, and without.
     trials: [Sums; 2],
-}
-
-/// Trials of one kind: how many, calls below, ticks and squares of ticks.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    trials: f64,
-    below: f64,
-    ticks: f64,
-    squares: f64,
-}
-
-/// What trials of all codes have shown: what the calls below took in all, how many they were, and the variance of
-/// the first.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cost {
-    ticks: f64,
-    calls: f64,
-    variance: f64,
-}
-
-impl Cost {
-    /// Adds one code's trials, as far as there are some of both kinds.
-    fn add(&mut self, [with, without]: &[Sums; 2]) {
-        let weight = with.trials * without.trials / (with.trials + without.trials).max(1.0);
-        if with.trials < 2.0 || without.trials < 2.0 {
-            return;
-        }
-        let mean = |sums: &Sums| sums.ticks / sums.trials;
-        let variance = |sums: &Sums| {
-            let around = (sums.squares / sums.trials - mean(sums).powi(2)).max(0.0);
-            around / (sums.trials - 1.0)
-        };
-        self.ticks += weight * (mean(with) - mean(without));
-        self.calls += weight * with.below / with.trials;
-        self.variance += weight * weight * (variance(with) + variance(without));
-    }
-
-    /// Of one call, and two standard deviations of that, in ticks.
-    fn of_a_call(&self) -> Option<(f64, f64)> {
-        let (cost, error) = (
-            self.ticks / self.calls,
-            2.0 * self.variance.sqrt() / self.calls,
-        );
-        (self.calls > 0.0 && error < cost / 4.0).then_some((cost, error))
-    }
 }
 
 /// Since recording everything ended, or since rows were last written.
@@ -624,7 +577,7 @@ unsafe fn in_slice(at: *mut Thread, time: u64, stack: usize, calm: bool) -> bool
         if own && !over && time >= SINCE.load(Relaxed) && !WARM.swap(true, Relaxed) {
             OWN.store(0, Relaxed);
             CALLS.store(0, Relaxed);
-            MUTED.store(0, Relaxed);
+            trials::begin();
             READ.store(time, Relaxed);
             let cpu = clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
             WARMED.store(cpu.saturating_sub(READ_CPU.swap(cpu, Relaxed)), Relaxed);
@@ -714,93 +667,6 @@ unsafe fn first_in_slice(known: *mut Code, code: *mut PyObject) {
     }
 }
 
-/// A call's trial, if it is one.
-#[derive(Clone, Copy)]
-pub struct Trial {
-    slice: u32,
-    calls: u64,
-    pub muted: bool,
-    counts: bool,
-}
-
-/// A trial is under way.
-static TRYING: AtomicBool = AtomicBool::new(false);
-
-/// Before a call of `known` is evaluated in a slice, and after it was noted. Where it is muted, the hook is out.
-///
-/// # Safety
-/// As for [`note`].
-#[inline(always)]
-pub unsafe fn trial(known: *mut Code) -> Option<Trial> {
-    if MODE.load(Relaxed) != SLICE
-        || !NUMBER.load(Relaxed).is_multiple_of(TRIALS_EVERY)
-        || !WARM.load(Relaxed)
-    {
-        return None;
-    }
-    // SAFETY: as the caller promises.
-    unsafe { begin_trial(known) }
-}
-
-#[inline(never)]
-unsafe fn begin_trial(known: *mut Code) -> Option<Trial> {
-    // SAFETY: as in `trial`; nothing here records.
-    let (below, hot) = unsafe { ((*known).shown.below, (*known).heat.is_hot()) };
-    // of what is long or seldom nothing below is to be missed
-    let fits = (1..=TRIAL_CALLS).contains(&below) && (hot || !is_thin());
-    let counts = fits && !TRYING.load(Relaxed);
-    if !counts && below != 0 && TRYING.load(Relaxed) {
-        return None;
-    }
-    let muted = counts && toss() >> 63 == 1;
-    if counts {
-        TRYING.store(true, Relaxed);
-    }
-    if muted {
-        frames::disarm();
-    }
-    let slice = NUMBER.load(Relaxed);
-    let calls = CALLS.load(Relaxed);
-    Some(Trial {
-        slice,
-        calls,
-        muted,
-        counts,
-    })
-}
-
-/// After it, `took` ticks later.
-///
-/// # Safety
-/// As for [`note`].
-#[cold]
-pub unsafe fn tried(known: *mut Code, trial: Trial, took: u64) {
-    if trial.counts {
-        TRYING.store(false, Relaxed);
-    }
-    if MODE.load(Relaxed) != SLICE || NUMBER.load(Relaxed) != trial.slice {
-        return;
-    }
-    if trial.muted {
-        frames::arm();
-        MUTED.fetch_add(took, Relaxed);
-    }
-    let below = CALLS.load(Relaxed).wrapping_sub(trial.calls);
-    // SAFETY: as the caller promises; nothing here records.
-    let shown = unsafe { &mut (*known).shown };
-    if !trial.muted {
-        shown.below = u32::try_from(below).unwrap_or(u32::MAX);
-    }
-    if trial.counts && took < TRIAL_US * hot::micro() {
-        let sums = &mut shown.trials[usize::from(trial.muted)];
-        let took = took as f64;
-        sums.trials += 1.0;
-        sums.below += below as f64;
-        sums.ticks += took;
-        sums.squares += took * took;
-    }
-}
-
 /// The slice is over: what it showed, and how long the next one is to be.
 unsafe fn end(at: *mut Thread, time: u64) {
     let micro = hot::micro();
@@ -818,12 +684,12 @@ unsafe fn end(at: *mut Thread, time: u64) {
     let rest = calls * REST.load(Relaxed) as f64;
     let ran = governor::ran(used.min(whole), part, whole, calls as u64) as f64;
     let on = ran - own;
-    let trials = NUMBER.fetch_add(1, Relaxed).is_multiple_of(TRIALS_EVERY);
+    let for_trials = trials::are_in(NUMBER.fetch_add(1, Relaxed));
     // SAFETY: as in `records`; no reference is held over what may record.
     unsafe {
         let stretch = stretch();
         let long = part >= SLICE_US.0 * micro && on > 0.0;
-        let counts = long && !trials;
+        let counts = long && !for_trials;
         for known in stretch.touched.drain(..) {
             let shown = &mut (*known).shown;
             let calls = std::mem::take(&mut shown.calls);
@@ -837,8 +703,8 @@ unsafe fn end(at: *mut Thread, time: u64) {
         if WARM.load(Relaxed) {
             stretch.beside += (WARMED.load(Relaxed) * micro / 1000) as f64;
         }
-        if long && trials {
-            stretch.beside += (on - MUTED.load(Relaxed) as f64).max(0.0);
+        if long && for_trials {
+            stretch.beside += (on - trials::muted() as f64).max(0.0);
         }
         if counts {
             stretch.slices += 1;
