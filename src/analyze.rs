@@ -267,8 +267,8 @@ pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
     measures.cpus = cpus;
     let (mut analysis, texts) = facts::analysis(&measures);
     if let Some(error_ns) = clocks::error_ns(&fits) {
-        let fact = ("clock.error_ns".to_owned(), error_ns.into());
-        analysis.facts.extend([fact]);
+        let facts = &mut analysis.facts;
+        facts.insert("clock.error_ns".into(), error_ns.into());
     }
     let told = clocks::caveats(&fits, &analysis.facts);
     analysis.caveats.extend(told);

@@ -1,11 +1,11 @@
 //! Rows in temporary files, which only the isc-merge that wrote them reads: small, and cheap to write and to read.
 //!
-//! A block is its length in bytes, its texts and its rows. A row is a word of bits that says which columns have
+//! A block is what it holds, in numbers, its texts and its rows. A row is a word of bits that says which columns have
 //! values, then these: times and places as differences to the row before, texts by their number in the block,
 //! all in the variable length of LEB128.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, ErrorKind, Read, Seek, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
@@ -13,6 +13,9 @@ use crate::trace::{Event, Kind, Names, Sym};
 
 /// Rows of a block, of which each run has one in memory while runs are merged.
 pub(super) const BLOCK_ROWS: usize = 1 << 12;
+
+/// What stands before a block: the bytes of its texts and of its rows, and how many of both there are, 8 bytes each.
+const HEAD_BYTES: u64 = 32;
 
 /// A column has a value, or the same as in the row before.
 const DUR: u32 = 1;
@@ -227,26 +230,21 @@ impl Blocks {
     /// # Errors
     /// What the system refuses; a file that is not as it was written.
     pub fn next(&mut self, names: &mut Names, events: &mut Vec<Event>) -> Result<bool> {
-        let mut head = [0; 32];
-        match self.file.read_exact(&mut head) {
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(false),
-            done => done.map_err(Error::io("read a temporary file in", &path()))?,
-        }
-        let number = |at: usize| -> usize {
-            let mut word = [0; 8];
-            word.copy_from_slice(&head[8 * at..8 * at + 8]);
-            u64::from_le_bytes(word) as usize
-        };
-        let (texts, rows, syms, count) = (number(0), number(1), number(2), number(3));
         let damaged = || Error::Corrupt {
             path: path(),
             place: "in a temporary file".into(),
             what: "it is not as it was written".into(),
         };
-        self.bytes.clear();
-        let all = texts.saturating_add(rows) as u64;
-        let read = (&mut self.file).take(all).read_to_end(&mut self.bytes);
-        read.map_err(Error::io("read a temporary file in", &path()))?;
+        if self.read(HEAD_BYTES)? == 0 {
+            return Ok(false);
+        }
+        let (words, _) = self.bytes.as_chunks();
+        let &[texts, rows, syms, count] = words else {
+            return Err(damaged());
+        };
+        let [texts, rows, syms, count] =
+            [texts, rows, syms, count].map(|word| u64::from_le_bytes(word) as usize);
+        self.read(texts.saturating_add(rows) as u64)?;
         let parts = self.bytes.split_at_checked(texts);
         let (mut texts, mut rows) = parts.ok_or_else(damaged)?;
         self.syms.clear();
@@ -260,7 +258,17 @@ impl Blocks {
             let event = row(&mut rows, &mut before, &self.syms);
             events.push(event.ok_or_else(damaged)?);
         }
-        Ok(true)
+        match rows {
+            [] => Ok(true),
+            _ => Err(damaged()),
+        }
+    }
+
+    /// Reads so many bytes, or what is left; how many.
+    fn read(&mut self, bytes: u64) -> Result<usize> {
+        self.bytes.clear();
+        let read = (&mut self.file).take(bytes).read_to_end(&mut self.bytes);
+        read.map_err(Error::io("read a temporary file in", &path()))
     }
 }
 
@@ -488,6 +496,8 @@ mod tests {
         };
         assert!(read(&bytes).unwrap());
         assert!(read(&bytes[..bytes.len() - 1]).is_err());
+        assert!(read(&bytes[..20]).is_err(), "within what stands before");
+        assert!(!read(&[]).unwrap());
         for (at, byte) in [(33, 0xff), (bytes.len() - 1, 0xff), (38, 0xff)] {
             let mut torn = bytes.clone();
             torn[at] = byte;

@@ -385,8 +385,9 @@ impl Writer {
         }
     }
 
-    /// Makes batches of another size: smaller ones where many streams are read at once.
-    pub fn with_batch_rows(mut self, rows: usize) -> Writer {
+    /// Makes batches of another size.
+    #[cfg(test)]
+    fn with_batch_rows(mut self, rows: usize) -> Writer {
         self.batch_rows = rows.max(1);
         self
     }
