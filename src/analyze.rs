@@ -6,14 +6,17 @@ mod clocks; // how closely they are known
 pub mod device;
 mod ended; // programs that were cut short
 pub mod facts;
-pub mod gaps; // why a device had nothing to do
+pub mod idle; // why a device had nothing to do
+mod kinds;
 mod lines;
 pub mod measure;
 pub mod page;
+pub mod replay; // what a change would gain
 pub mod rules; // conditions over facts, and what to say where they hold
 mod sampled;
 mod steps;
 mod throttled;
+mod trail;
 mod waited;
 
 use std::collections::BTreeMap;
@@ -81,6 +84,17 @@ pub struct Gap {
     pub owner: device::Owner,
     pub cause: String,
     pub time_ns: i64,
+    /// Gaps that it has a part in.
+    #[serde(default)]
+    pub count: u64,
+    /// Its longest part, and the row of the work that ended that gap.
+    #[serde(default)]
+    pub longest_ns: i64,
+    #[serde(default)]
+    pub row: i64,
+    /// The span with most of it; of all devices together.
+    #[serde(default, rename = "where")]
+    pub place: Option<String>,
 }
 
 /// One device's work.

@@ -2,20 +2,26 @@
 //!
 //! Memory grows with functions, call paths and open spans, not with events. Nothing here judges; rules do.
 
+mod host; // what host threads do while devices are idle
 mod wait; // `wait` rows, and what waits say of event loops and locks
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::device::{Devices, Owner};
+use super::idle::Gaps;
 use super::lines::Counted;
+use super::replay::{Model, Ops};
 use super::sampled::{self, Sampled};
 use super::throttled::{self, Unseen};
+use super::trail::{Doing, Place, Trail};
 use super::waited::{self, Loops, Waited, Waits};
 use crate::cli::Progress;
 use crate::clock::FOREIGN;
 use crate::error::Result;
 use crate::trace::io::Reader;
 use crate::trace::{Event, HashMap, Kind, Names, Sym};
+use host::{doing, is_sourced, tell};
 use wait::places;
 
 /// Durations kept of one function or scope: a step that runs more often than this is too short to be one.
@@ -191,6 +197,12 @@ pub struct Measures {
     pub sampled_hz: Option<f64>,
     pub lines: Counted,
     pub devices: Devices,
+    /// Why devices were idle.
+    pub gaps: Gaps,
+    /// Launches, what they started, and what waited for that.
+    pub model: Model,
+    /// Calls that waited for a device, and time in them.
+    pub syncs: (u64, i64),
     pub loops: Loops,
     /// Who had the GIL while others waited for it: waiting thread, thread that had it, its function.
     pub holders: BTreeMap<(Track, Track, Option<usize>), i64>,
@@ -257,6 +269,10 @@ struct Frame {
     new_call: bool,
     /// What holds for it and all that is around it, so that a deep stack need not be searched.
     within: Within,
+    doing: Doing,
+    sourced: bool,
+    /// Made when somebody asks.
+    place: Option<Rc<Place>>,
 }
 
 /// Of a frame, itself included.
@@ -268,6 +284,8 @@ struct Within {
     step: bool,
     /// Start of the innermost turn of an event loop.
     turn_ns: Option<i64>,
+    /// Something is imported or compiled.
+    compiles: bool,
 }
 
 /// What is open on a thread.
@@ -278,6 +296,7 @@ struct Stack {
     open: Vec<u32>,
     /// Another profiler's file tells of it: nothing was left out of it by a budget.
     imported: bool,
+    trail: Trail,
 }
 
 impl Stack {
@@ -304,6 +323,10 @@ struct Pass {
     tasks: HashMap<u64, Task>,
     suspended: HashMap<(u64, usize, usize), i64>,
     flags: HashMap<Sym, Flags>,
+    /// By function: what its spans are, and whether it says more than those around it.
+    doings: Vec<(Doing, bool)>,
+    gaps: Gaps,
+    ops: Ops,
     sampled: Sampled,
     waited: Waited,
     unseen: Unseen,
@@ -343,6 +366,7 @@ pub fn measure(reader: Reader) -> Result<Measures> {
         }
         progress.add(events.len() as u64);
     }
+    pass.idle(i64::MAX, &names);
     let tracks: Vec<_> = pass.stacks.keys().copied().collect();
     for track in tracks {
         pass.pop_until(track, i64::MAX, &names);
@@ -355,6 +379,8 @@ pub fn measure(reader: Reader) -> Result<Measures> {
     sampled::settle(&mut pass.measures, pass.sampled, &names);
     pass.measures.names = names;
     pass.measures.devices.finish();
+    pass.measures.gaps = pass.gaps;
+    pass.measures.model = Model::new(pass.ops, &pass.measures.devices.launched);
     Ok(pass.measures)
 }
 
@@ -376,7 +402,7 @@ impl Pass {
                 self.span(event, names);
             }
             Kind::Launch | Kind::Api | Kind::Overhead if event.device.is_none() => {
-                m.devices.event(event, names);
+                m.devices.event(event, names, 0);
                 self.span(event, names);
             }
             Kind::Process => m.process(event, names),
@@ -400,7 +426,15 @@ impl Pass {
             Kind::Lost => m.lost += event.value.unwrap_or(1.0) as u64,
             Kind::Throttled => self.throttled(event, names),
             Kind::Sample => self.sample(event, names),
-            _ => m.devices.event(event, names),
+            _ => {
+                let row = m.events as i64 - 1;
+                if let Some(work) = m.devices.event(event, names, row) {
+                    self.gaps.push(work);
+                }
+            }
+        }
+        if !self.gaps.is_empty() {
+            self.idle(event.start_ns, names);
         }
     }
 
@@ -442,6 +476,8 @@ impl Pass {
         if stack.last().is_some_and(|top| event.end_ns() > top.end_ns) {
             return; // it does not nest: what it overlaps already has this time
         }
+        tell(all, event.start_ns, self.gaps.reach_ns());
+        let stack = &mut all.frames;
         let thread = self.measures.thread(track, event.pid);
         thread.first_ns = Some(
             thread
@@ -475,6 +511,9 @@ impl Pass {
             polls: false,
             new_call: !flags.resumed,
             within,
+            doing: Doing::Code,
+            sourced: event.kind == Kind::Scope,
+            place: None,
         };
         if event.kind != Kind::Scope {
             let key = FunctionKey {
@@ -496,6 +535,19 @@ impl Pass {
             if importing {
                 sums.import_ns += dur_ns;
             }
+            while self.doings.len() <= function {
+                let key = &self.measures.functions[self.doings.len()].0;
+                let file = key.file.map_or("", |file| names.text(file));
+                let sourced = key.kind == Kind::Python && is_sourced(file);
+                self.doings.push((doing(key, names), sourced));
+            }
+            let (doing, sourced) = self.doings[function];
+            frame.sourced = sourced;
+            frame.doing = match importing || within.compiles {
+                true => Doing::Import,
+                false => doing,
+            };
+            within.compiles = frame.doing == Doing::Import;
             frame.importing = importing;
             frame.function = Some(function);
             let name = names.text(event.name);
@@ -507,6 +559,9 @@ impl Pass {
                     true => Waits::Idle,
                     false => waits,
                 });
+                let contended = waits == Waits::Lock
+                    && waited::is_contended(places(&self.measures, &all.frames, names).next());
+                frame.doing = Doing::Wait(frame.waits.unwrap_or(waits), contended);
             }
             let begins = event.flow.is_some() && caller_flow != event.flow;
             if (begins || waited::is_callback(event.kind, name)) && !within.step {
@@ -564,8 +619,14 @@ impl Pass {
             }
             frame.path = self.path(caller_path, function);
         }
+        let now_doing = frame.doing;
         if let Some(all) = self.stacks.get_mut(&track) {
             all.frames.push(frame);
+        }
+        match event.kind {
+            Kind::Launch | Kind::Api => self.call(event, now_doing, names),
+            Kind::Scope => self.edge(track, event.name, true, event.start_ns, names),
+            _ => {}
         }
     }
 
@@ -655,11 +716,20 @@ impl Pass {
 
     /// Ends every span that is over at `at_ns`, and books the time it did not spend in others.
     fn pop_until(&mut self, track: (u32, u64), at_ns: i64, names: &Names) {
-        let Some(Stack { frames, open, .. }) = self.stacks.get_mut(&track) else {
+        let reach_ns = self.gaps.reach_ns();
+        let mut edges = Vec::new();
+        let Some(stack) = self.stacks.get_mut(&track) else {
             return;
         };
         let m = &mut self.measures;
-        while let Some(mut frame) = frames.pop_if(|frame| frame.end_ns <= at_ns) {
+        while let Some(top) = stack.frames.last().filter(|top| top.end_ns <= at_ns) {
+            let end_ns = top.end_ns;
+            tell(stack, end_ns, reach_ns);
+            let Stack { frames, open, trail, .. } = &mut *stack;
+            let Some(mut frame) = frames.pop() else { break };
+            if let Some(scope) = frame.scope.filter(|_| trail.launches()) {
+                edges.push((scope, frame.end_ns));
+            }
             let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
             let caller = frames.last().and_then(|frame| frame.within.python);
             let times = &mut m.threads.entry(track).or_default().times;
@@ -692,6 +762,10 @@ impl Pass {
                 Kind::Launch | Kind::Api => {
                     let name = frame.function.map(|f| m.functions[f].0.name);
                     let waits = name.is_some_and(|name| names.text(name).contains("Synchronize"));
+                    if waits {
+                        m.syncs.0 += 1;
+                        m.syncs.1 += own_ns;
+                    }
                     let what = match (frame.kind, waits) {
                         (Kind::Launch, _) => "launch",
                         (_, true) => "gpu wait",
@@ -763,6 +837,9 @@ impl Pass {
             if let Some(around) = frames.last_mut() {
                 around.natives.add_all(&frame.natives);
             }
+        }
+        for (scope, end_ns) in edges {
+            self.edge(track, scope, false, end_ns, names);
         }
     }
 }
