@@ -12,6 +12,7 @@ mod lines;
 pub mod measure;
 pub mod page;
 pub mod replay; // what a change would gain
+mod requests;
 pub mod rules; // conditions over facts, and what to say where they hold
 mod sampled;
 mod steps;
@@ -177,6 +178,9 @@ pub struct Step {
     pub native_ns: i64,
     /// The library with most of it.
     pub library: Option<String>,
+    /// Start and length of each, in the order of starts.
+    #[serde(skip)]
+    pub spans: Vec<(i64, i64)>,
 }
 
 /// Something worth changing.

@@ -83,6 +83,7 @@ pub struct Devices {
     pub work: Intervals,
     pub by_device: BTreeMap<Gpu, Intervals>,
     pub compute: Intervals,
+    pub compute_by_device: BTreeMap<Gpu, Intervals>,
     pub comm: Intervals,
     pub memcpy: Intervals,
     pub kernels: u64,
@@ -219,6 +220,10 @@ impl Devices {
                     &mut self.compute
                 }
                 .add(start, end);
+                if !comm {
+                    let own = self.compute_by_device.entry(gpu).or_default();
+                    own.add(start, end);
+                }
                 let names = self.kernel_names.entry(place).or_default();
                 names.push((event.name, start));
             }

@@ -3,6 +3,7 @@
 mod gpu; // facts about devices
 mod verdict; // what limits the program
 mod wait; // facts about waits
+mod work; // facts about steps, requests and memory
 
 use std::collections::BTreeMap;
 
@@ -234,6 +235,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     a.functions.truncate(MOST_FUNCTIONS);
     a.libraries = libraries;
     a.breakdown = breakdown;
+    work::facts(m, &mut a, &mut texts);
     (a, Texts { texts, rows })
 }
 

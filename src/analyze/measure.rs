@@ -12,6 +12,7 @@ use super::device::{Devices, Owner};
 use super::idle::Gaps;
 use super::lines::Counted;
 use super::replay::{Model, Ops};
+use super::requests::Requests;
 use super::sampled::{self, Sampled};
 use super::throttled::{self, Unseen};
 use super::trail::{Doing, Place, Trail};
@@ -67,8 +68,8 @@ pub struct FunctionSums {
     /// Time suspended between two segments of one task.
     pub await_ns: i64,
     pub awaits: u64,
-    /// Of each call that was not suspended; empty when there were too many.
-    pub durations_ns: Vec<i64>,
+    /// Start and length of each call that was not suspended; empty when there were too many.
+    pub spans: Vec<(i64, i64)>,
     pub too_many: bool,
     /// Native time inside, what it called included, by the library's file; recursion counted once. Samples included.
     pub natives: Natives,
@@ -176,10 +177,11 @@ pub struct Measures {
     pub start_ns: i64,
     pub end_ns: i64,
     pub functions: Vec<(FunctionKey, FunctionSums)>,
-    pub scopes: BTreeMap<String, Vec<i64>>,
+    /// Start and length of each scope of a name, in the order of starts.
+    pub scopes: BTreeMap<String, Vec<(i64, i64)>>,
     /// Native time inside the scopes of a name that nest.
     pub scope_natives: BTreeMap<String, Natives>,
-    pub tasks: BTreeMap<usize, Vec<i64>>,
+    pub tasks: BTreeMap<usize, Vec<(i64, i64)>>,
     pub threads: BTreeMap<(u32, u64), Thread>,
     /// By thread and function.
     pub own: HashMap<((u32, u64), usize), Own>,
@@ -188,6 +190,11 @@ pub struct Measures {
     pub gc_count: u64,
     pub gc_ns: i64,
     pub rss_max_bytes: i64,
+    /// Resident memory of each process over time, at each change.
+    pub rss_bytes: BTreeMap<u32, Vec<(i64, i64)>>,
+    /// Page faults of each process up to a time.
+    pub faults: BTreeMap<u32, Vec<(i64, i64)>>,
+    pub requests: Requests,
     pub recorder_cpu_ns: Option<i64>,
     pub lost: u64,
     pub throttled: u64,
@@ -397,6 +404,9 @@ impl Pass {
             m.end_ns = m.end_ns.max(event.end_ns());
         }
         let track = (event.process, event.tid);
+        if matches!(event.kind, Kind::Scope | Kind::Mark | Kind::Nvtx | Kind::Annotation) {
+            m.requests.see(event, names);
+        }
         match event.kind {
             Kind::Python | Kind::Native | Kind::Gc | Kind::Scope | Kind::Op | Kind::Nvtx => {
                 self.span(event, names);
@@ -416,7 +426,15 @@ impl Pass {
             Kind::Counter => {
                 let value = event.value.unwrap_or(0.0) as i64;
                 match names.text(event.name) {
-                    "process.rss_bytes" => m.rss_max_bytes = m.rss_max_bytes.max(value),
+                    "process.rss_bytes" => {
+                        m.rss_max_bytes = m.rss_max_bytes.max(value);
+                        let series = m.rss_bytes.entry(event.process).or_default();
+                        series.push((event.start_ns, value));
+                    }
+                    "process.minor_faults" => {
+                        let series = m.faults.entry(event.process).or_default();
+                        series.push((event.start_ns, value));
+                    }
                     "thread.cpu_ns" => m.thread(track, event.pid).cpu_ns = Some(value),
                     "line.time_ns" => m.lines.add(event, names),
                     "recorder.cpu_ns" => m.recorder_cpu_ns = Some(value),
@@ -456,7 +474,7 @@ impl Pass {
         };
         if event.kind == Kind::Scope {
             let name = names.text(event.name).to_owned();
-            self.measures.scopes.entry(name).or_default().push(dur_ns);
+            self.measures.scopes.entry(name).or_default().push((event.start_ns, dur_ns));
             if flags.crossed {
                 return;
             }
@@ -611,9 +629,9 @@ impl Pass {
                 && !flags.suspended
                 && !sums.too_many
             {
-                sums.durations_ns.push(dur_ns);
-                if sums.durations_ns.len() > MOST_DURATIONS {
-                    sums.durations_ns = Vec::new();
+                sums.spans.push((event.start_ns, dur_ns));
+                if sums.spans.len() > MOST_DURATIONS {
+                    sums.spans = Vec::new();
                     sums.too_many = true;
                 }
             }
@@ -692,8 +710,8 @@ impl Pass {
             self.tasks.insert(flow, Task { function, first_ns });
         } else {
             self.tasks.remove(&flow);
-            let durations = self.measures.tasks.entry(function).or_default();
-            durations.push(event.end_ns() - first_ns);
+            let spans = self.measures.tasks.entry(function).or_default();
+            spans.push((first_ns, event.end_ns() - first_ns));
         }
     }
 

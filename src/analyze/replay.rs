@@ -217,7 +217,7 @@ impl Run {
     }
 }
 
-/// Fewest steps that tell more than the whole.
+/// Fewest steps that tell more than the whole, if they are half of it.
 const STEPS: usize = 3;
 
 impl Model {
@@ -378,7 +378,8 @@ impl Model {
                 _ => {}
             }
         }
-        let often = sums.iter().filter(|(_, (_, count))| *count >= STEPS);
+        let half = self.measured_ns() / 2;
+        let often = sums.iter().filter(|(_, (sum, count))| *count >= STEPS && *sum >= half);
         let most = often.max_by_key(|(scope, (sum, _))| (*sum, std::cmp::Reverse(scope.0)));
         most.map(|(scope, _)| *scope)
     }

@@ -46,12 +46,10 @@ pub(super) fn facts(
     rows: &mut BTreeMap<String, i64>,
 ) {
     let d = &m.devices;
-    for cause in Cause::ALL {
-        a.facts.insert(format!("gap.{}.share", cause.word()), json!(0.0));
-    }
     if d.by_device.is_empty() {
         a.facts.insert("gpu.busy.share".into(), json!(0.0));
         a.facts.insert("gpu.span.share".into(), json!(0.0));
+        a.facts.insert("gpu.captured".into(), json!(0.0));
         return;
     }
     let (span, busy) = (d.work.span_ns(), d.work.union_ns());
@@ -141,6 +139,11 @@ pub(super) fn facts(
         texts.insert("kernel.top.name".into(), m.names.text(name).to_owned());
         rows.insert("kernel.top".into(), sums.longest.1);
     }
+    let copies = d.kinds.sum(|_, _| true);
+    if copies.count > 0 {
+        rows.insert("copy.top".into(), copies.longest.1);
+    }
+    devices(m, a, texts);
     gaps(m, a, texts, rows, window);
     replays(&m.model, a);
 }
@@ -210,6 +213,26 @@ fn gaps(
             a.facts.insert(format!("gap.{word}.top.share"), json!(top));
         }
     }
+}
+
+/// Several devices against each other.
+fn devices(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String, String>) {
+    let computed: Vec<(Gpu, i64)> = (m.devices.compute_by_device.iter())
+        .map(|(gpu, work)| (*gpu, work.union_ns()))
+        .collect();
+    a.facts.insert("device.count".into(), json!(m.devices.by_device.len()));
+    let sum: i64 = computed.iter().map(|(_, ns)| ns).sum();
+    // Ties go to the first.
+    let slowest = computed.iter().rev().max_by_key(|(_, ns)| *ns);
+    let Some((gpu, ns)) = slowest.filter(|_| computed.len() > 1 && sum > 0) else {
+        return;
+    };
+    let mean = sum as f64 / computed.len() as f64;
+    a.facts.insert("device.imbalance".into(), json!(*ns as f64 / mean));
+    a.facts.insert("device.slowest.time_ns".into(), json!(ns));
+    let owner = owner(m, *gpu);
+    let rank = owner.rank.map_or(String::new(), |rank| format!(" of rank {rank}"));
+    texts.insert("device.slowest.name".into(), format!("device {}{rank}", gpu.device));
 }
 
 /// What taking away each cause would gain.
