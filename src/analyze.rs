@@ -15,6 +15,7 @@ pub mod replay; // what a change would gain
 mod requests;
 pub mod rules; // conditions over facts, and what to say where they hold
 mod sampled;
+pub mod select; // only a part of a timeline
 mod steps;
 mod throttled;
 mod trail;
@@ -23,6 +24,7 @@ mod waited;
 use std::collections::BTreeMap;
 
 pub use rules::{Condition, Rules};
+pub use select::{Selection, Windows};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -270,6 +272,14 @@ pub struct Recording {
 /// # Errors
 /// Those of the reader; a raw trace, which has several clocks and no order; a rule that cannot be evaluated.
 pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
+    run_within(reader, &Windows::default(), rules)
+}
+
+/// Analyzes what lies within some windows of a timeline; else as [`run`].
+///
+/// # Errors
+/// As [`run`].
+pub fn run_within(reader: Reader, windows: &Windows, rules: &Rules) -> Result<Analysis> {
     if reader.provenance().stage != Stage::Timeline {
         return Err(Error::Invalid {
             path: reader.path().to_owned(),
@@ -281,7 +291,7 @@ pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
     let selected = selected(&reader.provenance().steps);
     let cpus = reader.provenance().machine["cpus"].as_u64();
     let fits = reader.provenance().clocks.clone();
-    let mut measures = measure::measure(reader)?;
+    let mut measures = measure::measure(reader, windows)?;
     measures.cpus = cpus;
     let (mut analysis, texts) = facts::analysis(&measures);
     if let Some(error_ns) = clocks::error_ns(&fits) {
@@ -293,6 +303,16 @@ pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
     analysis.clocks = fits;
     analysis.caveats.extend(window);
     analysis.caveats.extend(selected);
+    if let Some(told) = &windows.told {
+        let told = crate::report::units::line(told);
+        analysis.caveats.push(format!("only a part, {told}: the rest is not counted"));
+    }
+    if windows.is_part() {
+        // Threads' and processes' CPU time is known for the whole run only.
+        for whole in ["cpu.ns", "threads.busy", "threads.excess"] {
+            analysis.facts.remove(whole);
+        }
+    }
     analysis.findings = rules.findings(&analysis.facts, &texts)?;
     Ok(analysis)
 }

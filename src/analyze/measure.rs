@@ -13,6 +13,7 @@ use super::idle::Gaps;
 use super::lines::Counted;
 use super::replay::{Model, Ops};
 use super::requests::Requests;
+use super::select::Windows;
 use super::sampled::{self, Sampled};
 use super::throttled::{self, Unseen};
 use super::trail::{Doing, Place, Trail};
@@ -324,6 +325,8 @@ struct Task {
 #[derive(Debug, Default)]
 struct Pass {
     measures: Measures,
+    /// Number of the timeline's row.
+    row: i64,
     index: HashMap<FunctionKey, usize>,
     children: HashMap<(Option<usize>, usize), usize>,
     stacks: HashMap<Track, Stack>,
@@ -354,7 +357,7 @@ struct Flags {
 ///
 /// # Errors
 /// Those of the reader.
-pub fn measure(reader: Reader) -> Result<Measures> {
+pub fn measure(reader: Reader, windows: &Windows) -> Result<Measures> {
     // What device work and operators have in args is another's business, and much of it differs from row to row.
     let mut reader = reader.with_args_of(|kind| {
         use Kind::*;
@@ -369,7 +372,10 @@ pub fn measure(reader: Reader) -> Result<Measures> {
         events.clear();
         more = reader.next_batch(&mut names, &mut events)?;
         for event in &events {
-            pass.event(event, &names);
+            if let Some(event) = windows.cut(event) {
+                pass.event(&event, &names);
+            }
+            pass.row += 1;
         }
         progress.add(events.len() as u64);
     }
@@ -445,8 +451,7 @@ impl Pass {
             Kind::Throttled => self.throttled(event, names),
             Kind::Sample => self.sample(event, names),
             _ => {
-                let row = m.events as i64 - 1;
-                if let Some(work) = m.devices.event(event, names, row) {
+                if let Some(work) = m.devices.event(event, names, self.row) {
                     self.gaps.push(work);
                 }
             }
@@ -547,7 +552,7 @@ impl Pass {
             let sums = &mut self.measures.functions[function].1;
             sums.calls += u64::from(!flags.resumed);
             if sums.calls == 1 || dur_ns > sums.longest.1 {
-                sums.longest = (self.measures.events as i64 - 1, dur_ns);
+                sums.longest = (self.row, dur_ns);
             }
             importing |= names.text(event.name) == "_find_and_load";
             if importing {

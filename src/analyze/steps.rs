@@ -168,6 +168,12 @@ fn without_numbers(name: &str) -> Option<String> {
     (short.len() < name.len() || name.contains(|c: char| c.is_ascii_digit())).then_some(short)
 }
 
+/// Other names that a scope goes by in the table of steps.
+pub(super) fn names(name: &str) -> impl Iterator<Item = String> {
+    let phase = phase(name).map(str::to_owned);
+    without_numbers(name).into_iter().chain(phase)
+}
+
 /// What a serving engine did in a step, as its name for it says.
 ///
 /// # Source

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use inferscope::analyze::{self, Rules, page};
+use inferscope::analyze::{self, Rules, Selection, page};
 use inferscope::cli::{self, Sink, Source};
 use inferscope::config::Config;
 use inferscope::error::Error;
-use inferscope::trace::Reader;
 
 const EXAMPLES: &str = "\
 Examples:
   isc-record app.py | isc-merge | isc-analyze
   isc-analyze timeline.parquet -o analysis.json
   isc-analyze timeline.parquet --rules ours.yaml --fail-on warning
+  isc-analyze timeline.parquet --scope request --steady-state
 
 Exit status: 0; 1 when a --fail-on condition holds; 2 when the work could not be done.";
 
@@ -37,6 +37,8 @@ struct Args {
     /// Exit with 1 if this finding is there, or one at least this severe (info, warning, critical)
     #[arg(long, value_name = "ID|SEVERITY")]
     fail_on: Option<String>,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 fn main() -> ExitCode {
@@ -54,7 +56,8 @@ fn main() -> ExitCode {
         }
         let fail_on = config.resolve(args.fail_on, "fail_on");
         let fail_on = fail_on.map(|word| rules.condition(&word)).transpose()?;
-        let analysis = analyze::run(Reader::open(&args.input)?, &rules)?;
+        let (reader, windows) = args.selection.open(&args.input)?;
+        let analysis = analyze::run_within(reader, &windows, &rules)?;
         if args.json || args.output.is_some() {
             let sink = args.output.unwrap_or(Sink::Stdout);
             let mut text = serde_json::to_string_pretty(&analysis)
