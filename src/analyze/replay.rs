@@ -6,7 +6,7 @@
 //! nobody knows for what, waited for what another thread that launches did last.
 
 use super::device::percentile;
-use super::idle::Cause;
+use super::idle::{Cause, Part};
 use crate::trace::{HashMap, Sym};
 
 /// Device work that begins later than this behind its launch and its stream's last work waited for another stream.
@@ -38,11 +38,14 @@ struct Op {
     parts: (u32, u32),
 }
 
+/// A cause, the question that it is the subject of, and how long.
+type Kept = (Cause, Option<u8>, i64);
+
 /// What threads did, in the order of their calls.
 #[derive(Debug, Default)]
 pub struct Ops {
     ops: Vec<Op>,
-    parts: Vec<(Cause, i64)>,
+    parts: Vec<Kept>,
     threads: HashMap<(u32, u64), u32>,
     /// The last launch: thread, and its end.
     last: Option<(u32, i64)>,
@@ -62,14 +65,15 @@ pub struct Launched {
 
 impl Ops {
     /// Adds a call; returns its number. `parts`: the thread's time since its call before.
-    fn add(&mut self, track: (u32, u64), what: What, span: (i64, i64), parts: &[(Cause, i64)]) -> u32 {
+    fn add(&mut self, track: (u32, u64), what: What, span: (i64, i64), parts: &[Part]) -> u32 {
         let next = self.threads.len() as u32;
         let thread = *self.threads.entry(track).or_insert(next);
         let from = self.parts.len();
-        for &(cause, ns) in parts.iter().filter(|(_, ns)| *ns > 0) {
-            match self.parts[from..].iter_mut().find(|(c, _)| *c == cause) {
-                Some((_, sum)) => *sum += ns,
-                None => self.parts.push((cause, ns)),
+        for part in parts.iter().filter(|part| part.ns > 0) {
+            let same = |kept: &&mut Kept| (kept.0, kept.1) == (part.cause, part.asked);
+            match self.parts[from..].iter_mut().find(same) {
+                Some((.., sum)) => *sum += part.ns,
+                None => self.parts.push((part.cause, part.asked, part.ns)),
             }
         }
         self.ops.push(Op {
@@ -93,14 +97,14 @@ impl Ops {
         track: (u32, u64),
         span: (i64, i64),
         copies: bool,
-        parts: &[(Cause, i64)],
+        parts: &[Part],
     ) -> u32 {
         let op = self.add(track, What::Launch { copies }, span, parts);
         self.last = Some((self.ops[op as usize].thread, span.1));
         op
     }
 
-    pub fn sync(&mut self, track: (u32, u64), span: (i64, i64), parts: &[(Cause, i64)]) {
+    pub fn sync(&mut self, track: (u32, u64), span: (i64, i64), parts: &[Part]) {
         self.add(track, What::Sync, span, parts);
     }
 
@@ -111,7 +115,7 @@ impl Ops {
         scope: Sym,
         begins: bool,
         at_ns: i64,
-        parts: &[(Cause, i64)],
+        parts: &[Part],
     ) {
         let what = match begins {
             true => What::Begin(scope),
@@ -128,6 +132,8 @@ pub struct Scenario {
     /// Of copies' time on the device.
     copies: f64,
     kernels: f64,
+    /// Of the subject of a question.
+    asked: Option<(u8, f64)>,
 }
 
 impl Default for Scenario {
@@ -136,6 +142,7 @@ impl Default for Scenario {
             left: [1.0; Cause::ALL.len()],
             copies: 1.0,
             kernels: 1.0,
+            asked: None,
         }
     }
 }
@@ -154,6 +161,19 @@ impl Scenario {
     pub fn with_kernels(mut self, left: f64) -> Scenario {
         self.kernels = left;
         self
+    }
+
+    /// As it was, but for so much of the subject of a question.
+    pub fn with_asked(mut self, number: u8, left: f64) -> Scenario {
+        self.asked = Some((number, left));
+        self
+    }
+
+    fn asked(&self, asked: Option<u8>) -> f64 {
+        match self.asked {
+            Some((number, left)) if asked == Some(number) => left,
+            _ => 1.0,
+        }
     }
 
     fn of(&self, cause: Cause, ns: i64) -> f64 {
@@ -186,7 +206,7 @@ struct Work {
 #[derive(Debug, Default)]
 pub struct Model {
     ops: Vec<Op>,
-    parts: Vec<(Cause, i64)>,
+    parts: Vec<Kept>,
     threads: usize,
     streams: usize,
     /// By launch.
@@ -256,8 +276,8 @@ impl Model {
         let mut last: [Option<u32>; 2] = [None; 2]; // the last op, and the last of another thread than that
         let tie = |(at, op): (usize, &Op)| {
             let parts = &self.parts[op.parts.0 as usize..op.parts.1 as usize];
-            let waited = parts.iter().filter(|(cause, _)| TIES.contains(cause));
-            let waited: i64 = waited.map(|(_, ns)| ns).sum();
+            let waited = parts.iter().filter(|(cause, ..)| TIES.contains(cause));
+            let waited: i64 = waited.map(|(.., ns)| ns).sum();
             let other = last.into_iter().flatten();
             let mut other = other.filter(|&other| self.ops[other as usize].thread != op.thread);
             let tied = other.next().filter(|_| waited >= TIED_NS);
@@ -414,8 +434,8 @@ impl Model {
         for (at, op) in self.ops.iter().enumerate() {
             let parts = &self.parts[op.parts.0 as usize..op.parts.1 as usize];
             let tie = self.ties[at].filter(|_| TIES.iter().all(|&cause| s.waits(cause)));
-            let own = parts.iter().filter(|(cause, _)| tie.is_none() || !TIES.contains(cause));
-            let spent: f64 = own.map(|&(cause, ns)| s.of(cause, ns)).sum();
+            let own = parts.iter().filter(|(cause, ..)| tie.is_none() || !TIES.contains(cause));
+            let spent: f64 = own.map(|&(cause, asked, ns)| s.asked(asked) * s.of(cause, ns)).sum();
             let clock = clocks[op.thread as usize].map(|clock| clock + spent);
             let mut now = clock.unwrap_or((op.start_ns - origin) as f64);
             if let Some(other) = tie {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use inferscope::analyze::{self, Rules, Selection, page};
+use inferscope::analyze::{self, Ask, Asks, Rules, Selection, page};
 use inferscope::cli::{self, Sink, Source};
 use inferscope::config::Config;
 use inferscope::error::Error;
@@ -16,6 +16,7 @@ Examples:
   isc-analyze timeline.parquet -o analysis.json
   isc-analyze timeline.parquet --rules ours.yaml --fail-on warning
   isc-analyze timeline.parquet --scope request --steady-state
+  isc-analyze timeline.parquet --what-if tokenize=0.1x --what-if gaps:launch=0
 
 Exit status: 0; 1 when a --fail-on condition holds; 2 when the work could not be done.";
 
@@ -39,6 +40,10 @@ struct Args {
     fail_on: Option<String>,
     #[command(flatten)]
     selection: Selection,
+    /// Say what would be if a function, a scope or a cause of gaps took less: tokenize=0.1x, gaps:launch=0; may be given
+    /// more than once
+    #[arg(long, value_name = "CHANGE")]
+    what_if: Vec<Ask>,
 }
 
 fn main() -> ExitCode {
@@ -57,7 +62,7 @@ fn main() -> ExitCode {
         let fail_on = config.resolve(args.fail_on, "fail_on");
         let fail_on = fail_on.map(|word| rules.condition(&word)).transpose()?;
         let (reader, windows) = args.selection.open(&args.input)?;
-        let analysis = analyze::run_within(reader, &windows, &rules)?;
+        let analysis = analyze::run_within(reader, &windows, &Asks::new(args.what_if)?, &rules)?;
         if args.json || args.output.is_some() {
             let sink = args.output.unwrap_or(Sink::Stdout);
             let mut text = serde_json::to_string_pretty(&analysis)
