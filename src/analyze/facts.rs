@@ -236,6 +236,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     a.libraries = libraries;
     a.breakdown = breakdown;
     work::facts(m, &mut a, &mut texts);
+    work::copies(&on_path, denominator, &mut a, &mut texts, &mut rows);
     (a, Texts { texts, rows })
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::device::percentile;
 use super::super::measure::Measures;
-use super::super::{Analysis, Step, steps};
+use super::super::{Analysis, Function, Step, steps};
 
 /// Memory that a program takes while it starts does not count as growth: up to this part of the run.
 const SETTLED: f64 = 0.4;
@@ -65,6 +65,55 @@ pub(super) fn facts(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String,
     put(facts, "work.share", json!(work));
     requests(m, facts, span);
     memory(m, facts, steps_count, span);
+}
+
+/// Functions that copy what they are given, by the end of their names.
+const COPIES: [&str; 18] = [
+    "bytes",
+    "bytearray",
+    "bytes.join",
+    "str.join",
+    "bytearray.join",
+    "bytearray.extend",
+    "bytearray.copy",
+    "memoryview.tobytes",
+    "copy.copy",
+    "copy.deepcopy",
+    "ndarray.copy",
+    "ndarray.tobytes",
+    "ndarray.astype",
+    "numpy.array",
+    "numpy.concatenate",
+    "numpy.ascontiguousarray",
+    "numpy.stack",
+    "pickle.dumps",
+];
+
+/// What calls that copy take on the path; most of it where.
+pub(super) fn copies(
+    on_path: &[Function],
+    span: f64,
+    a: &mut Analysis,
+    texts: &mut BTreeMap<String, String>,
+    rows: &mut BTreeMap<String, i64>,
+) {
+    let is = |name: &str| {
+        COPIES.iter().any(|copy| {
+            let rest = name.strip_suffix(copy);
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    };
+    let copies = on_path.iter().filter(|f| f.kind == "native" && is(&f.name));
+    let time_ns: i64 = copies.clone().map(|f| f.self_ns).sum();
+    let calls: u64 = copies.clone().map(|f| f.calls).sum();
+    put(&mut a.facts, "host.copy.time_ns", json!(time_ns));
+    put(&mut a.facts, "host.copy.calls", json!(calls));
+    put(&mut a.facts, "host.copy.share", json!(time_ns as f64 / span));
+    if let Some(most) = copies.max_by_key(|f| f.self_ns) {
+        texts.insert("host.copy.name".into(), most.name.clone());
+        texts.insert("host.copy.where".into(), super::place_of(most));
+        rows.insert("host.copy".into(), most.row);
+    }
 }
 
 /// Time in which at least one of them runs.

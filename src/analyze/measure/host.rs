@@ -336,7 +336,11 @@ impl Pass {
         let Some(stack) = self.stacks.get(&track) else {
             return Vec::new();
         };
-        let from = stack.trail.booked_ns;
+        let from = match (stack.trail.booked_ns, stack.trail.pieces.front()) {
+            // Its first call: since the device has been idle.
+            (i64::MIN, Some(first)) => first.from_ns,
+            (booked_ns, _) => booked_ns,
+        };
         if from == i64::MIN || from >= at_ns {
             return Vec::new();
         }
