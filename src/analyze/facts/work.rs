@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::device::percentile;
 use super::super::measure::Measures;
-use super::super::{Analysis, Function, Step, steps};
+use super::super::{Analysis, Function, steps};
 
 /// Memory that a program takes while it starts does not count as growth: up to this part of the run.
 const SETTLED: f64 = 0.4;
@@ -44,7 +44,7 @@ pub(super) fn facts(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String,
     if let Some(step) = steps::main(&a.steps) {
         steps_count = step.count;
         texts.insert("step.name".into(), step.scope.clone());
-        let covered = covered_ns(step) as f64 / span;
+        let covered = steps::covered_ns(step) as f64 / span;
         if covered > work / 2.0 {
             work = covered.min(1.0);
         }
@@ -60,6 +60,11 @@ pub(super) fn facts(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String,
         put(facts, "step.dur_ns_max", json!(durations.last()));
         let median = percentile(&durations, 50);
         put(facts, "step.jitter", json!(mean / median.max(1) as f64));
+        let long = steps::long(step);
+        put(facts, "step.long.count", json!(long.count));
+        put(facts, "step.long.share", json!(long.share));
+        put(facts, "step.long.excess.share", json!(long.excess));
+        put(facts, "step.long.regular.share", json!(long.regular));
         percentiles(facts, "step.dur_ns", durations);
     }
     put(facts, "work.share", json!(work));
@@ -114,16 +119,6 @@ pub(super) fn copies(
         texts.insert("host.copy.where".into(), super::place_of(most));
         rows.insert("host.copy".into(), most.row);
     }
-}
-
-/// Time in which at least one of them runs.
-fn covered_ns(step: &Step) -> i64 {
-    let (mut sum, mut reach) = (0, i64::MIN);
-    for &(start, dur) in &step.spans {
-        sum += (start + dur - start.max(reach)).max(0);
-        reach = reach.max(start + dur);
-    }
-    sum
 }
 
 fn requests(m: &Measures, facts: &mut BTreeMap<String, Value>, span: f64) {
