@@ -603,7 +603,8 @@ impl Pass {
                 let waits = Waits::of_call(name);
                 // Who takes connections and then polls waits for the next one, or for what they send.
                 if name.ends_with("accept") {
-                    self.accepts.extend(caller_function);
+                    let stack = all.frames.iter().rev().filter(|f| f.kind == Kind::Python);
+                    self.accepts.extend(stack.take(2).filter_map(|frame| frame.function));
                 }
                 let serves = caller_function.is_some_and(|f| self.accepts.contains(&f))
                     && (name.ends_with("select") || name.ends_with("poll"));

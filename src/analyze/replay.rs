@@ -36,6 +36,8 @@ struct Op {
     end_ns: i64,
     /// From when on `parts` tells of its thread.
     since_ns: i64,
+    /// How much of the call it had no GIL.
+    gil_ns: i64,
     /// Its place in `parts`: what the thread did since the call before.
     parts: (u32, u32),
 }
@@ -85,9 +87,16 @@ impl Ops {
             start_ns: span.0,
             end_ns: span.1,
             since_ns: span.0 - told,
+            gil_ns: 0,
             parts: (from as u32, self.parts.len() as u32),
         });
         self.ops.len() as u32 - 1
+    }
+
+    /// For so much of a call its thread waited for the GIL.
+    pub fn held(&mut self, op: u32, gil_ns: i64) {
+        let op = &mut self.ops[op as usize];
+        op.gil_ns = gil_ns.min(op.end_ns - op.start_ns);
     }
 
     /// Whether another thread has launched something since.
@@ -109,8 +118,8 @@ impl Ops {
         op
     }
 
-    pub fn sync(&mut self, track: (u32, u64), span: (i64, i64), parts: &[Part]) {
-        self.add(track, What::Sync, span, parts);
+    pub fn sync(&mut self, track: (u32, u64), span: (i64, i64), parts: &[Part]) -> u32 {
+        self.add(track, What::Sync, span, parts)
     }
 
     /// A scope of a thread that launches begins or ends.
@@ -481,12 +490,14 @@ impl Model {
                     None => done[other as usize] + behind,
                 };
             }
+            // Behind its end the call waited for the GIL.
+            let freed = (1.0 - s.left[Cause::Gil as usize]) * op.gil_ns as f64;
             let dur_ns = op.end_ns - op.start_ns;
             // As far as it has been run: what was launched later by another thread is not known yet.
             let awaited = self.waits[at].filter(|&work| !ends[work as usize].is_nan());
             let until = |work: u32, least: f64| {
                 let tail = op.end_ns - self.works[work as usize].end_ns;
-                (ends[work as usize] + tail as f64).max(now + least)
+                (ends[work as usize] + (tail as f64 - freed).max(0.0)).max(now + least)
             };
             let end = match op.what {
                 What::Begin(scope) if self.step == Some(scope) => {
@@ -504,7 +515,7 @@ impl Model {
                 What::Sync if !s.waits(Cause::Sync) => now,
                 What::Sync => match awaited {
                     Some(work) => until(work, CALL_NS.min(dur_ns) as f64),
-                    None => now + s.of(Cause::Sync, dur_ns),
+                    None => now + (s.of(Cause::Sync, dur_ns) - freed).max(0.0),
                 },
                 What::Launch { copies } => {
                     let cause = match copies {
@@ -545,7 +556,7 @@ impl Model {
                                 .max(now + CALL_NS.min(dur_ns) as f64)
                         }
                         None if self.waits[at].is_some() => now + CALL_NS.min(dur_ns) as f64,
-                        None => now + call,
+                        None => now + (call - freed).max(0.0),
                     }
                 }
             };

@@ -10,7 +10,7 @@ use cel::{Context, Env, Program};
 use serde::Deserialize;
 use serde_json::Value;
 
-use known::without_device;
+use known::default;
 pub use known::{FACTS, TEXTS};
 
 use super::facts::Texts;
@@ -426,11 +426,11 @@ fn program(text: &str) -> std::result::Result<Program, String> {
     })
 }
 
-/// Facts as rules see them: those of a device have a value where there is none.
+/// Facts as rules see them: some have a value where there is none.
 fn with_defaults(facts: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     let defaults = FACTS
         .iter()
-        .filter_map(|&name| Some((name.to_owned(), without_device(name)?.into())));
+        .filter_map(|&name| Some((name.to_owned(), default(name)?.into())));
     let mut all: BTreeMap<String, Value> = defaults.collect();
     all.extend(
         facts

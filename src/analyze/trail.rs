@@ -104,6 +104,8 @@ pub struct Trail {
     pub launched_ns: i64,
     /// From here on nothing is booked for the replay.
     pub booked_ns: i64,
+    /// Its last call in the replay: number, start and end.
+    pub called: Option<(u32, i64, i64)>,
 }
 
 impl Default for Trail {
@@ -114,6 +116,7 @@ impl Default for Trail {
             shades: VecDeque::new(),
             launched_ns: i64::MIN,
             booked_ns: i64::MIN,
+            called: None,
         }
     }
 }
@@ -155,7 +158,8 @@ impl Trail {
         while self.pieces.front().is_some_and(|p| p.to_ns <= until) {
             self.pieces.pop_front();
         }
-        while self.shades.front().is_some_and(|s| s.to_ns <= until) {
+        let called = self.called.map_or(until, |(_, start, _)| start.min(until));
+        while self.shades.front().is_some_and(|s| s.to_ns <= called) {
             self.shades.pop_front();
         }
     }

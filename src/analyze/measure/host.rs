@@ -358,6 +358,14 @@ impl Pass {
         if from == i64::MIN || from >= at_ns {
             return Vec::new();
         }
+        if let Some((op, start, end)) = stack.trail.called {
+            let gil = stack.trail.shades.iter().filter(|s| s.waits == Some(Waits::Gil));
+            let within = gil.map(|s| {
+                let both = (s.to_ns.min(end) - s.from_ns.max(start)).max(0);
+                i128::from(both) * i128::from(s.wait_ns) / i128::from((s.to_ns - s.from_ns).max(1))
+            });
+            self.ops.held(op, within.sum::<i128>() as i64);
+        }
         let parts = self.explain(track, from, at_ns, at_ns, names);
         // While another thread launches, work that launches nothing is that thread's, and is waited for.
         let elsewhere = self.ops.launched_elsewhere(track, from);
@@ -383,15 +391,17 @@ impl Pass {
         }
         let parts = self.since(track, event.start_ns, names);
         let span = (event.start_ns, event.end_ns());
-        match launches {
+        let op = match launches {
             true => {
                 let op = self.ops.launch(track, span, doing == Doing::Copy, &parts);
                 self.measures.devices.launch(event, op);
+                op
             }
             false => self.ops.sync(track, span, &parts),
-        }
+        };
         if let Some(Stack { trail, .. }) = self.stacks.get_mut(&track) {
             trail.booked_ns = trail.booked_ns.max(span.1);
+            trail.called = Some((op, span.0, span.1));
             if launches {
                 trail.launched_ns = trail.launched_ns.max(span.1);
             }

@@ -330,12 +330,15 @@ pub const TEXTS: &[&str] = &[
     "wait.top.where",
 ];
 
-/// What a fact is where there is no device, so that one rule can speak of programs with and without.
-pub fn without_device(name: &str) -> Option<f64> {
+/// What a fact is where there is none of what it is about, device, step or fault, so that one rule can speak of programs
+/// with and without.
+pub fn default(name: &str) -> Option<f64> {
     if name.starts_with("gap.") && name.ends_with(".share") {
         Some(0.0)
     } else if name.starts_with("replay.") && name != "replay.error.share" {
         Some(1.0)
+    } else if name.starts_with("step.long.") || matches!(name, "step.count" | "fault.share") {
+        Some(0.0)
     } else {
         None
     }
