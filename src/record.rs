@@ -238,7 +238,9 @@ fn fault_ns() -> Option<u64> {
         let mut map = memmap2::MmapMut::map_anon(PAGES * PAGE_BYTES).ok()?;
         // Else the first touch may bring in 2 MiB at once; where the kernel knows no such pages it has none to avoid.
         let _ = map.advise(memmap2::Advice::NoHugePage);
-        map.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
+        map.iter_mut()
+            .step_by(PAGE_BYTES)
+            .for_each(|byte| *byte = 1);
         drop(map);
         Some(begun.elapsed().as_nanos() as u64 / PAGES as u64)
     };

@@ -452,10 +452,7 @@ fn the_verdict_says_what_the_device_waits_for() {
         .collect();
     assert_eq!(
         gaps,
-        [
-            ("launch".to_owned(), 86_000),
-            ("queued".to_owned(), 2_000)
-        ]
+        [("launch".to_owned(), 86_000), ("queued".to_owned(), 2_000)]
     );
     let schema = fs::read(repository("formats/analysis-v1.schema.json")).unwrap();
     let schema: Value = serde_json::from_slice(&schema).unwrap();

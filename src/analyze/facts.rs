@@ -273,7 +273,11 @@ fn request_path(m: &Measures, steps: &[Step]) -> Option<(u32, u64)> {
         let step = steps::main(steps).filter(|step| step.kind == "function")?;
         let named = |(key, _): &(FunctionKey, FunctionSums)| m.names.text(key.name) == step.scope;
         let function = m.functions.iter().position(named)?;
-        let tracks = m.own.keys().filter(|(_, at)| *at == function).map(|(track, _)| track);
+        let tracks = m
+            .own
+            .keys()
+            .filter(|(_, at)| *at == function)
+            .map(|(track, _)| track);
         let threads = tracks.filter_map(|track| Some((track, m.threads.get(track)?)));
         threads.max_by_key(|(track, t)| (works(t), std::cmp::Reverse(**track)))
     };

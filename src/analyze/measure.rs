@@ -383,8 +383,13 @@ pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measure
         events.clear();
         more = reader.next_batch(&mut names, &mut events)?;
         for event in &events {
-            if let Some(event) = windows.cut(event) {
-                pass.event(&event, &names);
+            match windows.is_all() {
+                true => pass.event(event, &names),
+                false => {
+                    if let Some(event) = windows.cut(event) {
+                        pass.event(&event, &names);
+                    }
+                }
             }
             pass.row += 1;
         }
@@ -604,7 +609,8 @@ impl Pass {
                 // Who takes connections and then polls waits for the next one, or for what they send.
                 if name.ends_with("accept") {
                     let stack = all.frames.iter().rev().filter(|f| f.kind == Kind::Python);
-                    self.accepts.extend(stack.take(2).filter_map(|frame| frame.function));
+                    self.accepts
+                        .extend(stack.take(2).filter_map(|frame| frame.function));
                 }
                 let serves = caller_function.is_some_and(|f| self.accepts.contains(&f))
                     && (name.ends_with("select") || name.ends_with("poll"));

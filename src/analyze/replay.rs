@@ -450,6 +450,31 @@ impl Model {
         self.works.is_empty()
     }
 
+    /// Time that a cause has in it, of all threads; of waits for a device and of copies all calls.
+    pub fn time_ns(&self, cause: Cause) -> i64 {
+        let parts = self
+            .parts
+            .iter()
+            .filter(|(of, ..)| *of == cause)
+            .map(|(.., ns)| ns);
+        let calls = self.ops.iter().enumerate().map(|(at, op)| {
+            let of = match op.what {
+                What::Sync => Cause::Sync,
+                What::Launch { .. } if self.loads[at] => Cause::Import,
+                What::Launch { copies: true } => Cause::Copy,
+                What::Launch { copies: false } => Cause::Launch,
+                What::Begin(_) | What::End(_) => return 0,
+            };
+            let held = if cause == Cause::Gil { op.gil_ns } else { 0 };
+            held + if of == cause {
+                op.end_ns - op.start_ns
+            } else {
+                0
+            }
+        });
+        parts.sum::<i64>() + calls.sum::<i64>()
+    }
+
     /// From the first call to the last return or the last work's end, as it was.
     pub fn measured_ns(&self) -> i64 {
         let first = self.ops.iter().map(|op| op.since_ns).min().unwrap_or(0);

@@ -227,8 +227,10 @@ impl Rules {
             findings.extend(rule.finding(&known)?);
         }
         // What can be expected of it.
-        let gain =
-            |f: &Finding| f.confidence * f.gain.as_ref().map_or(UNKNOWN_SPEEDUP, |gain| gain.speedup) - f.confidence;
+        let gain = |f: &Finding| {
+            f.confidence * f.gain.as_ref().map_or(UNKNOWN_SPEEDUP, |gain| gain.speedup)
+                - f.confidence
+        };
         findings.sort_by(|a, b| {
             let severe = severity(&b.severity).cmp(&severity(&a.severity));
             severe

@@ -204,6 +204,11 @@ impl Windows {
         self.windows.is_some()
     }
 
+    /// Whether nothing is left out.
+    pub fn is_all(&self) -> bool {
+        self.windows.is_none() && self.devices.is_empty()
+    }
+
     /// Time within the windows before `at_ns`.
     fn place(&self, windows: &[(i64, i64, i64)], at_ns: i64) -> i64 {
         let at = windows.partition_point(|(from, ..)| *from <= at_ns);

@@ -359,7 +359,11 @@ impl Pass {
             return Vec::new();
         }
         if let Some((op, start, end)) = stack.trail.called {
-            let gil = stack.trail.shades.iter().filter(|s| s.waits == Some(Waits::Gil));
+            let gil = stack
+                .trail
+                .shades
+                .iter()
+                .filter(|s| s.waits == Some(Waits::Gil));
             let within = gil.map(|s| {
                 let both = (s.to_ns.min(end) - s.from_ns.max(start)).max(0);
                 i128::from(both) * i128::from(s.wait_ns) / i128::from((s.to_ns - s.from_ns).max(1))
