@@ -3,8 +3,10 @@
 //! analyze never changes a timeline, and equal timelines give equal analyses.
 
 mod clocks; // how closely they are known
+pub mod condition; // what --fail-on asks
 pub mod device;
 mod ended; // programs that were cut short
+pub mod expression; // conditions over named values, in CEL
 pub mod facts;
 pub mod gaps; // why a device had nothing to do
 mod lines;
@@ -18,7 +20,9 @@ mod waited;
 
 use std::collections::BTreeMap;
 
-pub use rules::{Condition, Rules};
+pub use condition::Condition;
+pub use expression::Held;
+pub use rules::Rules;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -163,6 +167,9 @@ pub struct Step {
     pub native_ns: i64,
     /// The library with most of it.
     pub library: Option<String>,
+    /// Of each of them, sorted.
+    #[serde(skip)]
+    pub durations_ns: Vec<i64>,
 }
 
 /// Something worth changing.

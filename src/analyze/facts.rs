@@ -16,7 +16,7 @@ use wait::{is_wait, waits};
 
 /// Steps and functions listed; the rest is below what a reader looks at.
 pub(super) const MOST_STEPS: usize = 20;
-const MOST_FUNCTIONS: usize = 2000;
+pub(crate) const MOST_FUNCTIONS: usize = 2000;
 const MOST_PATHS: usize = 3000;
 
 /// A launch that takes longer than this is slow, and device work that begins later than this after its launch returned is

@@ -55,6 +55,7 @@ fn step(scope: String, kind: &str, mut durations: Vec<i64>, native: (i64, Option
         dur_ns_p99: percentile(&durations, 99),
         native_ns: native.0.min(total_ns), // samples are estimates
         library: native.1,
+        durations_ns: durations,
     }
 }
 

@@ -1,0 +1,258 @@
+//! Functions in both timelines, and what each took by itself.
+//!
+//! A function that the budget or samples made an estimate has not changed where its error is as large as the change.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Change, FLOOR, Function, Own, Unit};
+use crate::analyze::facts::MOST_FUNCTIONS;
+use crate::analyze::{self, Analysis};
+
+/// Functions listed; the rest is below what a reader looks at.
+const MOST: usize = 200;
+
+/// The least change of a function that is called one, as a share of a step or run. A judgement: smaller ones are within what
+/// recording itself adds to a call.
+const LEAST_OF_WHOLE: f64 = 0.001;
+
+/// Categories of the path in which it waits.
+const WAITS: [&str; 5] = ["gil", "lock", "io", "sleep", "blocked"];
+
+type Pair<'a> = (Option<&'a analyze::Function>, Option<&'a analyze::Function>);
+
+/// Functions whose own time changed, most first; and how many only wait for a different time, as idle threads do.
+pub(super) fn compare(a: &Analysis, b: &Analysis, unit: &Unit) -> (Vec<Function>, usize) {
+    let path_waits = path_waits(a, b, unit);
+    let least = [least(a), least(b)];
+    let listed = |pair: &Pair| match pair {
+        (Some(f), None) => f.self_ns > least[1],
+        (None, Some(f)) => f.self_ns > least[0],
+        _ => true,
+    };
+    let pairs = pairs(&a.functions, &b.functions);
+    let pairs = pairs.into_iter().filter(listed);
+    let mut functions: Vec<Function> = pairs.filter_map(|pair| function(pair, unit)).collect();
+    functions.retain(|f| f.change_ns != 0);
+    let idle: Vec<bool> = functions.iter().map(|f| is_idle(f, path_waits)).collect();
+    let busy = || functions.iter().zip(&idle).filter(|(_, idle)| !**idle);
+    let all: i64 = busy().map(|(f, _)| f.change_ns.abs()).sum();
+    for (f, idle) in functions.iter_mut().zip(&idle) {
+        if !idle {
+            f.share = f.change_ns.abs() as f64 / all.max(1) as f64;
+        }
+    }
+    let idle = functions
+        .iter()
+        .zip(idle)
+        .filter(|(f, idle)| *idle && f.change != Change::Same);
+    let idle = idle.count();
+    functions.sort_by(|x, y| {
+        let place = |f: &Function| (f.name.clone(), f.file.clone(), f.line, f.kind.clone());
+        let size = |f: &Function| f.change_ns.abs();
+        size(y).cmp(&size(x)).then_with(|| place(x).cmp(&place(y)))
+    });
+    functions.truncate(MOST);
+    (functions, idle)
+}
+
+/// The own time below which this analysis may have left functions out.
+fn least(run: &Analysis) -> i64 {
+    match run.functions.last() {
+        Some(last) if run.functions.len() >= MOST_FUNCTIONS => last.self_ns,
+        _ => -1,
+    }
+}
+
+/// How much longer the path waits.
+fn path_waits(a: &Analysis, b: &Analysis, unit: &Unit) -> i64 {
+    let waits = |run: &Analysis| -> i64 {
+        let waits = run
+            .breakdown
+            .iter()
+            .filter(|s| WAITS.contains(&&*s.category));
+        waits.map(|s| s.time_ns).sum()
+    };
+    let (a, b) = unit.per(waits(a), waits(b));
+    b - a
+}
+
+/// Whether a function changed by waiting alone and the path did not: threads with nothing to do wait longer in any longer run.
+fn is_idle(f: &Function, path_waits_ns: i64) -> bool {
+    let of = |own: Option<Own>| own.map_or(0, |own| own.wait_ns);
+    let waits_ns = of(f.b) - of(f.a);
+    let most = waits_ns.abs() * 2 > f.change_ns.abs() && waits_ns.signum() == f.change_ns.signum();
+    most && path_waits_ns * waits_ns.signum() * 2 < waits_ns.abs()
+}
+
+/// Which function of A is which of B. Lines move and folders differ, so what has no twin in its own line has one of the same
+/// name in that file, else in a file of that name; several, in the order of their lines.
+fn pairs<'a>(a: &'a [analyze::Function], b: &'a [analyze::Function]) -> Vec<Pair<'a>> {
+    let base = |file: &'a Option<String>| {
+        let file = file.as_deref()?;
+        Some(file.rsplit('/').next().unwrap_or(file))
+    };
+    let mut pairs = Vec::new();
+    let (mut left_a, mut left_b): (Vec<_>, Vec<_>) = (a.iter().collect(), b.iter().collect());
+    left_a.sort_by_key(|f| f.line);
+    left_b.sort_by_key(|f| f.line);
+    for pass in 0..3 {
+        let key = |f: &'a analyze::Function| {
+            let (file, line) = match pass {
+                0 => (f.file.as_deref(), f.line),
+                1 => (f.file.as_deref(), None),
+                _ => (base(&f.file), None),
+            };
+            (f.kind.as_str(), f.name.as_str(), file, line)
+        };
+        let mut of_b: BTreeMap<_, VecDeque<_>> = BTreeMap::new();
+        for f in left_b {
+            of_b.entry(key(f)).or_default().push_back(f);
+        }
+        left_a.retain(
+            |f| match of_b.get_mut(&key(f)).and_then(VecDeque::pop_front) {
+                Some(twin) => {
+                    pairs.push((Some(*f), Some(twin)));
+                    false
+                }
+                None => true,
+            },
+        );
+        left_b = of_b.into_values().flatten().collect();
+        left_b.sort_by_key(|f| f.line);
+    }
+    pairs.extend(left_a.into_iter().map(|f| (Some(f), None)));
+    pairs.extend(left_b.into_iter().map(|f| (None, Some(f))));
+    pairs
+}
+
+fn function((a, b): Pair, unit: &Unit) -> Option<Function> {
+    let shown = b.or(a)?;
+    let of = |f: Option<&analyze::Function>, what: fn(&analyze::Function) -> i64| f.map_or(0, what);
+    let own = |f: &analyze::Function| f.self_ns;
+    // Called less often than there are steps, it may be no part of them.
+    let seldom = |f: Option<&analyze::Function>, steps: f64| {
+        f.is_none_or(|f| f.calls_error == Some(0) && (f.calls as f64) < steps)
+    };
+    let (a_ns, b_ns) = match seldom(a, unit.a) && seldom(b, unit.b) {
+        true => unit.per_once(of(a, own), of(b, own)),
+        false => unit.per(of(a, own), of(b, own)),
+    };
+    let waits = unit.per(of(a, |f| f.wait_ns), of(b, |f| f.wait_ns));
+    let errors = unit.per(of(a, error_ns), of(b, error_ns));
+    let sums = |f: &analyze::Function, self_ns: i64, wait_ns: i64, error_ns: i64| Own {
+        calls: f.calls,
+        calls_error: f.calls_error,
+        self_ns,
+        wait_ns: wait_ns.min(self_ns),
+        error_ns,
+    };
+    let change_ns = b_ns - a_ns;
+    let error = (errors.0 as f64).hypot(errors.1 as f64);
+    let size = change_ns.abs() as f64;
+    let small =
+        size <= FLOOR * a_ns.max(b_ns) as f64 || size < LEAST_OF_WHOLE * unit.whole_ns as f64;
+    let change = match (a, b) {
+        _ if size <= error || small => Change::Same,
+        (None, _) => Change::Added,
+        (_, None) => Change::Removed,
+        _ if change_ns > 0 => Change::Slower,
+        _ => Change::Faster,
+    };
+    Some(Function {
+        name: shown.name.clone(),
+        file: shown.file.clone(),
+        line: shown.line,
+        kind: shown.kind.clone(),
+        a: a.map(|f| sums(f, a_ns, waits.0, errors.0)),
+        b: b.map(|f| sums(f, b_ns, waits.1, errors.1)),
+        change_ns,
+        share: 0.0,
+        change,
+    })
+}
+
+/// Half the 95 % interval of a function's own time. What is known is that of all time in it; that of a part of samples is the
+/// larger, for its size, the fewer they are, so it goes with the root. Where only calls are an estimate, own time is as wrong.
+fn error_ns(f: &analyze::Function) -> i64 {
+    let own = f.self_ns.max(0) as f64;
+    let of_time = f.error_ns as f64 * (own / f.total_ns.max(1) as f64).min(1.0).sqrt();
+    let of_calls = own * f.calls_error.unwrap_or(0) as f64 / f.calls.max(1) as f64;
+    of_time.max(of_calls).round() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(name: &str, file: &str, line: u32, self_ns: i64) -> analyze::Function {
+        analyze::Function {
+            name: name.into(),
+            file: Some(file.into()),
+            line: Some(line),
+            kind: "python".into(),
+            calls: 10,
+            calls_error: Some(0),
+            total_ns: self_ns,
+            self_ns,
+            native_ns: 0,
+            wait_ns: 0,
+            await_ns: 0,
+            error_ns: 0,
+            row: 0,
+            at: 0,
+        }
+    }
+
+    #[test]
+    fn functions_are_known_again_where_lines_moved_and_folders_differ() {
+        let a = [
+            function("f", "/old/app.py", 3, 1),
+            function("<lambda>", "/old/app.py", 9, 2),
+            function("<lambda>", "/old/app.py", 12, 3),
+            function("gone", "/old/app.py", 20, 4),
+            function("g", "lib.py", 5, 5),
+        ];
+        let b = [
+            function("f", "/new/app.py", 4, 1),
+            function("<lambda>", "/new/app.py", 19, 3),
+            function("<lambda>", "/new/app.py", 10, 2),
+            function("g", "lib.py", 5, 5),
+            function("came", "/new/app.py", 30, 6),
+        ];
+        for (before, after) in pairs(&a, &b) {
+            match (before, after) {
+                (Some(before), Some(after)) => {
+                    assert_eq!((&before.name, before.self_ns), (&after.name, after.self_ns));
+                }
+                (Some(f), None) => assert_eq!(f.name, "gone"),
+                (None, after) => assert_eq!(after.unwrap().name, "came"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_estimate_has_changed_only_by_more_than_its_error() {
+        let unit = Unit {
+            word: "run",
+            a: 1.0,
+            b: 1.0,
+            whole_ns: 10_000,
+        };
+        let (before, mut after) = (
+            function("f", "a.py", 1, 1000),
+            function("f", "a.py", 1, 1500),
+        );
+        let change = |after: &analyze::Function| {
+            super::function((Some(&before), Some(after)), &unit)
+                .unwrap()
+                .change
+        };
+        assert_eq!(change(&after), Change::Slower);
+        after.error_ns = 600;
+        assert_eq!(change(&after), Change::Same);
+        (after.error_ns, after.calls_error) = (0, Some(4)); // of 10: 40 % of 1500
+        assert_eq!(change(&after), Change::Same);
+        after.calls_error = Some(1);
+        assert_eq!(change(&after), Change::Slower);
+    }
+}

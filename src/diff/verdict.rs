@@ -1,0 +1,162 @@
+//! The diff in one sentence: how much slower or faster, how sure that is, and what most of it is.
+
+use super::{Change, Diff, FLOOR, Function, Step, Verdict, steps};
+use crate::report::units::{count, line, time};
+
+/// From this share on a cause is most of the change.
+const MOST: f64 = 0.5;
+
+pub(super) fn of(diff: &Diff) -> Verdict {
+    let (class, summary) = match diff.steps.first() {
+        Some(step) => of_step(diff, step),
+        None => of_run(diff),
+    };
+    Verdict {
+        class: class.word().into(),
+        summary,
+    }
+}
+
+fn of_step(diff: &Diff, step: &Step) -> (Change, String) {
+    let name = named(step);
+    let counts = format!(
+        "{} and {} {}",
+        count(step.a.count as f64),
+        count(step.b.count as f64),
+        if step.a.count.max(step.b.count) == 1 {
+            "step"
+        } else {
+            "steps"
+        }
+    );
+    let (change, ratio) = (step.change, step.ratio.unwrap_or(1.0));
+    let interval = step.ratio_low.zip(step.ratio_high);
+    let summary = match (change, interval) {
+        (Change::Slower | Change::Faster, Some((low, high))) => {
+            let (ratio, low, high) = match change {
+                Change::Faster => (1.0 / ratio, 1.0 / high, 1.0 / low),
+                _ => (ratio, low, high),
+            };
+            let [ratio, low, high] = [ratio, low, high].map(times);
+            let word = change.word();
+            let first = format!("B is {ratio} times {word} per {name} ({low} to {high}, {counts})");
+            first + &cause(diff, change)
+        }
+        (_, Some((low, high))) => {
+            let [ratio, low, high] = [ratio, low, high].map(times);
+            let first = format!(
+                "no change per {name}: B takes {ratio} times as long ({low} to {high}, {counts})"
+            );
+            first + &others(diff)
+        }
+        (_, None) => {
+            let (a, b) = (step.a.dur_ns_p50, step.b.dur_ns_p50);
+            let [from, to] = [a, b].map(|ns| time(ns as f64));
+            let first = format!(
+                "{name} takes {from} in A and {to} in B, but {counts} are too few to tell chance from change"
+            );
+            match steps::ratio(a, b) {
+                Some(ratio) if ratio > 1.0 + FLOOR => first + &cause(diff, Change::Slower),
+                Some(ratio) if ratio < 1.0 / (1.0 + FLOOR) => first + &cause(diff, Change::Faster),
+                _ => first,
+            }
+        }
+    };
+    (change, summary)
+}
+
+/// Whole runs: one of each.
+fn of_run(diff: &Diff) -> (Change, String) {
+    let (a, b) = (diff.a.span_ns, diff.b.span_ns);
+    let [from, to] = [a, b].map(|ns| time(ns as f64));
+    let ratio = steps::ratio(a, b);
+    let first = |word: &str, ratio: f64| {
+        let ratio = times(ratio);
+        format!(
+            "B's whole run is {ratio} times {word} ({from} and {to}; no step is in both, so it is not known whether by chance)"
+        )
+    };
+    match ratio {
+        Some(ratio) if ratio.max(1.0 / ratio) <= 1.0 + FLOOR => (
+            Change::Same,
+            format!("no change: the whole run takes {from} in A and {to} in B"),
+        ),
+        Some(ratio) if ratio > 1.0 => (
+            Change::Unknown,
+            first("slower", ratio) + &cause(diff, Change::Slower),
+        ),
+        Some(ratio) if ratio > 0.0 => (
+            Change::Unknown,
+            first("faster", 1.0 / ratio) + &cause(diff, Change::Faster),
+        ),
+        _ => (
+            Change::Unknown,
+            format!("a run of no length cannot be compared ({from} and {to})"),
+        ),
+    }
+}
+
+/// The step's name, marked as one.
+fn named(step: &Step) -> String {
+    format!("`{}`", line(&step.scope).replace('`', "'"))
+}
+
+/// Two decimals, or as many as tell it from 1.
+fn times(ratio: f64) -> String {
+    match (ratio - 1.0).abs() {
+        near if near < 0.095 && near > 0.0 => format!("{ratio:.3}"),
+        _ if ratio >= 100.0 => format!("{ratio:.0}"),
+        _ => format!("{ratio:.2}"),
+    }
+}
+
+/// Other steps that changed where the main one did not.
+fn others(diff: &Diff) -> String {
+    let mut changed = diff.steps.iter().skip(1).filter(|step| step.significant);
+    changed.next().map_or(String::new(), |step| {
+        let ratio = step.ratio.unwrap_or(1.0);
+        let ratio = if step.change == Change::Faster {
+            1.0 / ratio
+        } else {
+            ratio
+        };
+        format!(
+            "; but {} is {} times {}",
+            named(step),
+            times(ratio),
+            step.change.word()
+        )
+    })
+}
+
+/// What went the same way and has the largest share: a function, else a category of the path.
+fn cause(diff: &Diff, change: Change) -> String {
+    let sign = if change == Change::Slower { 1 } else { -1 };
+    let told = |name: &str, change_ns: i64, part: f64| {
+        let most = if part >= MOST {
+            "most of it"
+        } else {
+            "the largest part of it"
+        };
+        let name = line(name).replace('`', "'");
+        let (change, part) = (signed(change_ns), format!("{:.0} %", 100.0 * part));
+        let unit = diff.unit.as_str();
+        format!(": {most} `{name}` ({change} a {unit}, {part})")
+    };
+    let moved =
+        |f: &&Function| f.change != Change::Same && f.share > 0.0 && f.change_ns.signum() == sign;
+    if let Some(f) = diff.functions.iter().find(moved) {
+        return told(&f.name, f.change_ns, f.share);
+    }
+    let mut causes = diff.breakdown.iter();
+    match causes.find(|cause| cause.change_ns.signum() == sign) {
+        Some(cause) => told(&cause.cause, cause.change_ns, cause.share),
+        None => String::new(),
+    }
+}
+
+/// A difference of times, with its sign.
+pub(super) fn signed(ns: i64) -> String {
+    let sign = if ns < 0 { "-" } else { "+" };
+    format!("{sign}{}", time(ns.unsigned_abs() as f64))
+}
