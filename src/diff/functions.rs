@@ -85,7 +85,8 @@ fn is_idle(f: &Function, path_waits_ns: i64) -> bool {
 }
 
 /// Which function of A is which of B. Lines move and folders differ, so what has no twin in its own line has one of the same
-/// name in that file, else in a file of that name; several, in the order of their lines.
+/// name in that file, else in a file of that name; several, in the order of their lines. Of a driver's calls the maker's part
+/// of the name goes: `cudaLaunchKernel` is `hipLaunchKernel`.
 fn pairs<'a>(a: &'a [analyze::Function], b: &'a [analyze::Function]) -> Vec<Pair<'a>> {
     let base = |file: &'a Option<String>| {
         let file = file.as_deref()?;
@@ -95,14 +96,21 @@ fn pairs<'a>(a: &'a [analyze::Function], b: &'a [analyze::Function]) -> Vec<Pair
     let (mut left_a, mut left_b): (Vec<_>, Vec<_>) = (a.iter().collect(), b.iter().collect());
     left_a.sort_by_key(|f| f.line);
     left_b.sort_by_key(|f| f.line);
-    for pass in 0..3 {
+    let unbranded = |f: &'a analyze::Function| match f.kind.as_str() {
+        "launch" | "api" => ["cuda", "hip"]
+            .iter()
+            .find_map(|maker| f.name.strip_prefix(maker)),
+        _ => None,
+    };
+    for pass in 0..4 {
         let key = |f: &'a analyze::Function| {
             let (file, line) = match pass {
                 0 => (f.file.as_deref(), f.line),
                 1 => (f.file.as_deref(), None),
                 _ => (base(&f.file), None),
             };
-            (f.kind.as_str(), f.name.as_str(), file, line)
+            let name = unbranded(f).filter(|_| pass == 3);
+            (f.kind.as_str(), name.unwrap_or(&f.name), file, line)
         };
         let mut of_b: BTreeMap<_, VecDeque<_>> = BTreeMap::new();
         for f in left_b {
@@ -219,10 +227,19 @@ mod tests {
             function("g", "lib.py", 5, 5),
             function("came", "/new/app.py", 30, 6),
         ];
+        let launch = |name: &str| analyze::Function {
+            kind: "launch".into(),
+            file: None,
+            line: None,
+            ..function(name, "", 0, 7)
+        };
+        let a: Vec<_> = a.into_iter().chain([launch("cudaLaunchKernel")]).collect();
+        let b: Vec<_> = b.into_iter().chain([launch("hipLaunchKernel")]).collect();
         for (before, after) in pairs(&a, &b) {
             match (before, after) {
                 (Some(before), Some(after)) => {
-                    assert_eq!((&before.name, before.self_ns), (&after.name, after.self_ns));
+                    let own = |f: &analyze::Function| (f.name.replace("cuda", "hip"), f.self_ns);
+                    assert_eq!(own(before), own(after));
                 }
                 (Some(f), None) => assert_eq!(f.name, "gone"),
                 (None, after) => assert_eq!(after.unwrap().name, "came"),

@@ -10,6 +10,9 @@ use crate::report::units::{self, bytes, count, line, share, time};
 /// What is shown of each table; the rest is in the JSON.
 const MOST: usize = 8;
 
+/// From this width on there is room for counts of calls.
+const WIDE: usize = 100;
+
 /// Shares below this are not shown.
 const LEAST_SHARE: f64 = 0.005;
 
@@ -148,12 +151,10 @@ fn functions(out: &mut String, diff: &Diff, style: Style) {
         return;
     }
     let name = format!("Functions by own time, per {}", diff.unit);
-    let width = head(
-        out,
-        style,
-        &name,
-        &["calls A", "calls B", "A", "B", "change", "share"],
-    );
+    let columns = ["calls A", "calls B", "A", "B", "change", "share"];
+    // On a narrow page names go before counts.
+    let from = if style.width < WIDE { 2 } else { 0 };
+    let width = head(out, style, &name, &columns[from..]);
     for f in changed.iter().take(MOST) {
         let calls = |own: Option<Own>| match own {
             None => "-".into(),
@@ -183,12 +184,8 @@ fn functions(out: &mut String, diff: &Diff, style: Style) {
             signed(f.change_ns),
             share(f.share),
         ];
-        row(
-            out,
-            width,
-            &format!("{}{place}{mark}", line(&f.name)),
-            &columns,
-        );
+        let name = format!("{}{place}{mark}", line(&f.name));
+        row(out, width, &name, &columns[from..]);
     }
     more(out, changed.len());
 }

@@ -138,10 +138,15 @@ fn cause(diff: &Diff, change: Change) -> String {
         } else {
             "the largest part of it"
         };
+        // Where the time is, as in a synchronizing call, is not why it is: the device works longer.
+        let wait = match name.contains("Synchronize") {
+            true => "the wait for the device, ",
+            false => "",
+        };
         let name = line(name).replace('`', "'");
         let (change, part) = (signed(change_ns), format!("{:.0} %", 100.0 * part));
         let unit = diff.unit.as_str();
-        format!(": {most} `{name}` ({change} a {unit}, {part})")
+        format!(": {most} {wait}`{name}` ({change} a {unit}, {part})")
     };
     let moved =
         |f: &&Function| f.change != Change::Same && f.share > 0.0 && f.change_ns.signum() == sign;
