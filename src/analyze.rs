@@ -134,6 +134,9 @@ pub struct Function {
     /// Its number among the measures.
     #[serde(skip)]
     pub at: usize,
+    /// Own time on the path outside of imports, waits for work left out.
+    #[serde(skip)]
+    pub path_ns: i64,
 }
 
 /// One line of a function that was measured by line.

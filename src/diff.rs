@@ -129,9 +129,24 @@ pub struct Function {
     pub a: Option<Own>,
     pub b: Option<Own>,
     pub change_ns: i64,
-    /// Of the sum of absolute changes of all functions; 0 for waiting that only fills a longer time.
+    /// Of the sum of absolute changes on the path.
     pub share: f64,
     pub change: Change,
+}
+
+impl Function {
+    /// How the part on the path went.
+    pub fn path_change_ns(&self) -> i64 {
+        let path = |own: Option<Own>| own.map_or(0, |own| own.path_ns);
+        path(self.b) - path(self.a)
+    }
+
+    /// It changed by waiting, most of it.
+    fn waits(&self) -> bool {
+        let wait = |own: Option<Own>| own.map_or(0, |own| own.wait_ns);
+        let (all, wait) = (self.change_ns, wait(self.b) - wait(self.a));
+        wait.abs() * 2 > all.abs() && wait.signum() == all.signum()
+    }
 }
 
 /// What a function did in one run.
@@ -140,8 +155,10 @@ pub struct Own {
     /// In the whole run, and half of that number's 95 % interval; `None`: samples, which do not count.
     pub calls: u64,
     pub calls_error: Option<u64>,
-    /// Own time per unit, the part in which it waited, and half the 95 % interval where it is an estimate.
+    /// Own time per unit; the part of it on the path, outside of imports and not waiting for work; the part in which it
+    /// waited; and half the 95 % interval where it is an estimate.
     pub self_ns: i64,
+    pub path_ns: i64,
     pub wait_ns: i64,
     pub error_ns: i64,
 }
@@ -196,7 +213,6 @@ pub fn run(a: &Source, b: &Source) -> Result<(Diff, [Analysis; 2])> {
 pub fn compare(a: &Analysis, b: &Analysis) -> Diff {
     let steps = steps::compare(a, b);
     let unit = Unit::of(a, b, steps.first());
-    let (functions, idle) = functions::compare(a, b, &unit);
     let mut diff = Diff {
         format: FORMAT.into(),
         verdict: Verdict::default(),
@@ -207,9 +223,9 @@ pub fn compare(a: &Analysis, b: &Analysis) -> Diff {
         gaps: causes::gaps(a, b, &unit),
         facts: causes::facts(a, b),
         findings: causes::findings(a, b),
-        caveats: caveats(a, b, &unit, idle),
+        functions: functions::compare(a, b, &unit),
+        caveats: caveats(a, b, &unit),
         steps,
-        functions,
     };
     diff.verdict = verdict::of(&diff);
     diff
@@ -284,7 +300,7 @@ impl Unit {
     }
 }
 
-fn caveats(a: &Analysis, b: &Analysis, unit: &Unit, idle: usize) -> Vec<String> {
+fn caveats(a: &Analysis, b: &Analysis, unit: &Unit) -> Vec<String> {
     let mut caveats = Vec::new();
     if unit.word == "run" {
         caveats.push(
@@ -295,11 +311,6 @@ fn caveats(a: &Analysis, b: &Analysis, unit: &Unit, idle: usize) -> Vec<String> 
         caveats.push(format!(
             "A has {} steps and B {}: what comes once a run is taken to have changed only where it did per run and per step",
             unit.a, unit.b
-        ));
-    }
-    if idle > 0 {
-        caveats.push(format!(
-            "{idle} functions waited for a different time while the path did not: they have no share of the change"
         ));
     }
     for (name, run) in [("A", a), ("B", b)] {

@@ -245,12 +245,41 @@ fn an_idle_thread_has_no_share_of_a_slower_run() {
         "{}",
         diff.verdict.summary
     );
+}
+
+#[test]
+fn where_the_path_waits_longer_the_thread_that_made_it_is_named_too() {
+    let run = |us: i64| {
+        let mut rows = String::from("track kind start end name file line\n");
+        let _ = writeln!(rows, "py:main python 0us 400000us main app.py 1");
+        let _ = writeln!(rows, "py:w python 1us 399999us work app.py 9");
+        for step in 0..20 {
+            let at = 1000 + step * 15_000;
+            let _ = write!(
+                rows,
+                "py:main scope {at}us {}us step - -
+                 py:main python {at}us {}us infer app.py 20
+                 py:w python {}us {}us load app.py 30
+                 py:main native {}us {}us lock.acquire python -\n",
+                at + 7010 + us,
+                at + 7000,
+                at + 1,
+                at + 7000 + us,
+                at + 7000,
+                at + 7005 + us
+            );
+        }
+        rows
+    };
+    let diff = diff(&run(100), &run(2100));
+    let said = &diff.verdict.summary;
     assert!(
-        diff.caveats
-            .iter()
-            .any(|c| c.starts_with("1 functions waited")),
-        "{:?}",
-        diff.caveats
+        said.contains("most of it `lock.acquire` (+2.00 ms a step"),
+        "{said}"
+    );
+    assert!(
+        said.ends_with("; in another thread `load` (+2.00 ms a step)"),
+        "{said}"
     );
 }
 

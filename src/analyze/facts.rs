@@ -51,7 +51,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     let span_ns = m.span_ns();
     let path = request_path(m);
     let breakdown = breakdown(m, path);
-    let functions = functions(m);
+    let functions = functions(m, path);
     let libraries = libraries(m);
     let mut a = Analysis {
         format: FORMAT.into(),
@@ -651,6 +651,7 @@ fn function(m: &Measures, at: usize, key: &FunctionKey, sums: &FunctionSums) -> 
         await_ns: sums.await_ns,
         error_ns: sums.error_ns,
         row: sums.longest.0,
+        path_ns: 0,
     }
 }
 
@@ -671,9 +672,13 @@ fn functions_of(m: &Measures, path: Option<(u32, u64)>) -> Vec<Function> {
         .collect()
 }
 
-fn functions(m: &Measures) -> Vec<Function> {
+fn functions(m: &Measures, path: Option<(u32, u64)>) -> Vec<Function> {
+    let on_path = |at| path.and_then(|track| m.own.get(&(track, at)));
     let mut all: Vec<Function> = (m.functions.iter().enumerate())
-        .map(|(at, (key, sums))| function(m, at, key, sums))
+        .map(|(at, (key, sums))| Function {
+            path_ns: on_path(at).map_or(0, |own| own.self_ns - own.idle_ns),
+            ..function(m, at, key, sums)
+        })
         .collect();
     all.sort_by(|a, b| {
         b.self_ns

@@ -8,7 +8,7 @@ use super::{Cause, FLOOR, Fact, Findings, Unit};
 use crate::analyze::Analysis;
 
 /// Categories that lie outside of steps.
-const ONCE: [&str; 3] = ["startup", "import", "exit"];
+pub(super) const ONCE: [&str; 3] = ["startup", "import", "exit"];
 
 /// The least change of a share that is called one.
 const LEAST_SHARE: f64 = 0.005;

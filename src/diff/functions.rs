@@ -15,14 +15,11 @@ const MOST: usize = 200;
 /// recording itself adds to a call.
 const LEAST_OF_WHOLE: f64 = 0.001;
 
-/// Categories of the path in which it waits.
-const WAITS: [&str; 5] = ["gil", "lock", "io", "sleep", "blocked"];
-
 type Pair<'a> = (Option<&'a analyze::Function>, Option<&'a analyze::Function>);
 
-/// Functions whose own time changed, most first; and how many only wait for a different time, as idle threads do.
-pub(super) fn compare(a: &Analysis, b: &Analysis, unit: &Unit) -> (Vec<Function>, usize) {
-    let path_waits = path_waits(a, b, unit);
+/// Functions whose own time changed, most first, each with its share of what changed on the path: an idle thread waits longer
+/// in any longer run.
+pub(super) fn compare(a: &Analysis, b: &Analysis, unit: &Unit) -> Vec<Function> {
     let least = [least(a), least(b)];
     let listed = |pair: &Pair| match pair {
         (Some(f), None) => f.self_ns > least[1],
@@ -33,26 +30,17 @@ pub(super) fn compare(a: &Analysis, b: &Analysis, unit: &Unit) -> (Vec<Function>
     let pairs = pairs.into_iter().filter(listed);
     let mut functions: Vec<Function> = pairs.filter_map(|pair| function(pair, unit)).collect();
     functions.retain(|f| f.change_ns != 0);
-    let idle: Vec<bool> = functions.iter().map(|f| is_idle(f, path_waits)).collect();
-    let busy = || functions.iter().zip(&idle).filter(|(_, idle)| !**idle);
-    let all: i64 = busy().map(|(f, _)| f.change_ns.abs()).sum();
-    for (f, idle) in functions.iter_mut().zip(&idle) {
-        if !idle {
-            f.share = f.change_ns.abs() as f64 / all.max(1) as f64;
-        }
+    let all: i64 = functions.iter().map(|f| f.path_change_ns().abs()).sum();
+    for f in &mut functions {
+        f.share = f.path_change_ns().abs() as f64 / all.max(1) as f64;
     }
-    let idle = functions
-        .iter()
-        .zip(idle)
-        .filter(|(f, idle)| *idle && f.change != Change::Same);
-    let idle = idle.count();
     functions.sort_by(|x, y| {
         let place = |f: &Function| (f.name.clone(), f.file.clone(), f.line, f.kind.clone());
         let size = |f: &Function| f.change_ns.abs();
         size(y).cmp(&size(x)).then_with(|| place(x).cmp(&place(y)))
     });
     functions.truncate(MOST);
-    (functions, idle)
+    functions
 }
 
 /// The own time below which this analysis may have left functions out.
@@ -61,27 +49,6 @@ fn least(run: &Analysis) -> i64 {
         Some(last) if run.functions.len() >= MOST_FUNCTIONS => last.self_ns,
         _ => -1,
     }
-}
-
-/// How much longer the path waits.
-fn path_waits(a: &Analysis, b: &Analysis, unit: &Unit) -> i64 {
-    let waits = |run: &Analysis| -> i64 {
-        let waits = run
-            .breakdown
-            .iter()
-            .filter(|s| WAITS.contains(&&*s.category));
-        waits.map(|s| s.time_ns).sum()
-    };
-    let (a, b) = unit.per(waits(a), waits(b));
-    b - a
-}
-
-/// Whether a function changed by waiting alone and the path did not: threads with nothing to do wait longer in any longer run.
-fn is_idle(f: &Function, path_waits_ns: i64) -> bool {
-    let of = |own: Option<Own>| own.map_or(0, |own| own.wait_ns);
-    let waits_ns = of(f.b) - of(f.a);
-    let most = waits_ns.abs() * 2 > f.change_ns.abs() && waits_ns.signum() == f.change_ns.signum();
-    most && path_waits_ns * waits_ns.signum() * 2 < waits_ns.abs()
 }
 
 /// Which function of A is which of B. Lines move and folders differ, so what has no twin in its own line has one of the same
@@ -141,16 +108,20 @@ fn function((a, b): Pair, unit: &Unit) -> Option<Function> {
     let seldom = |f: Option<&analyze::Function>, steps: f64| {
         f.is_none_or(|f| f.calls_error == Some(0) && (f.calls as f64) < steps)
     };
-    let (a_ns, b_ns) = match seldom(a, unit.a) && seldom(b, unit.b) {
-        true => unit.per_once(of(a, own), of(b, own)),
-        false => unit.per(of(a, own), of(b, own)),
+    let seldom = seldom(a, unit.a) && seldom(b, unit.b);
+    let per = |a: i64, b: i64| match seldom {
+        true => unit.per_once(a, b),
+        false => unit.per(a, b),
     };
+    let (a_ns, b_ns) = per(of(a, own), of(b, own));
+    let path = per(of(a, |f| f.path_ns), of(b, |f| f.path_ns));
     let waits = unit.per(of(a, |f| f.wait_ns), of(b, |f| f.wait_ns));
     let errors = unit.per(of(a, error_ns), of(b, error_ns));
-    let sums = |f: &analyze::Function, self_ns: i64, wait_ns: i64, error_ns: i64| Own {
+    let sums = |f: &analyze::Function, [self_ns, path_ns, wait_ns, error_ns]: [i64; 4]| Own {
         calls: f.calls,
         calls_error: f.calls_error,
         self_ns,
+        path_ns,
         wait_ns: wait_ns.min(self_ns),
         error_ns,
     };
@@ -171,8 +142,8 @@ fn function((a, b): Pair, unit: &Unit) -> Option<Function> {
         file: shown.file.clone(),
         line: shown.line,
         kind: shown.kind.clone(),
-        a: a.map(|f| sums(f, a_ns, waits.0, errors.0)),
-        b: b.map(|f| sums(f, b_ns, waits.1, errors.1)),
+        a: a.map(|f| sums(f, [a_ns, path.0, waits.0, errors.0])),
+        b: b.map(|f| sums(f, [b_ns, path.1, waits.1, errors.1])),
         change_ns,
         share: 0.0,
         change,
@@ -208,6 +179,7 @@ mod tests {
             error_ns: 0,
             row: 0,
             at: 0,
+            path_ns: self_ns,
         }
     }
 

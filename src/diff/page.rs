@@ -182,7 +182,10 @@ fn functions(out: &mut String, diff: &Diff, style: Style) {
             time(f.a),
             time(f.b),
             signed(f.change_ns),
-            share(f.share),
+            match f.share {
+                0.0 => "-".into(),
+                part => share(part),
+            },
         ];
         let name = format!("{}{place}{mark}", line(&f.name));
         row(out, width, &name, &columns[from..]);

@@ -1,5 +1,6 @@
 //! The diff in one sentence: how much slower or faster, how sure that is, and what most of it is.
 
+use super::causes::ONCE;
 use super::{Change, Diff, FLOOR, Function, Step, Verdict, steps};
 use crate::report::units::{count, line, time};
 
@@ -18,7 +19,7 @@ pub(super) fn of(diff: &Diff) -> Verdict {
 }
 
 fn of_step(diff: &Diff, step: &Step) -> (Change, String) {
-    let name = named(step);
+    let name = quoted(&step.scope);
     let counts = format!(
         "{} and {} {}",
         count(step.a.count as f64),
@@ -96,11 +97,6 @@ fn of_run(diff: &Diff) -> (Change, String) {
     }
 }
 
-/// The step's name, marked as one.
-fn named(step: &Step) -> String {
-    format!("`{}`", line(&step.scope).replace('`', "'"))
-}
-
 /// Two decimals, or as many as tell it from 1.
 fn times(ratio: f64) -> String {
     match (ratio - 1.0).abs() {
@@ -122,42 +118,72 @@ fn others(diff: &Diff) -> String {
         };
         format!(
             "; but {} is {} times {}",
-            named(step),
+            quoted(&step.scope),
             times(ratio),
             step.change.word()
         )
     })
 }
 
-/// What went the same way and has the largest share: a function, else a category of the path.
+/// What went the same way and has the largest share of the path: a function, or what lies before the steps where that is more.
 fn cause(diff: &Diff, change: Change) -> String {
     let sign = if change == Change::Slower { 1 } else { -1 };
     let told = |name: &str, change_ns: i64, part: f64| {
-        let most = if part >= MOST {
-            "most of it"
-        } else {
-            "the largest part of it"
+        let most = match part >= MOST {
+            true => "most of it",
+            false => "the largest part of it",
         };
         // Where the time is, as in a synchronizing call, is not why it is: the device works longer.
         let wait = match name.contains("Synchronize") {
             true => "the wait for the device, ",
             false => "",
         };
-        let name = line(name).replace('`', "'");
-        let (change, part) = (signed(change_ns), format!("{:.0} %", 100.0 * part));
-        let unit = diff.unit.as_str();
-        format!(": {most} {wait}`{name}` ({change} a {unit}, {part})")
+        let (name, change, part) = (quoted(name), signed(change_ns), 100.0 * part);
+        format!(
+            ": {most} {wait}{name} ({change} a {}, {part:.0} %)",
+            diff.unit
+        )
     };
-    let moved =
-        |f: &&Function| f.change != Change::Same && f.share > 0.0 && f.change_ns.signum() == sign;
-    if let Some(f) = diff.functions.iter().find(moved) {
-        return told(&f.name, f.change_ns, f.share);
-    }
+    let moved = |f: &&Function| f.change != Change::Same && f.path_change_ns().signum() == sign;
+    let largest = diff.functions.iter().filter(moved);
+    let largest = largest.max_by_key(|f| f.path_change_ns().abs());
     let mut causes = diff.breakdown.iter();
-    match causes.find(|cause| cause.change_ns.signum() == sign) {
-        Some(cause) => told(&cause.cause, cause.change_ns, cause.share),
+    let before = causes.find(|c| c.change_ns.signum() == sign && ONCE.contains(&&*c.cause));
+    match (largest, before) {
+        (Some(f), before)
+            if before.is_none_or(|c| c.change_ns.abs() < f.path_change_ns().abs()) =>
+        {
+            told(&f.name, f.path_change_ns(), f.share) + &beside(diff, f, sign)
+        }
+        (_, Some(c)) => told(&c.cause, c.change_ns, c.share),
+        (_, None) => {
+            let mut causes = diff.breakdown.iter();
+            let cause = causes.find(|c| c.change_ns.signum() == sign);
+            cause.map_or(String::new(), |c| told(&c.cause, c.change_ns, c.share))
+        }
+    }
+}
+
+/// What another thread did, where the path waits longer.
+fn beside(diff: &Diff, f: &Function, sign: i64) -> String {
+    let off_path = |f: &&Function| {
+        let elsewhere = f.path_change_ns().abs() * 2 < f.change_ns.abs();
+        f.change != Change::Same && f.change_ns.signum() == sign && elsewhere && !f.waits()
+    };
+    match diff.functions.iter().find(off_path).filter(|_| f.waits()) {
+        Some(other) => format!(
+            "; in another thread {} ({} a {})",
+            quoted(&other.name),
+            signed(other.change_ns),
+            diff.unit
+        ),
         None => String::new(),
     }
+}
+
+/// A name between marks, which it has none of itself.
+fn quoted(name: &str) -> String {
+    format!("`{}`", line(name).replace('`', "'"))
 }
 
 /// A difference of times, with its sign.
