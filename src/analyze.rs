@@ -8,14 +8,19 @@ pub mod device;
 mod ended; // programs that were cut short
 pub mod expression; // conditions over named values, in CEL
 pub mod facts;
-pub mod gaps; // why a device had nothing to do
+pub mod idle; // why a device had nothing to do
+mod kinds;
 mod lines;
 pub mod measure;
 pub mod page;
+pub mod replay; // what a change would gain
+mod requests;
 pub mod rules; // conditions over facts, and what to say where they hold
 mod sampled;
+pub mod select; // only a part of a timeline
 mod steps;
 mod throttled;
+mod trail;
 mod waited;
 
 use std::collections::BTreeMap;
@@ -23,6 +28,7 @@ use std::collections::BTreeMap;
 pub use condition::Condition;
 pub use expression::Held;
 pub use rules::Rules;
+pub use select::{Selection, Windows};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -85,6 +91,17 @@ pub struct Gap {
     pub owner: device::Owner,
     pub cause: String,
     pub time_ns: i64,
+    /// Gaps that it has a part in.
+    #[serde(default)]
+    pub count: u64,
+    /// Its longest part, and the row of the work that ended that gap.
+    #[serde(default)]
+    pub longest_ns: i64,
+    #[serde(default)]
+    pub row: i64,
+    /// The span with most of it; of all devices together.
+    #[serde(default, rename = "where")]
+    pub place: Option<String>,
 }
 
 /// One device's work.
@@ -170,9 +187,9 @@ pub struct Step {
     pub native_ns: i64,
     /// The library with most of it.
     pub library: Option<String>,
-    /// Of each of them, sorted.
+    /// Start and length of each, in the order of starts.
     #[serde(skip)]
-    pub durations_ns: Vec<i64>,
+    pub spans: Vec<(i64, i64)>,
 }
 
 /// Something worth changing.
@@ -262,6 +279,14 @@ pub struct Recording {
 /// # Errors
 /// Those of the reader; a raw trace, which has several clocks and no order; a rule that cannot be evaluated.
 pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
+    run_within(reader, &Windows::default(), rules)
+}
+
+/// Analyzes what lies within some windows of a timeline; else as [`run`].
+///
+/// # Errors
+/// As [`run`].
+pub fn run_within(reader: Reader, windows: &Windows, rules: &Rules) -> Result<Analysis> {
     if reader.provenance().stage != Stage::Timeline {
         return Err(Error::Invalid {
             path: reader.path().to_owned(),
@@ -273,7 +298,7 @@ pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
     let selected = selected(&reader.provenance().steps);
     let cpus = reader.provenance().machine["cpus"].as_u64();
     let fits = reader.provenance().clocks.clone();
-    let mut measures = measure::measure(reader)?;
+    let mut measures = measure::measure(reader, windows)?;
     measures.cpus = cpus;
     let (mut analysis, texts) = facts::analysis(&measures);
     if let Some(error_ns) = clocks::error_ns(&fits) {
@@ -285,6 +310,16 @@ pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
     analysis.clocks = fits;
     analysis.caveats.extend(window);
     analysis.caveats.extend(selected);
+    if let Some(told) = &windows.told {
+        let told = crate::report::units::line(told);
+        analysis.caveats.push(format!("only a part, {told}: the rest is not counted"));
+    }
+    if windows.is_part() {
+        // Threads' and processes' CPU time is known for the whole run only.
+        for whole in ["cpu.ns", "threads.busy", "threads.excess"] {
+            analysis.facts.remove(whole);
+        }
+    }
     analysis.findings = rules.findings(&analysis.facts, &texts)?;
     Ok(analysis)
 }

@@ -3,6 +3,7 @@
 mod output;
 mod progress;
 mod signals;
+mod units;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -19,6 +20,7 @@ use clap::Parser;
 use crate::error::{Error, Result};
 pub(crate) use output::fault;
 pub use output::{Output, Sink};
+pub use units::time;
 pub use progress::Progress;
 pub use signals::interrupts;
 

@@ -14,10 +14,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::analyze::{self, Analysis, Rules};
+use crate::analyze::{self, Analysis, Rules, Selection};
 use crate::cli::Source;
 use crate::error::{Error, Result};
-use crate::trace::Reader;
 
 /// The `format` of what this build writes.
 pub const FORMAT: &str = "isc-diff/1";
@@ -188,11 +187,11 @@ pub struct Findings {
     pub removed: Vec<String>,
 }
 
-/// Compares two timelines; both analyses are given back too, for conditions over their facts.
+/// Compares two timelines, or this part of each; both analyses are given back too, for conditions over their facts.
 ///
 /// # Errors
-/// Standard input twice; what is no timeline.
-pub fn run(a: &Source, b: &Source) -> Result<(Diff, [Analysis; 2])> {
+/// Standard input twice; what is no timeline; what [`Selection::open`] does not find.
+pub fn run(a: &Source, b: &Source, part: &Selection) -> Result<(Diff, [Analysis; 2])> {
     if *a == Source::Stdin && *b == Source::Stdin {
         return Err(Error::Invalid {
             path: a.path(),
@@ -201,7 +200,10 @@ pub fn run(a: &Source, b: &Source) -> Result<(Diff, [Analysis; 2])> {
         });
     }
     let rules = Rules::built_in()?;
-    let read = |source: &Source| analyze::run(Reader::open(source)?, &rules);
+    let read = |source: &Source| {
+        let (reader, windows) = part.open(source)?;
+        analyze::run_within(reader, &windows, &rules)
+    };
     let runs = [read(a)?, read(b)?];
     let mut diff = compare(&runs[0], &runs[1]);
     diff.a.path = a.path().display().to_string();

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::gaps::Work;
+use super::idle::Work;
+use super::kinds::{Kinds, Memory};
+use super::replay::Launched;
 use crate::trace::{Event, HashMap, Kind, Names, Sym};
 
 /// Intervals of one kind of work, in ns; sorted by start as long as the timeline is.
@@ -38,6 +40,13 @@ impl Intervals {
     pub fn within_ns(&self, from: i64, to: i64) -> i64 {
         let parts = self.0.iter().map(|&(a, b)| (a.max(from), b.min(to)));
         Intervals(parts.filter(|(a, b)| a < b).collect()).union_ns()
+    }
+
+    /// Length of the part of this union that lies in none of the others.
+    pub fn exposed_ns(&self, others: &[&Intervals]) -> i64 {
+        let others = Intervals(others.iter().flat_map(|other| other.0.clone()).collect());
+        let both = Intervals(self.0.iter().chain(&others.0).copied().collect());
+        both.union_ns() - others.union_ns()
     }
 
     /// From the first start to the last end.
@@ -74,6 +83,7 @@ pub struct Devices {
     pub work: Intervals,
     pub by_device: BTreeMap<Gpu, Intervals>,
     pub compute: Intervals,
+    pub compute_by_device: BTreeMap<Gpu, Intervals>,
     pub comm: Intervals,
     pub memcpy: Intervals,
     pub kernels: u64,
@@ -92,8 +102,10 @@ pub struct Devices {
     rows: Vec<Row>,
     /// Names and starts of the kernels of each stream.
     pub kernel_names: BTreeMap<Track, Vec<(Sym, i64)>>,
-    /// All device work with its launches, by start; once all are in.
-    pub with_launches: Vec<Work>,
+    /// All device work whose launch is a call of the replay, by start; once all are in.
+    pub launched: Vec<Launched>,
+    /// What kernels and copies are like.
+    pub kinds: Kinds,
 }
 
 /// So many launches that started nothing to each kernel, and it is a graph that was captured.
@@ -122,6 +134,9 @@ pub struct Queue {
 
 #[derive(Clone, Copy, Debug)]
 struct Launch {
+    track: (u32, u64),
+    /// Its number in the replay.
+    op: u32,
     start_ns: i64,
     end_ns: i64,
     /// Device rows that it started.
@@ -134,6 +149,8 @@ struct Row {
     start_ns: i64,
     dur_ns: i64,
     stream: Track,
+    copies: bool,
+    pageable: bool,
 }
 
 impl Devices {
@@ -147,27 +164,37 @@ impl Devices {
         self.owner_of.insert(process, at);
     }
 
-    /// Takes a row of any kind; those that are no device work and no launch are passed over.
-    pub fn event(&mut self, event: &Event, names: &Names) {
+    /// A call that starts device work, and its number in the replay.
+    pub fn launch(&mut self, event: &Event, op: u32) {
+        let Some(correlation) = event.correlation else {
+            return;
+        };
+        let launch = Launch {
+            track: (event.process, event.tid),
+            op,
+            start_ns: event.start_ns,
+            end_ns: event.end_ns(),
+            started: 0,
+        };
+        self.launches.insert((event.process, correlation), launch);
+    }
+
+    /// The thread of a launch, its start and its end.
+    pub fn launched_by(&self, key: (u32, u64)) -> Option<((u32, u64), i64, i64)> {
+        let launch = self.launches.get(&key)?;
+        Some((launch.track, launch.start_ns, launch.end_ns))
+    }
+
+    /// Takes a row of any kind but a launch; those that are no device work are passed over.
+    pub fn event(&mut self, event: &Event, names: &Names, row: i64) -> Option<Work> {
         let key = event
             .correlation
             .map(|correlation| (event.process, correlation));
-        if event.kind == Kind::Launch {
-            if let Some(key) = key {
-                let launch = Launch {
-                    start_ns: event.start_ns,
-                    end_ns: event.end_ns(),
-                    started: 0,
-                };
-                self.launches.insert(key, launch);
-            }
-            return;
-        }
         if event.kind == Kind::Api && names.text(event.name).contains("LaunchKernel") {
             self.unstarted += 1;
         }
         if !event.kind.on_device() {
-            return;
+            return None;
         }
         let (start, end) = (event.start_ns, event.end_ns());
         self.work.add(start, end);
@@ -180,6 +207,7 @@ impl Devices {
         let stream = self.streams.entry(place).or_default();
         stream.count += 1;
         stream.busy.add(start, end);
+        self.kinds.add(event, names, row);
         match event.kind {
             Kind::Kernel => {
                 self.kernels += 1;
@@ -192,6 +220,10 @@ impl Devices {
                     &mut self.compute
                 }
                 .add(start, end);
+                if !comm {
+                    let own = self.compute_by_device.entry(gpu).or_default();
+                    own.add(start, end);
+                }
                 let names = self.kernel_names.entry(place).or_default();
                 names.push((event.name, start));
             }
@@ -203,7 +235,17 @@ impl Devices {
             start_ns: start,
             dur_ns: end - start,
             stream: place,
+            copies: event.kind == Kind::Memcpy,
+            pageable: event.kind == Kind::Memcpy
+                && self.kinds.kind(event.name, names).1 == Memory::Pageable,
         });
+        Some(Work {
+            start_ns: start,
+            end_ns: end,
+            gpu,
+            key,
+            row,
+        })
     }
 
     /// Launches were captured into a graph rather than run: that the device is idle says nothing then.
@@ -216,16 +258,31 @@ impl Devices {
         let mut launches = std::mem::take(&mut self.launches);
         let mut rows = std::mem::take(&mut self.rows);
         rows.sort_by_key(|row| row.start_ns);
+        let streams: BTreeMap<Track, u32> = self.streams.keys().copied().zip(0..).collect();
         for row in &rows {
-            let launch = row.key.and_then(|key| launches.get_mut(&key));
-            self.with_launches.push(Work {
+            let Some(launch) = row.key.and_then(|key| launches.get_mut(&key)) else {
+                continue;
+            };
+            self.launched.push(Launched {
+                op: launch.op,
                 start_ns: row.start_ns,
                 end_ns: row.start_ns + row.dur_ns,
-                gpu: row.stream.0,
-                launch: launch.as_ref().map(|l| (l.start_ns, l.end_ns)),
+                stream: streams[&row.stream],
+                copies: row.copies,
             });
-            if let Some(launch) = launch {
-                launch.started += 1;
+            launch.started += 1;
+            if row.copies {
+                let long = launch.end_ns - launch.start_ns;
+                let add = |(count, ns): &mut (u64, i64)| {
+                    *count += 1;
+                    *ns += long;
+                };
+                if launch.end_ns >= row.start_ns + row.dur_ns {
+                    add(&mut self.kinds.blocking);
+                }
+                if row.pageable {
+                    add(&mut self.kinds.pageable);
+                }
             }
         }
         let mut changes: BTreeMap<Track, Vec<(i64, i64)>> = BTreeMap::new();
@@ -261,6 +318,7 @@ impl Devices {
         self.launch_durs_ns = started.map(|l| l.end_ns - l.start_ns).collect();
         self.launch_durs_ns.sort_unstable();
         self.launch_delays_ns.sort_unstable();
+        self.kinds.kernel_durs_ns.sort_unstable();
     }
 }
 
@@ -300,7 +358,7 @@ mod tests {
         for process in 0..4 {
             let mut event = Event::new(Kind::Kernel, Sym(0), 10, process, 7, 0);
             (event.dur_ns, event.device) = (Some(5), Some(0));
-            devices.event(&event, &names);
+            devices.event(&event, &names, 0);
         }
         let gpus: Vec<_> = devices.by_device.keys().map(|gpu| gpu.owner).collect();
         assert_eq!(gpus, [0, 1, 2]);

@@ -1,13 +1,15 @@
 //! Measures to facts, tables, breakdown and verdict.
 
+mod gpu; // facts about devices
+mod verdict; // what limits the program
 mod wait; // facts about waits
+mod work; // facts about steps, requests and memory
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::device::{Gpu, Owner, percentile};
-use super::gaps::{self, Work};
+use super::device::{Gpu, Owner};
 use super::lines;
 use super::measure::{FunctionKey, FunctionSums, Measures, Own, Thread as Track};
 use super::*;
@@ -18,20 +20,6 @@ use wait::{is_wait, waits};
 pub(super) const MOST_STEPS: usize = 20;
 pub(crate) const MOST_FUNCTIONS: usize = 2000;
 const MOST_PATHS: usize = 3000;
-
-/// A launch that takes longer than this is slow, and device work that begins later than this after its launch returned is
-/// late: the outlier thresholds of Holistic Trace Analysis (`get_cuda_kernel_launch_stats`), in ns.
-const SLOW_NS: i64 = 50_000;
-const LATE_NS: i64 = 100_000;
-
-/// Categories of time in calls of a driver, and with nothing but device work.
-const DEVICE_CALLS: [&str; 4] = ["launch", "gpu wait", "driver", "gpu"];
-
-/// A verdict on the device needs its work to reach over this share of the timeline.
-const GPU_WINDOW: f64 = 0.2;
-
-/// A program that waits for more than this share of its path is limited by what it waits for.
-const MOSTLY: f64 = 0.5;
 
 /// The category of sampled time: Python, and native code that it calls.
 const RUNNING: &str = "running";
@@ -148,7 +136,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     for (name, number) in numbers {
         a.facts.insert(name.into(), json!(number));
     }
-    device_facts(m, &mut a);
+    gpu::facts(m, &mut a, &mut texts, &mut rows);
     let tops = waits(m, path, &breakdown, &mut a.facts);
     // The hottest native call and Python function of the path, and the function that makes the hottest native
     // calls: sums over many threads would pass the timeline's length, and no gain could be had from them.
@@ -241,12 +229,13 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     if let Some(library) = libraries.first() {
         texts.insert("native.library".into(), library.library.clone());
     }
-    a.verdict = verdict(m, &a, &breakdown, &texts);
+    a.verdict = verdict::verdict(m, &a, &breakdown, &texts);
     a.caveats = caveats(m, &breakdown);
     a.functions = functions;
     a.functions.truncate(MOST_FUNCTIONS);
     a.libraries = libraries;
     a.breakdown = breakdown;
+    work::facts(m, &mut a, &mut texts);
     (a, Texts { texts, rows })
 }
 
@@ -338,164 +327,6 @@ fn breakdown(m: &Measures, path: Option<(u32, u64)>) -> Vec<Share> {
     shares
 }
 
-fn verdict(
-    m: &Measures,
-    a: &Analysis,
-    breakdown: &[Share],
-    texts: &BTreeMap<String, String>,
-) -> Verdict {
-    let fact = |name: &str| a.facts.get(name).and_then(Value::as_f64).unwrap_or(0.0);
-    let text = |name: &str| texts.get(name).map_or("", String::as_str);
-    let (native, wait) = (fact("native.share"), fact("wait.share"));
-    let sampled = breakdown.iter().filter(|s| s.category == RUNNING);
-    let python = fact("python.share") + sampled.map(|s| s.share).sum::<f64>();
-    let startup = fact("startup.share");
-    // Without a processor for a while, it was still doing what it did before and after.
-    let (runnable, running) = (fact("runnable.share"), native + python);
-    let doing = running + runnable;
-    let native_all = (native + runnable * native / running.max(1e-9)).max(1e-9);
-    let native_led = native >= python && (running > 0.0 && doing >= startup);
-    let starved = match runnable > 0.2 {
-        true => format!(
-            "; for {:.0} % of the time it had no processor",
-            100.0 * runnable
-        ),
-        false => String::new(),
-    };
-    let known = native
-        + python
-        + wait
-        + startup
-        + fact("gc.share")
-        + fact("runnable.share")
-        + fact("idle.share");
-    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
-    let calls = breakdown
-        .iter()
-        .filter(|s| DEVICE_CALLS.contains(&&*s.category));
-    let known = known + calls.map(|s| s.share).sum::<f64>();
-    let window = fact("gpu.span_ns").max(1.0);
-    let (gpu_busy, copies) = (fact("gpu.busy_ns") / window, fact("gpu.memcpy_ns") / window);
-    // What ran on a device for a moment only says nothing of the rest: the capture of a graph, say.
-    let gpu =
-        fact("gpu.span_ns") / m.span_ns().max(1) as f64 >= GPU_WINDOW && !m.devices.captured();
-    let (class, summary) = if m.events == 0 || (!gpu && (breakdown.is_empty() || known < 0.2)) {
-        (
-            "unknown",
-            "too little of the time is covered to say what limits the program".to_owned(),
-        )
-    } else if gpu && copies > MOSTLY && fact("gpu.memcpy_ns") > fact("gpu.compute_ns") {
-        (
-            "transfer-bound",
-            format!(
-                "copies take {} of the time from the GPU's first to its last work",
-                percent(copies)
-            ),
-        )
-    } else if gpu && gpu_busy > 0.8 {
-        (
-            "gpu-bound",
-            format!(
-                "the GPU is busy {} of the time from its first to its last work",
-                percent(gpu_busy)
-            ),
-        )
-    } else if gpu && imported(m) {
-        let shorter = fact("launch.shorter.count") / fact("launch.count").max(1.0);
-        let why = match shorter > MOSTLY {
-            true => format!(
-                "; {} of what it runs is shorter than the call that starts it",
-                percent(shorter)
-            ),
-            false => String::new(),
-        };
-        (
-            "cpu-bound",
-            format!(
-                "the GPU is idle {} of the time from its first to its last work: it waits for the host{why}",
-                percent(1.0 - gpu_busy)
-            ),
-        )
-    } else if wait >= MOSTLY || wait > doing.max(startup) {
-        (
-            "balanced",
-            format!(
-                "waiting: {} of the time, most of it for {}, in {}",
-                percent(wait),
-                text("wait.for"),
-                match text("wait.top.where") {
-                    "" => "a place that is not known",
-                    place => place,
-                }
-            ),
-        )
-    } else if fact("idle.share") >= MOSTLY {
-        (
-            "balanced",
-            format!(
-                "idle: {} of the time it waits for work",
-                percent(fact("idle.share"))
-            ),
-        )
-    } else if native_led {
-        let of_native = (fact("native.top.share") / native_all).min(1.0);
-        // Of a library that only samples saw, no function is known by name.
-        let hottest = match of_native > 0.1 {
-            true => format!(
-                ": {} has {} of it",
-                text("native.top.name"),
-                percent(of_native)
-            ),
-            false => String::new(),
-        };
-        // Of a program that is all native nobody calls it.
-        let caller = match text("caller.top.where") {
-            "" => String::new(),
-            caller => format!(", called most by {caller}"),
-        };
-        let summary = format!(
-            "native code: {} of the time, most of it in {}{hottest}{caller}",
-            percent(native),
-            text("native.library"),
-        );
-        ("cpu-bound", summary)
-    } else if startup > doing {
-        (
-            "cpu-bound",
-            format!(
-                "startup: {} of the time goes before the work begins",
-                percent(startup)
-            ),
-        )
-    } else {
-        let what = match m.stacks {
-            true => "code: {} of the time in Python functions and native code that they call",
-            false => "Python: {} of the time in the interpreter",
-        };
-        let summary = format!(
-            "CPU-bound {}, {} of it in {}",
-            what.replacen("{}", &percent(python), 1),
-            percent(fact("python.top.share")),
-            text("python.top.where"),
-        );
-        ("cpu-bound", summary)
-    };
-    let lost = if m.lost > 0 { 0.9 } else { 1.0 };
-    let summary = summary + &starved;
-    // Of a verdict on the device all is known from its first to its last work.
-    let known = if gpu {
-        known.max(fact("gpu.span_ns") / m.span_ns().max(1) as f64)
-    } else {
-        known
-    };
-    let confidence = (known.min(1.0) * lost * 0.98 * 100.0).round() / 100.0;
-    Verdict {
-        class: class.into(),
-        confidence,
-        summary,
-    }
-}
-
 fn caveats(m: &Measures, breakdown: &[Share]) -> Vec<String> {
     let mut caveats = Vec::new();
     let started = m.devices.launch_delays_ns.len() as u64;
@@ -563,67 +394,6 @@ fn place_of(f: &Function) -> String {
         (Some(file), Some(line)) => format!("{} ({file}:{line})", f.name),
         (Some(file), None) => format!("{} ({file})", f.name),
         _ => f.name.clone(),
-    }
-}
-
-fn device_facts(m: &Measures, a: &mut Analysis) {
-    let d = &m.devices;
-    if d.by_device.is_empty() {
-        a.facts.insert("gpu.busy.share".into(), json!(0.0));
-        return;
-    }
-    let (span, busy) = (d.work.span_ns(), d.work.union_ns());
-    let (delays, durs) = (&d.launch_delays_ns, &d.launch_durs_ns);
-    let above = |sorted: &[i64], ns: i64| {
-        let upto = sorted.partition_point(|&x| x <= ns);
-        (sorted.len() - upto) as i64
-    };
-    for (name, value) in [
-        ("gpu.span_ns", span),
-        ("gpu.busy_ns", busy),
-        ("gpu.idle_ns", span - busy),
-        ("gpu.compute_ns", d.compute.union_ns()),
-        ("gpu.memcpy_ns", d.memcpy.union_ns()),
-        ("gpu.comm_ns", d.comm.union_ns()),
-        ("kernel.count", d.kernels as i64),
-        ("kernel.sum_ns", d.kernel_sum_ns),
-        ("launch.count", delays.len() as i64),
-        ("launch.late.count", above(delays, LATE_NS)),
-        ("launch.slow.count", above(durs, SLOW_NS)),
-        ("launch.shorter.count", d.shorter as i64),
-        ("launch.dur_ns_p50", percentile(durs, 50)),
-        ("launch.dur_ns_p90", percentile(durs, 90)),
-        ("launch.dur_ns_p99", percentile(durs, 99)),
-        (
-            "queue.max",
-            d.streams.values().map(|s| s.queue.max).max().unwrap_or(0),
-        ),
-        ("launch.delay_ns_p50", percentile(delays, 50)),
-        ("launch.delay_ns_p90", percentile(delays, 90)),
-        ("launch.delay_ns_p99", percentile(delays, 99)),
-    ] {
-        a.facts.insert(name.into(), json!(value));
-    }
-    a.facts.insert(
-        "gpu.busy.share".into(),
-        json!(busy as f64 / span.max(1) as f64),
-    );
-    let mut gaps = |device: Value, owner: Owner, work: &mut dyn Iterator<Item = &Work>| {
-        let mut causes: Vec<_> = gaps::causes(work).into_iter().collect();
-        causes.sort_by_key(|&(cause, ns)| (std::cmp::Reverse(ns), cause));
-        a.gaps
-            .extend(causes.into_iter().map(|(cause, time_ns)| Gap {
-                device: device.clone(),
-                owner: owner.clone(),
-                cause: cause.into(),
-                time_ns,
-            }));
-    };
-    gaps(json!("all"), Owner::default(), &mut d.with_launches.iter());
-    // Of one device they are those of all.
-    for &gpu in d.by_device.keys().filter(|_| d.by_device.len() > 1) {
-        let mut own = d.with_launches.iter().filter(|work| work.gpu == gpu);
-        gaps(json!(gpu.device), owner(m, gpu), &mut own);
     }
 }
 

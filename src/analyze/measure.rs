@@ -2,20 +2,28 @@
 //!
 //! Memory grows with functions, call paths and open spans, not with events. Nothing here judges; rules do.
 
+mod host; // what host threads do while devices are idle
 mod wait; // `wait` rows, and what waits say of event loops and locks
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::device::{Devices, Owner};
+use super::idle::Gaps;
 use super::lines::Counted;
+use super::replay::{Model, Ops};
+use super::requests::Requests;
+use super::select::Windows;
 use super::sampled::{self, Sampled};
 use super::throttled::{self, Unseen};
+use super::trail::{Doing, Place, Trail};
 use super::waited::{self, Loops, Waited, Waits};
 use crate::cli::Progress;
 use crate::clock::FOREIGN;
 use crate::error::Result;
 use crate::trace::io::Reader;
 use crate::trace::{Event, HashMap, Kind, Names, Sym};
+use host::{doing, is_sourced, tell};
 use wait::places;
 
 /// Durations kept of one function or scope: a step that runs more often than this is too short to be one.
@@ -61,8 +69,8 @@ pub struct FunctionSums {
     /// Time suspended between two segments of one task.
     pub await_ns: i64,
     pub awaits: u64,
-    /// Of each call that was not suspended; empty when there were too many.
-    pub durations_ns: Vec<i64>,
+    /// Start and length of each call that was not suspended; empty when there were too many.
+    pub spans: Vec<(i64, i64)>,
     pub too_many: bool,
     /// Native time inside, what it called included, by the library's file; recursion counted once. Samples included.
     pub natives: Natives,
@@ -170,10 +178,11 @@ pub struct Measures {
     pub start_ns: i64,
     pub end_ns: i64,
     pub functions: Vec<(FunctionKey, FunctionSums)>,
-    pub scopes: BTreeMap<String, Vec<i64>>,
+    /// Start and length of each scope of a name, in the order of starts.
+    pub scopes: BTreeMap<String, Vec<(i64, i64)>>,
     /// Native time inside the scopes of a name that nest.
     pub scope_natives: BTreeMap<String, Natives>,
-    pub tasks: BTreeMap<usize, Vec<i64>>,
+    pub tasks: BTreeMap<usize, Vec<(i64, i64)>>,
     pub threads: BTreeMap<(u32, u64), Thread>,
     /// By thread and function.
     pub own: HashMap<((u32, u64), usize), Own>,
@@ -182,6 +191,11 @@ pub struct Measures {
     pub gc_count: u64,
     pub gc_ns: i64,
     pub rss_max_bytes: i64,
+    /// Resident memory of each process over time, at each change.
+    pub rss_bytes: BTreeMap<u32, Vec<(i64, i64)>>,
+    /// Page faults of each process up to a time.
+    pub faults: BTreeMap<u32, Vec<(i64, i64)>>,
+    pub requests: Requests,
     pub recorder_cpu_ns: Option<i64>,
     pub lost: u64,
     pub throttled: u64,
@@ -191,6 +205,12 @@ pub struct Measures {
     pub sampled_hz: Option<f64>,
     pub lines: Counted,
     pub devices: Devices,
+    /// Why devices were idle.
+    pub gaps: Gaps,
+    /// Launches, what they started, and what waited for that.
+    pub model: Model,
+    /// Calls that waited for a device, and time in them.
+    pub syncs: (u64, i64),
     pub loops: Loops,
     /// Who had the GIL while others waited for it: waiting thread, thread that had it, its function.
     pub holders: BTreeMap<(Track, Track, Option<usize>), i64>,
@@ -257,6 +277,10 @@ struct Frame {
     new_call: bool,
     /// What holds for it and all that is around it, so that a deep stack need not be searched.
     within: Within,
+    doing: Doing,
+    sourced: bool,
+    /// Made when somebody asks.
+    place: Option<Rc<Place>>,
 }
 
 /// Of a frame, itself included.
@@ -268,6 +292,8 @@ struct Within {
     step: bool,
     /// Start of the innermost turn of an event loop.
     turn_ns: Option<i64>,
+    /// Something is imported or compiled.
+    compiles: bool,
 }
 
 /// What is open on a thread.
@@ -278,6 +304,7 @@ struct Stack {
     open: Vec<u32>,
     /// Another profiler's file tells of it: nothing was left out of it by a budget.
     imported: bool,
+    trail: Trail,
 }
 
 impl Stack {
@@ -298,12 +325,18 @@ struct Task {
 #[derive(Debug, Default)]
 struct Pass {
     measures: Measures,
+    /// Number of the timeline's row.
+    row: i64,
     index: HashMap<FunctionKey, usize>,
     children: HashMap<(Option<usize>, usize), usize>,
     stacks: HashMap<Track, Stack>,
     tasks: HashMap<u64, Task>,
     suspended: HashMap<(u64, usize, usize), i64>,
     flags: HashMap<Sym, Flags>,
+    /// By function: what its spans are, and whether it says more than those around it.
+    doings: Vec<(Doing, bool)>,
+    gaps: Gaps,
+    ops: Ops,
     sampled: Sampled,
     waited: Waited,
     unseen: Unseen,
@@ -324,7 +357,7 @@ struct Flags {
 ///
 /// # Errors
 /// Those of the reader.
-pub fn measure(reader: Reader) -> Result<Measures> {
+pub fn measure(reader: Reader, windows: &Windows) -> Result<Measures> {
     // What device work and operators have in args is another's business, and much of it differs from row to row.
     let mut reader = reader.with_args_of(|kind| {
         use Kind::*;
@@ -339,10 +372,14 @@ pub fn measure(reader: Reader) -> Result<Measures> {
         events.clear();
         more = reader.next_batch(&mut names, &mut events)?;
         for event in &events {
-            pass.event(event, &names);
+            if let Some(event) = windows.cut(event) {
+                pass.event(&event, &names);
+            }
+            pass.row += 1;
         }
         progress.add(events.len() as u64);
     }
+    pass.idle(i64::MAX, &names);
     let tracks: Vec<_> = pass.stacks.keys().copied().collect();
     for track in tracks {
         pass.pop_until(track, i64::MAX, &names);
@@ -355,6 +392,8 @@ pub fn measure(reader: Reader) -> Result<Measures> {
     sampled::settle(&mut pass.measures, pass.sampled, &names);
     pass.measures.names = names;
     pass.measures.devices.finish();
+    pass.measures.gaps = pass.gaps;
+    pass.measures.model = Model::new(pass.ops, &pass.measures.devices.launched);
     Ok(pass.measures)
 }
 
@@ -371,12 +410,15 @@ impl Pass {
             m.end_ns = m.end_ns.max(event.end_ns());
         }
         let track = (event.process, event.tid);
+        if matches!(event.kind, Kind::Scope | Kind::Mark | Kind::Nvtx | Kind::Annotation) {
+            m.requests.see(event, names);
+        }
         match event.kind {
             Kind::Python | Kind::Native | Kind::Gc | Kind::Scope | Kind::Op | Kind::Nvtx => {
                 self.span(event, names);
             }
             Kind::Launch | Kind::Api | Kind::Overhead if event.device.is_none() => {
-                m.devices.event(event, names);
+                m.devices.event(event, names, 0);
                 self.span(event, names);
             }
             Kind::Process => m.process(event, names),
@@ -390,7 +432,15 @@ impl Pass {
             Kind::Counter => {
                 let value = event.value.unwrap_or(0.0) as i64;
                 match names.text(event.name) {
-                    "process.rss_bytes" => m.rss_max_bytes = m.rss_max_bytes.max(value),
+                    "process.rss_bytes" => {
+                        m.rss_max_bytes = m.rss_max_bytes.max(value);
+                        let series = m.rss_bytes.entry(event.process).or_default();
+                        series.push((event.start_ns, value));
+                    }
+                    "process.minor_faults" => {
+                        let series = m.faults.entry(event.process).or_default();
+                        series.push((event.start_ns, value));
+                    }
                     "thread.cpu_ns" => m.thread(track, event.pid).cpu_ns = Some(value),
                     "line.time_ns" => m.lines.add(event, names),
                     "recorder.cpu_ns" => m.recorder_cpu_ns = Some(value),
@@ -400,7 +450,14 @@ impl Pass {
             Kind::Lost => m.lost += event.value.unwrap_or(1.0) as u64,
             Kind::Throttled => self.throttled(event, names),
             Kind::Sample => self.sample(event, names),
-            _ => m.devices.event(event, names),
+            _ => {
+                if let Some(work) = m.devices.event(event, names, self.row) {
+                    self.gaps.push(work);
+                }
+            }
+        }
+        if !self.gaps.is_empty() {
+            self.idle(event.start_ns, names);
         }
     }
 
@@ -422,7 +479,7 @@ impl Pass {
         };
         if event.kind == Kind::Scope {
             let name = names.text(event.name).to_owned();
-            self.measures.scopes.entry(name).or_default().push(dur_ns);
+            self.measures.scopes.entry(name).or_default().push((event.start_ns, dur_ns));
             if flags.crossed {
                 return;
             }
@@ -442,6 +499,8 @@ impl Pass {
         if stack.last().is_some_and(|top| event.end_ns() > top.end_ns) {
             return; // it does not nest: what it overlaps already has this time
         }
+        tell(all, event.start_ns, self.gaps.reach_ns());
+        let stack = &mut all.frames;
         let thread = self.measures.thread(track, event.pid);
         thread.first_ns = Some(
             thread
@@ -475,6 +534,9 @@ impl Pass {
             polls: false,
             new_call: !flags.resumed,
             within,
+            doing: Doing::Code,
+            sourced: event.kind == Kind::Scope,
+            place: None,
         };
         if event.kind != Kind::Scope {
             let key = FunctionKey {
@@ -490,12 +552,25 @@ impl Pass {
             let sums = &mut self.measures.functions[function].1;
             sums.calls += u64::from(!flags.resumed);
             if sums.calls == 1 || dur_ns > sums.longest.1 {
-                sums.longest = (self.measures.events as i64 - 1, dur_ns);
+                sums.longest = (self.row, dur_ns);
             }
             importing |= names.text(event.name) == "_find_and_load";
             if importing {
                 sums.import_ns += dur_ns;
             }
+            while self.doings.len() <= function {
+                let key = &self.measures.functions[self.doings.len()].0;
+                let file = key.file.map_or("", |file| names.text(file));
+                let sourced = key.kind == Kind::Python && is_sourced(file);
+                self.doings.push((doing(key, names), sourced));
+            }
+            let (doing, sourced) = self.doings[function];
+            frame.sourced = sourced;
+            frame.doing = match importing || within.compiles {
+                true => Doing::Import,
+                false => doing,
+            };
+            within.compiles = frame.doing == Doing::Import;
             frame.importing = importing;
             frame.function = Some(function);
             let name = names.text(event.name);
@@ -507,6 +582,9 @@ impl Pass {
                     true => Waits::Idle,
                     false => waits,
                 });
+                let contended = waits == Waits::Lock
+                    && waited::is_contended(places(&self.measures, &all.frames, names).next());
+                frame.doing = Doing::Wait(frame.waits.unwrap_or(waits), contended);
             }
             let begins = event.flow.is_some() && caller_flow != event.flow;
             if (begins || waited::is_callback(event.kind, name)) && !within.step {
@@ -556,16 +634,22 @@ impl Pass {
                 && !flags.suspended
                 && !sums.too_many
             {
-                sums.durations_ns.push(dur_ns);
-                if sums.durations_ns.len() > MOST_DURATIONS {
-                    sums.durations_ns = Vec::new();
+                sums.spans.push((event.start_ns, dur_ns));
+                if sums.spans.len() > MOST_DURATIONS {
+                    sums.spans = Vec::new();
                     sums.too_many = true;
                 }
             }
             frame.path = self.path(caller_path, function);
         }
+        let now_doing = frame.doing;
         if let Some(all) = self.stacks.get_mut(&track) {
             all.frames.push(frame);
+        }
+        match event.kind {
+            Kind::Launch | Kind::Api => self.call(event, now_doing, names),
+            Kind::Scope => self.edge(track, event.name, true, event.start_ns, names),
+            _ => {}
         }
     }
 
@@ -631,8 +715,8 @@ impl Pass {
             self.tasks.insert(flow, Task { function, first_ns });
         } else {
             self.tasks.remove(&flow);
-            let durations = self.measures.tasks.entry(function).or_default();
-            durations.push(event.end_ns() - first_ns);
+            let spans = self.measures.tasks.entry(function).or_default();
+            spans.push((first_ns, event.end_ns() - first_ns));
         }
     }
 
@@ -655,11 +739,20 @@ impl Pass {
 
     /// Ends every span that is over at `at_ns`, and books the time it did not spend in others.
     fn pop_until(&mut self, track: (u32, u64), at_ns: i64, names: &Names) {
-        let Some(Stack { frames, open, .. }) = self.stacks.get_mut(&track) else {
+        let reach_ns = self.gaps.reach_ns();
+        let mut edges = Vec::new();
+        let Some(stack) = self.stacks.get_mut(&track) else {
             return;
         };
         let m = &mut self.measures;
-        while let Some(mut frame) = frames.pop_if(|frame| frame.end_ns <= at_ns) {
+        while let Some(top) = stack.frames.last().filter(|top| top.end_ns <= at_ns) {
+            let end_ns = top.end_ns;
+            tell(stack, end_ns, reach_ns);
+            let Stack { frames, open, trail, .. } = &mut *stack;
+            let Some(mut frame) = frames.pop() else { break };
+            if let Some(scope) = frame.scope.filter(|_| trail.launches()) {
+                edges.push((scope, frame.end_ns));
+            }
             let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
             let caller = frames.last().and_then(|frame| frame.within.python);
             let times = &mut m.threads.entry(track).or_default().times;
@@ -692,6 +785,10 @@ impl Pass {
                 Kind::Launch | Kind::Api => {
                     let name = frame.function.map(|f| m.functions[f].0.name);
                     let waits = name.is_some_and(|name| names.text(name).contains("Synchronize"));
+                    if waits {
+                        m.syncs.0 += 1;
+                        m.syncs.1 += own_ns;
+                    }
                     let what = match (frame.kind, waits) {
                         (Kind::Launch, _) => "launch",
                         (_, true) => "gpu wait",
@@ -763,6 +860,9 @@ impl Pass {
             if let Some(around) = frames.last_mut() {
                 around.natives.add_all(&frame.natives);
             }
+        }
+        for (scope, end_ns) in edges {
+            self.edge(track, scope, false, end_ns, names);
         }
     }
 }

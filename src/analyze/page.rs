@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use serde_json::Value;
 
+use super::idle::Cause;
 use super::{Analysis, Finding, Function, Line, Step};
 use crate::report::units::{count, line, share, time};
 
@@ -173,18 +174,17 @@ fn gaps(out: &mut String, a: &Analysis, style: Style) {
     title(
         out,
         style,
-        &format!("Why the device waits, {}", time(idle as f64)),
+        &format!("While the device waits, {}, the host is", time(idle as f64)),
     );
-    for gap in all() {
-        let why = match gap.cause.as_str() {
-            "host" => "the host had not come to the launch",
-            "launch" => "the launch was being made",
-            "queued" => "launched, and waiting for other work or to begin",
-            _ => "launched before the trace began",
-        };
+    for gap in all().filter(|gap| gap.time_ns as f64 >= LEAST_SHARE * idle as f64) {
+        let cause = Cause::ALL.iter().find(|cause| cause.word() == gap.cause);
+        let why = cause.map_or("", |cause| cause.words());
+        let place = gap.place.as_deref().filter(|_| gap.cause != "queued");
+        let place = place.map_or(String::new(), |place| format!(": {}", line(place)));
         let share = format!("{:.1} %", 100.0 * gap.time_ns as f64 / idle as f64);
         let ns = time(gap.time_ns as f64);
-        let _ = writeln!(out, "  {:<9}{share:>8}  {ns:>8}  {why}", gap.cause);
+        let mark = format!("  {:<14}{share:>7}  {ns:>8}  ", gap.cause);
+        item(out, style, &mark, &format!("{why}{place}"));
     }
 }
 

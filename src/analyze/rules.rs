@@ -1,12 +1,17 @@
 //! Rules: a condition over facts, and what to say where it holds. `formats/rules-v1.md` describes the files.
 
-use std::collections::{BTreeMap, HashMap};
+mod known; // names that rules can use
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use cel::{Context, Env};
 use serde::Deserialize;
 use serde_json::Value;
+
+pub use known::{FACTS, TEXTS};
+use known::without_device;
 
 use super::condition::Condition;
 use super::expression::{Expression, nested, program};
@@ -16,7 +21,7 @@ use crate::error::{Error, Result, nearest};
 use crate::report::units;
 
 /// The built-in rules: files of the same kind as the user's.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 9] = [
     (
         "rules/cpu-bound-python.yaml",
         include_str!("../../rules/cpu-bound-python.yaml"),
@@ -41,6 +46,12 @@ const BUILT_IN: [(&str, &str); 6] = [
         "rules/contention.yaml",
         include_str!("../../rules/contention.yaml"),
     ),
+    ("rules/device.yaml", include_str!("../../rules/device.yaml")),
+    ("rules/copies.yaml", include_str!("../../rules/copies.yaml")),
+    (
+        "rules/preprocessing.yaml",
+        include_str!("../../rules/preprocessing.yaml"),
+    ),
 ];
 
 /// From the least to the most severe.
@@ -51,125 +62,14 @@ const LEAST_SPEEDUP: f64 = 1.05;
 /// A model that promises more divides by what is left of nothing.
 const MOST_SPEEDUP: f64 = 100.0;
 
-/// Every fact there can be; formats/analysis-v1.md defines them. A rule that names another one is mistyped.
-pub const FACTS: &[&str] = &[
-    "await.top.calls",
-    "await.top.share",
-    "await.top.time_ns",
-    "blocked.share",
-    "caller.top.calls",
-    "caller.top.share",
-    "caller.top.time_ns",
-    "clock.error_ns",
-    "cpu.ns",
-    "event.count",
-    "eventloop.ready_ns_p50",
-    "eventloop.ready_ns_p99",
-    "eventloop.slow.count",
-    "eventloop.slow.share",
-    "eventloop.slow.time_ns",
-    "eventloop.wait.share",
-    "eventloop.wait.time_ns",
-    "gc.count",
-    "gc.share",
-    "gc.time_ns",
-    "gil.holder.share",
-    "gil.holder.time_ns",
-    "gil.share",
-    "gpu.busy.share",
-    "gpu.busy_ns",
-    "gpu.comm_ns",
-    "gpu.compute_ns",
-    "gpu.idle_ns",
-    "gpu.memcpy_ns",
-    "gpu.span_ns",
-    "idle.share",
-    "imports.share",
-    "imports.time_ns",
-    "io.share",
-    "kernel.count",
-    "kernel.sum_ns",
-    "launch.count",
-    "launch.delay_ns_p50",
-    "launch.delay_ns_p90",
-    "launch.delay_ns_p99",
-    "launch.dur_ns_p50",
-    "launch.dur_ns_p90",
-    "launch.dur_ns_p99",
-    "launch.late.count",
-    "launch.shorter.count",
-    "launch.slow.count",
-    "lock.contended.share",
-    "lock.share",
-    "lock.top.share",
-    "lock.top.time_ns",
-    "lost.records",
-    "native.ns",
-    "native.share",
-    "native.top.calls",
-    "native.top.share",
-    "native.top.time_ns",
-    "process.count",
-    "python.self_ns",
-    "python.share",
-    "python.top.calls",
-    "python.top.share",
-    "python.top.time_ns",
-    "queue.max",
-    "rss.max_bytes",
-    "runnable.share",
-    "sleep.share",
-    "startup.share",
-    "thread.count",
-    "threads.busy",
-    "threads.excess",
-    "threads.gil",
-    "threads.lock",
-    "unknown.share",
-    "wait.blocked_ns",
-    "wait.error_ns",
-    "wait.gil_ns",
-    "wait.io_ns",
-    "wait.lock_ns",
-    "wait.native_ns",
-    "wait.runnable_ns",
-    "wait.share",
-    "wait.sleep_ns",
-    "wait.top.calls",
-    "wait.top.share",
-    "wait.top.time_ns",
-    "wall.ns",
-];
-
-/// Every text there can be.
-pub const TEXTS: &[&str] = &[
-    "await.top.name",
-    "await.top.where",
-    "caller.top.name",
-    "caller.top.where",
-    "eventloop.slow.name",
-    "eventloop.slow.where",
-    "eventloop.wait.name",
-    "eventloop.wait.where",
-    "gil.holder.name",
-    "gil.holder.where",
-    "lock.top.name",
-    "lock.top.where",
-    "native.library",
-    "native.top.name",
-    "native.top.where",
-    "python.top.name",
-    "python.top.where",
-    "wait.for",
-    "wait.top.name",
-    "wait.top.where",
-];
-
 /// One rule as it stands in its file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     id: String,
+    /// The finding's id, if it is not the rule's: several rules may tell of one bottleneck.
+    #[serde(default)]
+    finds: Option<String>,
     title: String,
     severity: String,
     when: String,
@@ -234,14 +134,15 @@ pub struct About<'a> {
     pub when: &'a str,
     /// As `title`.
     pub suggestion: String,
-    /// The facts that `when` needs.
-    names: Vec<String>,
+    /// The facts that it needs; of several rules with one finding, those of each.
+    needs: Vec<Vec<String>>,
 }
 
 impl About<'_> {
     /// Whether these facts are enough to evaluate the rule.
     pub fn evaluated(&self, facts: &BTreeMap<String, Value>) -> bool {
-        self.names.iter().all(|name| facts.contains_key(name))
+        let there = |name: &String| facts.contains_key(name) || without_device(name).is_some();
+        self.needs.iter().any(|names| names.iter().all(there))
     }
 }
 
@@ -295,7 +196,7 @@ impl Rules {
         if let Some(least) = severity(word) {
             return Ok(Condition::Severity(least));
         }
-        let ids = self.0.iter().map(|rule| rule.written.id.as_str());
+        let ids = self.0.iter().map(|rule| rule.finds());
         if ids.clone().any(|id| id == word) {
             return Ok(Condition::Id(word.to_owned()));
         }
@@ -323,16 +224,24 @@ impl Rules {
         words.into_iter().map(condition).collect()
     }
 
-    /// The rules as others show them, in their order.
-    pub fn about(&self) -> impl Iterator<Item = About<'_>> {
-        self.0.iter().map(|rule| About {
-            id: &rule.written.id,
-            severity: &rule.written.severity,
-            title: without_names(&rule.written.title),
-            when: &rule.written.when,
-            suggestion: without_names(&rule.written.suggestion),
-            names: names(&rule.written.when),
-        })
+    /// The rules as others show them, in their order; those of one finding are one.
+    pub fn about(&self) -> Vec<About<'_>> {
+        let mut all: Vec<About> = Vec::new();
+        for rule in &self.0 {
+            let needs = names(&rule.written.when);
+            match all.iter_mut().find(|about| about.id == rule.finds()) {
+                Some(about) => about.needs.push(needs),
+                None => all.push(About {
+                    id: rule.finds(),
+                    severity: &rule.written.severity,
+                    title: without_names(&rule.written.title),
+                    when: &rule.written.when,
+                    suggestion: without_names(&rule.written.suggestion),
+                    needs: vec![needs],
+                }),
+            }
+        }
+        all
     }
 
     /// The findings, most severe first, then by gain.
@@ -342,6 +251,7 @@ impl Rules {
     pub fn findings(&self, facts: &BTreeMap<String, Value>, texts: &Texts) -> Result<Vec<Finding>> {
         let env = Arc::new(Env::stdlib());
         let mut context = Context::with_env(env);
+        let facts = &with_defaults(facts);
         for (name, value) in doubles(facts) {
             context.add_variable_from_value(name, value);
         }
@@ -361,6 +271,8 @@ impl Rules {
                 .then(gain(b).total_cmp(&gain(a)))
                 .then(a.id.cmp(&b.id))
         });
+        let mut told = BTreeSet::new();
+        findings.retain(|finding| told.insert(finding.id.clone()));
         Ok(findings)
     }
 }
@@ -379,6 +291,10 @@ impl Rule {
             what: format!("rule {}, {field}: {what}", self.written.id),
             hint: None,
         }
+    }
+
+    fn finds(&self) -> &str {
+        self.written.finds.as_deref().unwrap_or(&self.written.id)
     }
 
     fn expressions(&self) -> Vec<(&'static str, &str)> {
@@ -482,6 +398,9 @@ impl Rule {
                 let speedup = number("gain.speedup", &gain.speedup)?;
                 let low = number("gain.low", &gain.low)?;
                 let high = number("gain.high", &gain.high)?;
+                // A share of more than all, of something that is measured otherwise: nearly all of it.
+                let all = |speedup: f64| if speedup < 0.0 { MOST_SPEEDUP } else { speedup };
+                let (speedup, low, high) = (all(speedup), all(low), all(high));
                 if speedup.is_nan() || speedup < LEAST_SPEEDUP {
                     return Ok(None);
                 }
@@ -502,7 +421,7 @@ impl Rule {
                 .collect(),
         });
         Ok(Some(Finding {
-            id: w.id.clone(),
+            id: self.finds().to_owned(),
             title: fill(&w.title, known),
             severity: w.severity.clone(),
             confidence: hundredths(number("confidence", &w.confidence)?.clamp(0.0, 1.0)),
@@ -523,6 +442,14 @@ impl Rule {
             )
         })
     }
+}
+
+/// Facts as rules see them: those of a device have a value where there is none.
+fn with_defaults(facts: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    let defaults = FACTS.iter().filter_map(|&name| Some((name.to_owned(), without_device(name)?.into())));
+    let mut all: BTreeMap<String, Value> = defaults.collect();
+    all.extend(facts.iter().map(|(name, value)| (name.clone(), value.clone())));
+    all
 }
 
 /// Facts as CEL sees them, every number a double.
@@ -634,11 +561,5 @@ mod tests {
     fn names_are_found_outside_of_strings_and_calls() {
         let text = r#"native.top.share > 0.5 && size("a.b") < 3 || math.max(gc.count, 1.0) > 2.0"#;
         assert_eq!(names(text), ["native.top.share", "gc.count"]);
-    }
-
-    #[test]
-    fn lists_of_facts_and_texts_are_sorted_and_apart() {
-        assert!(FACTS.is_sorted() && TEXTS.is_sorted());
-        assert!(!FACTS.iter().any(|fact| TEXTS.contains(fact)));
     }
 }

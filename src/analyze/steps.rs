@@ -41,7 +41,14 @@ fn native(m: &Measures, natives: Option<&Natives>) -> (i64, Option<String>) {
     )
 }
 
-fn step(scope: String, kind: &str, mut durations: Vec<i64>, native: (i64, Option<String>)) -> Step {
+fn step(
+    scope: String,
+    kind: &str,
+    mut spans: Vec<(i64, i64)>,
+    native: (i64, Option<String>),
+) -> Step {
+    spans.sort_unstable();
+    let mut durations: Vec<i64> = spans.iter().map(|(_, dur_ns)| *dur_ns).collect();
     durations.sort_unstable();
     let total_ns: i64 = durations.iter().sum();
     Step {
@@ -55,7 +62,7 @@ fn step(scope: String, kind: &str, mut durations: Vec<i64>, native: (i64, Option
         dur_ns_p99: percentile(&durations, 99),
         native_ns: native.0.min(total_ns), // samples are estimates
         library: native.1,
-        durations_ns: durations,
+        spans,
     }
 }
 
@@ -67,14 +74,14 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
         steps
     };
     let named = named(&m.scopes);
-    let scopes = named.into_iter().map(|((name, kind), durations)| {
+    let scopes = named.into_iter().map(|((name, kind), spans)| {
         let natives = native(m, m.scope_natives.get(&name));
-        step(name, kind, durations, natives)
+        step(name, kind, spans, natives)
     });
     let tasks = m
         .tasks
         .iter()
-        .map(|(f, durations)| step(m.name(*f).to_owned(), "task", durations.clone(), (0, None)));
+        .map(|(f, spans)| step(m.name(*f).to_owned(), "task", spans.clone(), (0, None)));
     let repeats = |key: &FunctionKey, sums: &FunctionSums| {
         let file = key.file.map_or("", |file| m.names.text(file));
         let own = !file.starts_with('<')
@@ -82,7 +89,7 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
             && !file.contains("/lib/python");
         key.kind == Kind::Python
             && own
-            && sums.durations_ns.len() as u64 >= STEP_CALLS
+            && sums.spans.len() as u64 >= STEP_CALLS
             && sums.total_ns as f64 >= STEP_SHARE * m.span_ns() as f64
     };
     let functions = m
@@ -93,7 +100,7 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
             step(
                 m.names.text(key.name).to_owned(),
                 "function",
-                sums.durations_ns.clone(),
+                sums.spans.clone(),
                 native(m, Some(&sums.natives)),
             )
         });
@@ -111,11 +118,40 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
             .find(|&at| name.is_char_boundary(at));
         let short = &name[..end.unwrap_or(0)];
         let scope = format!("{} kernels from {short}", found.kernels);
-        all.push(step(scope, "repetition", found.durations_ns, (0, None)));
+        all.push(step(scope, "repetition", found.spans, (0, None)));
     }
     all.extend(heaviest(tasks.collect()));
     all.extend(heaviest(functions.collect()));
     all
+}
+
+/// A scope says that its author takes it for a unit of work: it counts for so much more than what was found.
+const NAMED: i64 = 2;
+/// Tasks overlap each other: their sum says less.
+const TASKS: i64 = 2;
+/// The fewest of a step that tell something of the next one.
+const FEW: u64 = 3;
+
+/// What the program's work is counted in: the heaviest of what repeats.
+pub(super) fn main(steps: &[Step]) -> Option<&Step> {
+    let weight = |step: &&Step| match step.kind.as_str() {
+        "scope" | "phase" => step.total_ns.saturating_mul(NAMED),
+        "task" => step.total_ns / TASKS,
+        _ => step.total_ns,
+    };
+    // Ties go to the first.
+    let steps = steps.iter().rev().filter(|step| step.count >= FEW);
+    steps.max_by_key(weight)
+}
+
+/// A step that takes so many times the median of those behind it is a warm-up: compiling, filling caches.
+const WARM: f64 = 1.5;
+
+/// How many of the first steps are warm-ups: up to a fifth of them, each much longer than the median of all.
+pub(super) fn warmups(step: &Step) -> usize {
+    let long = |(_, dur_ns): &&(i64, i64)| *dur_ns as f64 > WARM * step.dur_ns_p50 as f64;
+    let first = step.spans.iter().take(step.spans.len() / 5);
+    first.take_while(long).count()
 }
 
 /// A scope's name without its numbers, if it has any.
@@ -132,12 +168,18 @@ fn without_numbers(name: &str) -> Option<String> {
     (short.len() < name.len() || name.contains(|c: char| c.is_ascii_digit())).then_some(short)
 }
 
+/// Other names that a scope goes by in the table of steps.
+pub(super) fn names(name: &str) -> impl Iterator<Item = String> {
+    let phase = phase(name).map(str::to_owned);
+    without_numbers(name).into_iter().chain(phase)
+}
+
 /// What a serving engine did in a step, as its name for it says.
 ///
 /// # Source
 /// vLLM, vllm/v1/worker/gpu_worker.py: `execute_new_{n}_cached_{m}`, `execute_context_{n}({tokens})_generation_{m}({tokens})`;
 /// SGLang: `step[DECODE bs={n}]`, and vLLM's with the batch size in front.
-fn phase(name: &str) -> Option<&'static str> {
+pub(super) fn phase(name: &str) -> Option<&'static str> {
     if let Some(mode) = name.strip_prefix("step[") {
         return match mode.split([' ', ']']).next()? {
             "DECODE" => Some("decode"),
@@ -161,11 +203,14 @@ fn phase(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Start and length of each.
+type Spans = Vec<(i64, i64)>;
+
 /// Scopes by name: those that differ in numbers only and come once each are one, and so are an engine's steps of a phase.
-fn named(scopes: &BTreeMap<String, Vec<i64>>) -> BTreeMap<(String, &'static str), Vec<i64>> {
+fn named(scopes: &BTreeMap<String, Spans>) -> BTreeMap<(String, &'static str), Spans> {
     let mut alike: HashMap<String, u64> = HashMap::new();
-    let once = |durations: &Vec<i64>| durations.len() == 1;
-    for (name, _) in scopes.iter().filter(|(_, durations)| once(durations)) {
+    let once = |spans: &Spans| spans.len() == 1;
+    for (name, _) in scopes.iter().filter(|(_, spans)| once(spans)) {
         if let Some(short) = without_numbers(name) {
             *alike.entry(short).or_default() += 1;
         }
@@ -173,16 +218,16 @@ fn named(scopes: &BTreeMap<String, Vec<i64>>) -> BTreeMap<(String, &'static str)
     // Where both ways of naming a step are used, one is inside the other.
     let detailed = |name: &String| name.starts_with("execute_") && phase(name).is_some();
     let detailed = scopes.keys().any(detailed);
-    let mut named: BTreeMap<(String, &'static str), Vec<i64>> = BTreeMap::new();
-    for (name, durations) in scopes {
+    let mut named: BTreeMap<(String, &'static str), Spans> = BTreeMap::new();
+    for (name, spans) in scopes {
         if let Some(phase) = phase(name).filter(|_| name.starts_with("execute_") == detailed) {
             let steps = named.entry((phase.into(), "phase")).or_default();
-            steps.extend(durations);
+            steps.extend(spans);
         }
-        let short = without_numbers(name).filter(|_| once(durations));
+        let short = without_numbers(name).filter(|_| once(spans));
         let short = short.filter(|short| alike.get(short).is_some_and(|&names| names > 1));
         let name = short.unwrap_or_else(|| name.clone());
-        named.entry((name, "scope")).or_default().extend(durations);
+        named.entry((name, "scope")).or_default().extend(spans);
     }
     named
 }
@@ -193,7 +238,8 @@ struct Repetition {
     /// The kernel that it is told by, and how many there are from one to the next.
     kernel: Sym,
     kernels: usize,
-    durations_ns: Vec<i64>,
+    /// Start and length of each turn.
+    spans: Vec<(i64, i64)>,
 }
 
 /// The longest turn in which kernels, by name and start, come again.
@@ -225,7 +271,9 @@ fn repetition(kernels: &[(Sym, i64)]) -> Option<Repetition> {
     Some(Repetition {
         kernel,
         kernels: kernels_of_turn,
-        durations_ns: pairs.map(|p| kernels[p[1]].1 - kernels[p[0]].1).collect(),
+        spans: pairs
+            .map(|p| (kernels[p[0]].1, kernels[p[1]].1 - kernels[p[0]].1))
+            .collect(),
     })
 }
 
@@ -245,11 +293,17 @@ mod tests {
             ("layer1", vec![1, 1]),
             ("layer2", vec![1, 1]),
         ];
-        let scopes = scopes.map(|(name, durations)| (name.to_owned(), durations));
+        let scopes = scopes.map(|(name, durations): (&str, Vec<i64>)| {
+            let spans = durations.into_iter().map(|dur_ns| (0, dur_ns)).collect();
+            (name.to_owned(), spans)
+        });
         let named = named(&BTreeMap::from(scopes));
         let got: Vec<_> = named
             .iter()
-            .map(|((name, kind), durations)| (name.as_str(), *kind, durations.as_slice()))
+            .map(|((name, kind), spans)| {
+                let durations: Vec<i64> = spans.iter().map(|(_, dur_ns)| *dur_ns).collect();
+                (name.as_str(), *kind, durations)
+            })
             .collect();
         let want: [(&str, &str, &[i64]); 10] = [
             ("ProfilerStep#*", "scope", &[7, 5]),
@@ -263,6 +317,7 @@ mod tests {
             ("prefill and decode", "phase", &[9]),
             ("step[DECODE bs=8]", "scope", &[3]),
         ];
+        let want = want.map(|(name, kind, durations)| (name, kind, durations.to_vec()));
         assert_eq!(got, want);
     }
 
@@ -284,7 +339,7 @@ mod tests {
         all.extend((0..6).flat_map(|_| step(8)));
         let found = repetition(&kernels(all)).unwrap();
         assert_eq!((found.kernel, found.kernels), (Sym(1), 43));
-        assert_eq!(found.durations_ns, [43_000; 11]);
+        assert!(found.spans.len() == 11 && found.spans.iter().all(|(_, ns)| *ns == 43_000));
     }
 
     #[test]

@@ -6,18 +6,18 @@ use std::process::ExitCode;
 use clap::Parser;
 use inferscope::analyze::condition::Answer;
 use inferscope::analyze::page::Style;
-use inferscope::analyze::{self, Held, Rules};
+use inferscope::analyze::{self, Held, Rules, Selection};
 use inferscope::cli::{self, Sink, Source};
 use inferscope::config::Config;
 use inferscope::error::Error;
 use inferscope::report::ci::{self, Format, Found};
-use inferscope::trace::Reader;
 
 const EXAMPLES: &str = "\
 Examples:
   isc-record app.py | isc-merge | isc-analyze
   isc-analyze timeline.parquet -o analysis.json
   isc-analyze timeline.parquet --rules ours.yaml --fail-on warning
+  isc-analyze timeline.parquet --scope request --steady-state
   isc-analyze timeline.parquet --format github --fail-on 'gpu.busy.share < 0.5'
   isc-analyze timeline.parquet --format sarif -o isc.sarif \\
     --fail-on '\"gc-pressure\" in findings && findings[\"gc-pressure\"].confidence > 0.8'
@@ -50,6 +50,8 @@ struct Args {
     /// holds; may be given more than once
     #[arg(long, value_name = "ID|SEVERITY|EXPRESSION")]
     fail_on: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 fn main() -> ExitCode {
@@ -70,7 +72,8 @@ fn main() -> ExitCode {
             true => rules.conditions(usual())?,
             false => rules.conditions(args.fail_on)?,
         };
-        let analysis = analyze::run(Reader::open(&args.input)?, &rules)?;
+        let (reader, windows) = args.selection.open(&args.input)?;
+        let analysis = analyze::run_within(reader, &windows, &rules)?;
         let answers = Answer::all(&conditions, &analysis)?;
         for note in answers.iter().filter_map(Answer::note) {
             cli::say("isc-analyze", &note);

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use inferscope::analyze::Selection;
 use inferscope::analyze::page::Style;
 use inferscope::cli::{self, Sink, Source};
 use inferscope::diff::{self, condition::Conditions, page};
@@ -11,7 +12,7 @@ use inferscope::error::Error;
 const EXAMPLES: &str = "\
 Examples:
   isc-diff before.parquet after.parquet
-  isc-diff before.parquet after.parquet -o diff.json
+  isc-diff before.parquet after.parquet --steady-state -o diff.json
   isc-diff main.parquet branch.parquet --fail-on 'step.ratio_low > 1.05'
   isc-record app.py | isc-merge | isc-diff before.parquet - --fail-on 'step.significant && step.ratio > 1.1'
 
@@ -39,13 +40,15 @@ struct Args {
     /// Exit with 1 if this expression holds; may be given more than once
     #[arg(long, value_name = "EXPRESSION")]
     fail_on: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 fn main() -> ExitCode {
     cli::main(|args: Args| {
         cli::interrupts(&[args.a.clone(), args.b.clone()]);
         let conditions = Conditions::new(&args.fail_on)?;
-        let (diff, runs) = diff::run(&args.a, &args.b)?;
+        let (diff, runs) = diff::run(&args.a, &args.b, &args.selection)?;
         let (failed, notes) = conditions.hold(&diff, &runs)?;
         for note in notes {
             cli::say("isc-diff", &note);

@@ -77,7 +77,7 @@ fn step(a: &analyze::Step, b: &analyze::Step) -> Step {
     let ratio = ratio(a.dur_ns_p50, b.dur_ns_p50);
     let enough = a.count.min(b.count) >= FEWEST;
     let interval = match enough {
-        true => interval(&a.durations_ns, &b.durations_ns),
+        true => interval(&sorted(a), &sorted(b)),
         false => None,
     };
     let change = match (ratio, interval) {
@@ -97,6 +97,12 @@ fn step(a: &analyze::Step, b: &analyze::Step) -> Step {
         significant: matches!(change, Change::Slower | Change::Faster),
         change,
     }
+}
+
+fn sorted(step: &analyze::Step) -> Vec<i64> {
+    let mut durations: Vec<i64> = step.spans.iter().map(|(_, dur_ns)| *dur_ns).collect();
+    durations.sort_unstable();
+    durations
 }
 
 /// Of what has no length nothing is a multiple, but two of them are as long.

@@ -18,6 +18,8 @@ pub struct Stat {
     pub state: char,
     pub ppid: u32,
     pub cpu_ns: i64,
+    /// Page faults that needed no disk, of all its threads.
+    pub minor_faults: u64,
     pub start_ticks: u64,
     /// Address at which its environment ends: a fork keeps it, and an exec finds it another place (address space layout
     /// randomisation). 0 until the exec is through, and where the system hides it.
@@ -49,6 +51,7 @@ impl Stat {
             cpu_ns: (number(14)? as i64)
                 .saturating_add(number(15)? as i64)
                 .saturating_mul(TICK_NS),
+            minor_faults: number(10)?,
             start_ticks: number(22)?,
             environment_end: number(51).unwrap_or(0),
         })

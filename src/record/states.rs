@@ -59,6 +59,7 @@ struct Life {
     before_ns: i64,
     since: Option<Now>,
     rss_bytes: i64,
+    minor_faults: u64,
     alive: bool,
     /// The system does not tell what its threads wait for.
     hidden: bool,
@@ -162,6 +163,7 @@ impl States {
             if stat.state != 'Z' {
                 life.describe(pid, &stat);
                 life.memory(pid, number, now, drain, out);
+                life.faults(pid, &stat, number, now, drain, out);
             }
             life.look_at_threads(pid, number, now, drain, out);
             life.hidden |= self.looks.is_denied(key);
@@ -406,6 +408,7 @@ impl Life {
             before_ns: before.map_or(0, |_| stat.cpu_ns),
             since,
             rss_bytes: 0,
+            minor_faults: 0,
             alive: true,
             hidden: false,
             threads: BTreeMap::new(),
@@ -446,6 +449,27 @@ impl Life {
             row.value = Some(rss_bytes as f64);
             out.push(row);
         }
+    }
+
+    /// A row for each change of 2 %.
+    fn faults(
+        &mut self,
+        pid: u32,
+        stat: &Stat,
+        number: u32,
+        now: Now,
+        drain: &mut Drain,
+        out: &mut Vec<Event>,
+    ) {
+        if stat.minor_faults <= self.minor_faults + self.minor_faults / 50 {
+            return;
+        }
+        self.minor_faults = stat.minor_faults;
+        let sym = drain.names.sym("process.minor_faults");
+        let at_ns = now.monotonic_ns;
+        let mut row = Event::new(Kind::Counter, sym, at_ns, number, pid, u64::from(pid));
+        row.value = Some(stat.minor_faults as f64);
+        out.push(row);
     }
 
     fn look_at_threads(

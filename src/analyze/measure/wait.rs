@@ -20,6 +20,7 @@ impl Pass {
             let ran_ns = (event.dur_ns.unwrap_or(0) - ns).max(1);
             let short = (ns as f64 / ran_ns as f64).min(MOST_SHORT);
             thread.short_of_cpu = (event.end_ns(), short);
+            self.shade(track, event, ns, None, names);
             return;
         }
         let mut waits = Waits::of_row(names.text(event.name));
@@ -73,6 +74,7 @@ impl Pass {
         self.measures
             .waited(track, waits, ns, function, stack, names);
         self.waited.add(track, place, waits, ns);
+        self.shade(track, event, ns, Some(waits), names);
     }
 }
 

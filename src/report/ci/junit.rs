@@ -13,7 +13,10 @@ pub(super) fn suites(found: Found) -> String {
     let mut cases = String::new();
     let (mut tests, mut failures, mut skipped) = (0, 0, 0);
     let facts = &found.analysis.facts;
-    for rule in found.rules.about().filter(|rule| rule.evaluated(facts)) {
+    for rule in found.rules.about() {
+        if !rule.evaluated(facts) {
+            continue;
+        }
         let findings = found.analysis.findings.iter();
         let of_rule: Vec<_> = findings.filter(|f| f.id == rule.id).collect();
         tests += 1;

@@ -9,7 +9,7 @@ use super::{Found, line, lines};
 
 /// The whole log.
 pub(super) fn log(found: Found) -> Value {
-    let rules: Vec<_> = found.rules.about().collect();
+    let rules = found.rules.about();
     let described = rules.iter().map(|rule| {
         json!({
             "id": rule.id,

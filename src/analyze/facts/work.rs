@@ -1,0 +1,142 @@
+//! Facts about the program's work: its steps, requests and tokens, and what it does to memory.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::device::percentile;
+use super::super::measure::Measures;
+use super::super::{Analysis, Step, steps};
+
+/// Memory that a program takes while it starts does not count as growth: up to this part of the run.
+const SETTLED: f64 = 0.4;
+
+/// What a first touch of a page costs: the fault and its zeroing, about 0.25 µs on a quiet machine, half as much again
+/// with the cache that it costs. An estimate; `perf trace -F all` and lat_pagefault of lmbench give 0.2 to 0.7.
+const FAULT_NS: i64 = 400;
+
+fn put(facts: &mut BTreeMap<String, Value>, name: &str, value: Value) {
+    facts.insert(name.into(), value);
+}
+
+fn percentiles(facts: &mut BTreeMap<String, Value>, label: &str, mut values: Vec<i64>) {
+    if values.is_empty() {
+        return;
+    }
+    values.sort_unstable();
+    for n in [50, 90, 99] {
+        put(facts, &format!("{label}_p{n}"), json!(percentile(&values, n)));
+    }
+}
+
+/// Facts of the main step, and the share of the timeline in which the program does its work.
+pub(super) fn facts(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String, String>) {
+    let span = m.span_ns().max(1) as f64;
+    let facts = &mut a.facts;
+    let of = |facts: &BTreeMap<String, Value>, name: &str| {
+        facts.get(name).and_then(Value::as_f64).unwrap_or(0.0)
+    };
+    let exit = a.breakdown.iter().find(|s| s.category == "exit");
+    let idle = of(facts, "idle.share");
+    let started = 1.0 - of(facts, "startup.share") - exit.map_or(0.0, |s| s.share);
+    let mut work = (started - idle).max(0.01);
+    let mut steps_count = 0;
+    if let Some(step) = steps::main(&a.steps) {
+        steps_count = step.count;
+        texts.insert("step.name".into(), step.scope.clone());
+        let covered = covered_ns(step) as f64 / span;
+        if covered > work / 2.0 {
+            work = covered.min(1.0);
+        }
+        let warm = steps::warmups(step);
+        let mut durations: Vec<i64> = step.spans[warm..].iter().map(|(_, ns)| *ns).collect();
+        durations.sort_unstable();
+        let sum: i64 = durations.iter().sum();
+        let mean = sum as f64 / durations.len().max(1) as f64;
+        put(facts, "step.count", json!(step.count));
+        put(facts, "step.total_ns", json!(step.total_ns));
+        put(facts, "step.share", json!(covered));
+        put(facts, "step.warmup.count", json!(warm));
+        put(facts, "step.dur_ns_max", json!(durations.last()));
+        let median = percentile(&durations, 50);
+        put(facts, "step.jitter", json!(mean / median.max(1) as f64));
+        percentiles(facts, "step.dur_ns", durations);
+    }
+    put(facts, "work.share", json!(work));
+    requests(m, facts, span);
+    memory(m, facts, steps_count, span);
+}
+
+/// Time in which at least one of them runs.
+fn covered_ns(step: &Step) -> i64 {
+    let (mut sum, mut reach) = (0, i64::MIN);
+    for &(start, dur) in &step.spans {
+        sum += (start + dur - start.max(reach)).max(0);
+        reach = reach.max(start + dur);
+    }
+    sum
+}
+
+fn requests(m: &Measures, facts: &mut BTreeMap<String, Value>, span: f64) {
+    let r = &m.requests;
+    let seconds = span / 1e9;
+    if !r.requests.is_empty() {
+        put(facts, "request.count", json!(r.requests.len()));
+        put(facts, "request.per_s", json!(r.requests.len() as f64 / seconds));
+        let durations = r.requests.iter().map(|r| r.end_ns - r.start_ns).collect();
+        percentiles(facts, "request.dur_ns", durations);
+    }
+    let times = r.times();
+    if times.tokens > 0 {
+        put(facts, "token.count", json!(times.tokens));
+        put(facts, "token.per_s", json!(times.tokens as f64 / seconds));
+    }
+    percentiles(facts, "request.ttft_ns", times.ttft_ns);
+    percentiles(facts, "request.tpot_ns", times.tpot_ns);
+    percentiles(facts, "token.itl_ns", times.itl_ns);
+    let both = (r.prefill.iter().chain(&r.decode).sum::<i64>()).max(1) as f64;
+    for (label, phase) in [("prefill", &r.prefill), ("decode", &r.decode)] {
+        if phase.is_empty() {
+            continue;
+        }
+        let mut sorted = phase.clone();
+        sorted.sort_unstable();
+        put(facts, &format!("{label}.count"), json!(sorted.len()));
+        put(facts, &format!("{label}.dur_ns_p50"), json!(percentile(&sorted, 50)));
+        let share = sorted.iter().sum::<i64>() as f64 / both;
+        put(facts, &format!("{label}.share"), json!(share));
+    }
+    if let Some(max) = r.batches.iter().max() {
+        let mean = r.batches.iter().sum::<u64>() as f64 / r.batches.len() as f64;
+        put(facts, "batch.max", json!(max));
+        put(facts, "batch.mean", json!(mean));
+    }
+}
+
+fn memory(m: &Measures, facts: &mut BTreeMap<String, Value>, steps: u64, span: f64) {
+    let since = m.start_ns + (SETTLED * span) as i64;
+    let growth = |series: &Vec<(i64, i64)>| {
+        let at = series.partition_point(|(at, _)| *at <= since);
+        let before = series[..at].last().or(series.first())?;
+        Some((series.last()?.1 - before.1, before.1))
+    };
+    let most = m.rss_bytes.values().filter_map(growth).max();
+    if let Some((bytes, before)) = most {
+        put(facts, "memory.growth_bytes", json!(bytes));
+        put(facts, "memory.growth.share", json!(bytes as f64 / before.max(1) as f64));
+        // As a part of all growth from the start: what only starts does not go on.
+        let each = bytes as f64 / (steps as f64 * (1.0 - SETTLED)).max(1.0);
+        put(facts, "memory.growth.per_step_bytes", json!(each as i64));
+    }
+    let faults = |series: &Vec<(i64, i64)>| {
+        let at = series.partition_point(|(at, _)| *at <= since);
+        let before = series[..at].last().or(series.first())?;
+        Some(series.last()?.1 - before.1)
+    };
+    if let Some(count) = m.faults.values().filter_map(faults).max() {
+        let ns = count * FAULT_NS;
+        put(facts, "fault.count", json!(count));
+        put(facts, "fault.time_ns", json!(ns));
+        put(facts, "fault.share", json!(ns as f64 / ((1.0 - SETTLED) * span)));
+    }
+}

@@ -1,0 +1,400 @@
+//! What host threads did while devices had nothing to do, and between their calls of a runtime.
+
+use std::rc::Rc;
+
+use super::super::idle::{self, Cause, FOLLOW_NS, STALL_NS, WORK_NS};
+use super::super::trail::{Doing, Label, Place, Shade};
+use super::super::waited::{self, Waits};
+use super::{Frame, FunctionKey, Measures, Pass, Stack, Track, places};
+use crate::trace::{Event, Kind, Names};
+
+/// Parts of a stretch of a thread's time.
+pub(super) type Parts = Vec<(Cause, Option<Label>, i64)>;
+
+/// Functions of compilers that run within a program: file, and a part of the name. What they have compiled runs in others.
+const COMPILERS: [(&str, &str); 4] = [
+    ("torch/_dynamo/convert_frame.py", "_compile"),
+    ("torch/_inductor/compile_fx.py", "compile_fx"),
+    ("triton/compiler/compiler.py", "compile"),
+    ("triton/runtime/jit.py", "_do_compile"),
+];
+
+/// Files of frameworks and of Python itself: a function there says less than the one that called it.
+const FRAMEWORKS: [&str; 6] = [
+    "torch/",
+    "tensorflow/",
+    "jax/",
+    "triton/",
+    "flax/",
+    "/lib/python3",
+];
+
+/// Whether a Python function is the program's own, or a library's that does what its name says.
+pub(super) fn is_sourced(file: &str) -> bool {
+    let installed = file.rsplit_once("site-packages/");
+    let within = installed.map_or(file, |(_, within)| within);
+    let framework = match installed {
+        Some(_) => FRAMEWORKS[..5].iter().any(|part| within.starts_with(part)),
+        None => FRAMEWORKS.iter().any(|part| within.starts_with(part) || part.starts_with('/') && within.contains(part)),
+    };
+    !file.is_empty() && !file.starts_with('<') && !framework
+}
+
+/// What a thread does in a span of this function, unless it waits there or imports.
+pub(super) fn doing(key: &FunctionKey, names: &Names) -> Doing {
+    let name = names.text(key.name);
+    let copies = name.contains("emcpy");
+    match key.kind {
+        Kind::Launch | Kind::Api if copies => Doing::Copy,
+        Kind::Launch => Doing::Launch,
+        Kind::Api if name.contains("Launch") => Doing::Launch,
+        Kind::Api if name.contains("Synchronize") => Doing::Sync,
+        Kind::Api if name.contains("Module") || name.contains("Library") => Doing::Import,
+        Kind::Api => Doing::Driver,
+        Kind::Overhead => Doing::Profiler,
+        Kind::Gc => Doing::Gc,
+        Kind::Op => Doing::Op,
+        Kind::Python => {
+            let file = key.file.map_or("", |file| names.text(file));
+            let compiles = |(of, part): &(&str, &str)| file.ends_with(of) && name.contains(part);
+            match COMPILERS.iter().any(compiles) {
+                true => Doing::Import,
+                false => Doing::Code,
+            }
+        }
+        _ => Doing::Code,
+    }
+}
+
+/// The place of a stack's frame `at`, made now if it has none yet.
+fn place(frames: &mut [Frame], at: usize) -> Option<Rc<Place>> {
+    let missing = (0..=at).rev().take_while(|&at| frames[at].place.is_none());
+    let first = missing.last().unwrap_or(at + 1);
+    for at in first..=at {
+        let around = match at {
+            0 => None,
+            _ => frames[at - 1].place.clone(),
+        };
+        let frame = &mut frames[at];
+        let label = match (frame.function, frame.scope) {
+            (Some(function), _) => Some(Label::Function(function)),
+            (None, scope) => scope.map(Label::Scope),
+        };
+        frame.place = match label {
+            Some(label) => Some(Rc::new(Place {
+                label,
+                start_ns: frame.start_ns,
+                end_ns: frame.end_ns,
+                sourced: frame.sourced,
+                around,
+            })),
+            None => around,
+        };
+    }
+    frames[at].place.clone()
+}
+
+/// Tells a thread's time up to `to_ns`, in the span it is in.
+pub(super) fn tell(stack: &mut Stack, to_ns: i64, reach_ns: Option<i64>) {
+    let Stack { trail, frames, .. } = stack;
+    if !trail.wants(to_ns, reach_ns) {
+        trail.cursor_ns = trail.cursor_ns.max(to_ns);
+        return;
+    }
+    if let Some(reach_ns) = reach_ns {
+        if !trail.launches() {
+            trail.cursor_ns = trail.cursor_ns.max(reach_ns);
+        }
+        trail.forget(reach_ns);
+    }
+    if trail.cursor_ns == i64::MIN {
+        trail.cursor_ns = to_ns;
+        return;
+    }
+    let (doing, at) = match frames.len().checked_sub(1) {
+        None => (Doing::Outside, None),
+        Some(top) => (frames[top].doing, place(frames, top)),
+    };
+    trail.add(to_ns, doing, at);
+}
+
+impl Pass {
+    /// Tells a thread's time up to `at_ns`, all that ended before included.
+    pub(super) fn told(&mut self, track: Track, at_ns: i64, names: &Names) {
+        self.pop_until(track, at_ns, names);
+        let reach_ns = self.gaps.reach_ns();
+        if let Some(stack) = self.stacks.get_mut(&track) {
+            tell(stack, at_ns, reach_ns);
+        }
+    }
+
+    /// A `wait` row, as it shades what the thread was in.
+    pub(super) fn shade(&mut self, track: Track, event: &Event, wait_ns: i64, waits: Option<Waits>, names: &Names) {
+        let reach_ns = self.gaps.reach_ns();
+        let Some(stack) = self.stacks.get(&track) else {
+            return;
+        };
+        if !stack.trail.launches() && reach_ns.is_none_or(|reach_ns| event.end_ns() <= reach_ns) {
+            return;
+        }
+        let contended = waits == Some(Waits::Lock)
+            && waited::is_contended(places(&self.measures, &stack.frames, names).next());
+        if let Some(stack) = self.stacks.get_mut(&track) {
+            stack.trail.shades.push_back(Shade {
+                from_ns: event.start_ns,
+                to_ns: event.end_ns(),
+                wait_ns,
+                waits,
+                contended,
+            });
+        }
+    }
+
+    /// Works off the device work whose launch is known by now.
+    pub(super) fn idle(&mut self, now_ns: i64, names: &Names) {
+        loop {
+            let devices = &self.measures.devices;
+            let known = |key| devices.launched_by(key).is_some();
+            let Some(work) = self.gaps.due(now_ns, known) else {
+                return;
+            };
+            let launch = work.key.and_then(|key| devices.launched_by(key));
+            let gaps: Vec<_> = self.gaps.next(&work).collect();
+            let mut last: Option<(i64, i64, Parts)> = None;
+            for gap in gaps {
+                let (_, from, to) = gap;
+                let parts = match last.take().filter(|(f, t, _)| (*f, *t) == (from, to)) {
+                    Some((.., parts)) => parts,
+                    None => self.parts_of_gap(launch, from, to, names),
+                };
+                self.gaps.book(gap, &parts, work.row);
+                last = Some((from, to, parts));
+            }
+        }
+    }
+
+    fn parts_of_gap(
+        &mut self,
+        launch: Option<(Track, i64, i64)>,
+        from: i64,
+        to: i64,
+        names: &Names,
+    ) -> Parts {
+        let Some((track, begun, returned)) = launch else {
+            return vec![(Cause::Unknown, None, to - from)];
+        };
+        let begun = begun.clamp(from, to);
+        let returned = returned.clamp(begun, to);
+        let mut parts = self.explain(track, from, begun, begun, names);
+        if returned > begun {
+            // In the call itself; which may wait, as one that copies does.
+            parts.extend(self.explain(track, begun, returned, to, names));
+        }
+        if to - returned < STALL_NS {
+            parts.push((Cause::Queued, None, to - returned));
+            return parts;
+        }
+        // The device did not begin what it had: what does the host wait for?
+        self.gaps.stalled_ns += to - returned;
+        let waits = self.explain(track, returned, to, to, names);
+        parts.extend(waits.into_iter().map(|part| match part {
+            (Cause::Sync | Cause::Copy, ..) => part,
+            (_, _, ns) => (Cause::Queued, None, ns),
+        }));
+        parts
+    }
+
+    /// What a thread did from `from` to `to`, if its next launch begins at `launch_ns`. The parts add up.
+    pub(super) fn explain(
+        &mut self,
+        track: Track,
+        from: i64,
+        to: i64,
+        launch_ns: i64,
+        names: &Names,
+    ) -> Parts {
+        if to <= from {
+            return Vec::new();
+        }
+        self.told(track, to, names);
+        if to - from >= FOLLOW_NS {
+            let others: Vec<Track> = (self.stacks.keys())
+                .filter(|other| other.0 == track.0 && **other != track)
+                .copied()
+                .collect();
+            for other in others {
+                self.told(other, to, names);
+            }
+        }
+        let mut parts = Vec::new();
+        let Some(Stack { trail, .. }) = self.stacks.get(&track) else {
+            return vec![(Cause::Host, None, to - from)];
+        };
+        let mut at = from;
+        let unseen = |ns: i64| match ns < WORK_NS {
+            true => Cause::Launch,
+            false => Cause::Host,
+        };
+        for (a, b, piece) in trail.within(from, to) {
+            if a > at {
+                parts.push((unseen(a - at), None, a - at));
+            }
+            let (cause, label) = idle::cause(piece, launch_ns);
+            let mut rest = b - a;
+            if !matches!(piece.doing, Doing::Wait(..) | Doing::Sync) {
+                let over = trail.shades.iter().take_while(|shade| shade.from_ns < b);
+                for shade in over.filter(|shade| shade.to_ns > a) {
+                    let (f, t) = (shade.from_ns.max(a), shade.to_ns.min(b));
+                    let long = (shade.to_ns - shade.from_ns).max(1);
+                    let ns = i128::from(t - f) * i128::from(shade.wait_ns) / i128::from(long);
+                    let ns = (ns as i64).clamp(0, rest);
+                    rest -= ns;
+                    match shade.waits {
+                        None => parts.push((Cause::Runnable, label, ns)),
+                        Some(waits) => {
+                            let follow = follows(waits, shade.contended);
+                            self.waiting(track, (f, t), ns, waits, follow, label, &mut parts);
+                        }
+                    }
+                }
+            }
+            match piece.doing {
+                Doing::Wait(waits, contended) => {
+                    let follow = follows(waits, contended);
+                    self.waiting(track, (a, b), rest, waits, follow, label, &mut parts);
+                }
+                _ => parts.push((cause, label, rest)),
+            }
+            at = b;
+        }
+        if at < to {
+            parts.push((unseen(to - at), None, to - at));
+        }
+        parts
+    }
+
+    /// A wait of `ns` in a window: what another thread of the process did meanwhile, where it is for that.
+    #[allow(clippy::too_many_arguments)]
+    fn waiting(
+        &self,
+        track: Track,
+        (from, to): (i64, i64),
+        ns: i64,
+        waits: Waits,
+        follow: bool,
+        label: Option<Label>,
+        parts: &mut Parts,
+    ) {
+        let mut rest = ns;
+        if follow && to - from >= FOLLOW_NS {
+            let works = |other: &Track| -> i64 {
+                let trail = &self.stacks[other].trail;
+                let pieces = trail.within(from, to);
+                let works = pieces.filter(|(.., p)| matches!(p.doing, Doing::Code | Doing::Op));
+                works.map(|(a, b, _)| b - a).sum()
+            };
+            let others = self.stacks.keys();
+            let others = others.filter(|other| other.0 == track.0 && **other != track);
+            let most = others.map(|other| (works(other), std::cmp::Reverse(*other)));
+            if let Some((_, std::cmp::Reverse(other))) = most.max().filter(|(ns, _)| *ns > 0) {
+                let trail = &self.stacks[&other].trail;
+                for (a, b, piece) in trail.within(from, to) {
+                    if !matches!(piece.doing, Doing::Code | Doing::Op) {
+                        continue;
+                    }
+                    let ns = (b - a).min(rest);
+                    rest -= ns;
+                    parts.push((Cause::Preprocessing, helper(piece.place.as_ref(), to - from), ns));
+                }
+            }
+        }
+        parts.push((Cause::of_wait(waits), label, rest));
+    }
+
+    /// Books a thread's time since its last call for the replay.
+    fn since(&mut self, track: Track, at_ns: i64, names: &Names) -> Vec<(Cause, i64)> {
+        let Some(stack) = self.stacks.get(&track) else {
+            return Vec::new();
+        };
+        let from = stack.trail.booked_ns;
+        if from == i64::MIN || from >= at_ns {
+            return Vec::new();
+        }
+        let parts = self.explain(track, from, at_ns, at_ns, names);
+        // While another thread launches, work that launches nothing is that thread's, and is waited for.
+        let elsewhere = self.ops.launched_elsewhere(track, from);
+        let told = |(cause, _, ns): (Cause, Option<Label>, i64)| match cause {
+            Cause::Preprocessing | Cause::Host if elsewhere => (Cause::Blocked, ns),
+            Cause::Host if ns >= WORK_NS => (Cause::Blocked, ns),
+            _ => (cause, ns),
+        };
+        parts.into_iter().map(told).collect()
+    }
+
+    /// A call of a runtime begins: it goes into the replay.
+    pub(super) fn call(&mut self, event: &Event, doing: Doing, names: &Names) {
+        let track = (event.process, event.tid);
+        let launches = event.kind == Kind::Launch;
+        let known = self.stacks.get(&track).is_some_and(|s| s.trail.launches());
+        if !launches && !(known && doing == Doing::Sync) {
+            return;
+        }
+        let parts = self.since(track, event.start_ns, names);
+        let span = (event.start_ns, event.end_ns());
+        match launches {
+            true => {
+                let op = self.ops.launch(track, span, doing == Doing::Copy, &parts);
+                self.measures.devices.launch(event, op);
+            }
+            false => self.ops.sync(track, span, &parts),
+        }
+        if let Some(Stack { trail, .. }) = self.stacks.get_mut(&track) {
+            trail.booked_ns = trail.booked_ns.max(span.1);
+            if launches {
+                trail.launched_ns = trail.launched_ns.max(span.1);
+            }
+        }
+    }
+
+    /// A scope of a thread that launches begins or ends.
+    pub(super) fn edge(&mut self, track: Track, scope: crate::trace::Sym, begins: bool, at_ns: i64, names: &Names) {
+        let known = self.stacks.get(&track).is_some_and(|s| s.trail.launches());
+        if !known {
+            return;
+        }
+        let parts = self.since(track, at_ns, names);
+        self.ops.edge(track, scope, begins, at_ns, &parts);
+        if let Some(Stack { trail, .. }) = self.stacks.get_mut(&track) {
+            trail.booked_ns = trail.booked_ns.max(at_ns);
+        }
+    }
+}
+
+/// Whether such a wait may be for another thread's answer.
+fn follows(waits: Waits, contended: bool) -> bool {
+    waits == Waits::Idle || waits == Waits::Lock && !contended
+}
+
+/// The span of another thread that a wait was for: the outermost that is about as long as the wait.
+fn helper(place: Option<&Rc<Place>>, wait_ns: i64) -> Option<Label> {
+    let mut label = place?.label;
+    let mut next = place;
+    while let Some(place) = next {
+        if place.end_ns - place.start_ns > 2 * wait_ns {
+            break;
+        }
+        label = place.label;
+        next = place.around.as_ref();
+    }
+    Some(label)
+}
+
+impl Measures {
+    /// The name of what is to blame.
+    pub fn label(&self, label: Label) -> &str {
+        match label {
+            Label::Function(function) => self.name(function),
+            Label::Scope(scope) => self.names.text(scope),
+        }
+    }
+}
