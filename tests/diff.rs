@@ -252,7 +252,6 @@ fn where_the_path_waits_longer_the_thread_that_made_it_is_named_too() {
     let run = |us: i64| {
         let mut rows = String::from("track kind start end name file line\n");
         let _ = writeln!(rows, "py:main python 0us 400000us main app.py 1");
-        let _ = writeln!(rows, "py:w python 1us 399999us work app.py 9");
         for step in 0..20 {
             let at = 1000 + step * 15_000;
             let _ = write!(
@@ -627,8 +626,10 @@ fn real_pairs_are_compared() {
         "kineto_v100_resnet50_workers4",
     ) {
         let gaps = diff["gaps"].as_array().unwrap();
-        let host = gaps.iter().find(|gap| gap["cause"] == "host").unwrap();
-        assert!(host["change_ns"].as_i64().unwrap() < 0, "{gaps:?}");
+        let changes = gaps.iter().map(|gap| gap["change_ns"].as_i64().unwrap());
+        assert!(changes.sum::<i64>() < -20_000_000, "{gaps:?}");
+        let said = diff["verdict"]["summary"].as_str().unwrap();
+        assert!(said.contains("_SingleProcessDataLoaderIter"), "{said}");
         let busy = &diff["facts"]["gpu.busy.share"];
         assert!(
             busy["b"].as_f64().unwrap() > busy["a"].as_f64().unwrap() + 0.1,

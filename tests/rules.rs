@@ -564,11 +564,11 @@ fn a_wrong_expression_gets_one_line_with_what_was_meant() {
             "gc-presure is never in findings; did you mean gc-pressure?",
         ),
         (
-            r#"findings["startup"].sverity == """#,
+            r#"findings["gc-pressure"].sverity == """#,
             "has no sverity; did you mean severity?",
         ),
         (
-            r#"finding["startup"].confidence > 0.5"#,
+            r#"finding["gc-pressure"].confidence > 0.5"#,
             "finding is no fact; did you mean findings?",
         ),
         ("native.share >", "--fail-on 'native.share >': "),

@@ -194,13 +194,18 @@ fn functions(out: &mut String, diff: &Diff, style: Style) {
 }
 
 fn facts(out: &mut String, diff: &Diff, style: Style) {
-    // The largest change first: those in one of them only, then by ratio.
-    let size = |fact: &Fact| match (fact.a, fact.b) {
-        (Some(a), Some(b)) if a.abs().min(b.abs()) > 0.0 => (b.abs() / a.abs()).ln().abs(),
-        _ => f64::INFINITY,
+    // Shares first, which can be compared with each other; then by ratio.
+    let size = |name: &str, fact: &Fact| match (fact.a, fact.b) {
+        (Some(a), Some(b)) if name.ends_with("share") => (true, (b - a).abs()),
+        (Some(a), Some(b)) if a != 0.0 && b != 0.0 => (false, (b.abs() / a.abs()).ln().abs()),
+        _ => (false, 0.0),
     };
     let mut facts: Vec<(&String, &Fact)> = diff.facts.iter().collect();
-    facts.sort_by(|x, y| size(y.1).total_cmp(&size(x.1)).then(x.0.cmp(y.0)));
+    facts.sort_by(|x, y| {
+        let (of_x, of_y) = (size(x.0, x.1), size(y.0, y.1));
+        let by_size = of_y.0.cmp(&of_x.0).then(of_y.1.total_cmp(&of_x.1));
+        by_size.then(x.0.cmp(y.0))
+    });
     if facts.is_empty() {
         return;
     }

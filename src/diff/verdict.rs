@@ -7,6 +7,9 @@ use crate::report::units::{count, line, time};
 /// From this share on a cause is most of the change.
 const MOST: f64 = 0.5;
 
+/// Below this share it is not worth a name.
+const LEAST: f64 = 0.1;
+
 pub(super) fn of(diff: &Diff) -> Verdict {
     let (class, summary) = match diff.steps.first() {
         Some(step) => of_step(diff, step),
@@ -145,7 +148,7 @@ fn cause(diff: &Diff, change: Change) -> String {
         )
     };
     let moved = |f: &&Function| f.change != Change::Same && f.path_change_ns().signum() == sign;
-    let largest = diff.functions.iter().filter(moved);
+    let largest = diff.functions.iter().filter(&moved);
     let largest = largest.max_by_key(|f| f.path_change_ns().abs());
     let mut causes = diff.breakdown.iter();
     let before = causes.find(|c| c.change_ns.signum() == sign && ONCE.contains(&&*c.cause));
