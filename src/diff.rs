@@ -109,6 +109,14 @@ pub struct Step {
     pub change: Change,
 }
 
+impl Step {
+    /// How its mean went.
+    pub fn mean_change_ns(&self) -> i64 {
+        let mean = |of: &Durations| of.total_ns / of.count.max(1) as i64;
+        mean(&self.b) - mean(&self.a)
+    }
+}
+
 /// A step's durations in one run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Durations {
@@ -138,6 +146,12 @@ impl Function {
     pub fn path_change_ns(&self) -> i64 {
         let path = |own: Option<Own>| own.map_or(0, |own| own.path_ns);
         path(self.b) - path(self.a)
+    }
+
+    /// Half the 95 % interval of `change_ns`; 0 where nothing is an estimate.
+    pub fn error_ns(&self) -> i64 {
+        let error = |own: Option<Own>| own.map_or(0.0, |own| own.error_ns as f64);
+        error(self.a).hypot(error(self.b)).round() as i64
     }
 
     /// It changed by waiting, most of it.

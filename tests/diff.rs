@@ -283,6 +283,48 @@ fn where_the_path_waits_longer_the_thread_that_made_it_is_named_too() {
 }
 
 #[test]
+fn what_the_budget_left_out_has_not_changed_within_its_error() {
+    let run = |us: i64, error: i64| {
+        // half of the calls of tokenize were not seen, give or take `error`
+        let estimate = format!(
+            "py:main throttled 60000us 400000us tokenize app.py 41 60 \
+             {{\"calls_low\":{},\"calls_high\":{}}}\n",
+            60 - error,
+            60 + error
+        );
+        let text = decoding(60, us).replacen("file line", "file line value args", 1);
+        let (head, rows) = text.split_once("py:main scope").unwrap();
+        format!("{head}{estimate}py:main scope{rows}")
+    };
+    let sure = diff(&run(1000, 0), &run(1500, 0));
+    let tokenize = sure
+        .functions
+        .iter()
+        .find(|f| f.name == "tokenize")
+        .unwrap();
+    assert_eq!(
+        (tokenize.change, tokenize.b.unwrap().calls),
+        (Change::Slower, 120)
+    );
+    let unsure = diff(&run(1000, 59), &run(1500, 59));
+    let tokenize = unsure
+        .functions
+        .iter()
+        .find(|f| f.name == "tokenize")
+        .unwrap();
+    assert!(
+        tokenize.error_ns() >= tokenize.change_ns && tokenize.change_ns > 0,
+        "{tokenize:?}"
+    );
+    assert_eq!(tokenize.change, Change::Same);
+    let said = &unsure.verdict.summary;
+    assert!(
+        said.contains("most of it is within the error of estimates, `tokenize` for one"),
+        "{said}"
+    );
+}
+
+#[test]
 fn why_the_device_waits_is_compared_by_cause() {
     let serving = |late: i64| {
         let mut rows = String::from("track kind start end name correlation\n");
@@ -304,7 +346,7 @@ fn why_the_device_waits_is_compared_by_cause() {
         }
         rows
     };
-    let diff = diff(&serving(100), &serving(100).replace("gemm", "gemm"));
+    let diff = diff(&serving(100), &serving(100));
     assert_eq!(diff.gaps.iter().map(|gap| gap.change_ns).sum::<i64>(), 0);
     let short = serving(100).replace("cuda:0/7 kernel", "cuda:0/7 memcpy");
     let diff = self::diff(&serving(100), &short);

@@ -150,13 +150,17 @@ fn function((a, b): Pair, unit: &Unit) -> Option<Function> {
     })
 }
 
-/// Half the 95 % interval of a function's own time. What is known is that of all time in it; that of a part of samples is the
-/// larger, for its size, the fewer they are, so it goes with the root. Where only calls are an estimate, own time is as wrong.
+/// Half the 95 % interval of a function's own time. What is known is that of all time in it, and own time is what its callees
+/// leave of that, so it is as wrong; a part of samples is the more wrong, for its size, the fewer they are, so that goes with
+/// the root. Where only calls are an estimate, time is as wrong as they are.
 fn error_ns(f: &analyze::Function) -> i64 {
     let own = f.self_ns.max(0) as f64;
-    let of_time = f.error_ns as f64 * (own / f.total_ns.max(1) as f64).min(1.0).sqrt();
-    let of_calls = own * f.calls_error.unwrap_or(0) as f64 / f.calls.max(1) as f64;
-    of_time.max(of_calls).round() as i64
+    let Some(calls_error) = f.calls_error else {
+        let part = (own / f.total_ns.max(1) as f64).min(1.0);
+        return (f.error_ns as f64 * part.sqrt()).round() as i64;
+    };
+    let of_calls = f.total_ns as f64 * calls_error as f64 / f.calls.max(1) as f64;
+    f.error_ns.max(of_calls.round() as i64)
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ fn others(diff: &Diff) -> String {
     })
 }
 
-/// What went the same way and has the largest share of the path: a function, or what lies before the steps where that is more.
+/// What went the same way and has the largest share of the path: a function, or what lies before the work where that is more.
 fn cause(diff: &Diff, change: Change) -> String {
     let sign = if change == Change::Slower { 1 } else { -1 };
     let told = |name: &str, change_ns: i64, part: f64| {
@@ -147,23 +147,56 @@ fn cause(diff: &Diff, change: Change) -> String {
             diff.unit
         )
     };
-    let moved = |f: &&Function| f.change != Change::Same && f.path_change_ns().signum() == sign;
-    let largest = diff.functions.iter().filter(&moved);
-    let largest = largest.max_by_key(|f| f.path_change_ns().abs());
-    let mut causes = diff.breakdown.iter();
-    let before = causes.find(|c| c.change_ns.signum() == sign && ONCE.contains(&&*c.cause));
-    match (largest, before) {
-        (Some(f), before)
-            if before.is_none_or(|c| c.change_ns.abs() < f.path_change_ns().abs()) =>
-        {
-            told(&f.name, f.path_change_ns(), f.share) + &beside(diff, f, sign)
+    if let Some(step) = diff
+        .steps
+        .first()
+        .filter(|step| step.mean_change_ns() * sign < 0)
+    {
+        let mean = signed(step.mean_change_ns());
+        return format!("; its mean went the other way ({mean}), so no cause is named");
+    }
+    let same_way = || {
+        let all = diff.functions.iter();
+        all.filter(|f| f.path_change_ns().signum() == sign)
+    };
+    let size = |f: &&Function| f.path_change_ns().abs();
+    let hidden = || same_way().filter(|f| f.change == Change::Same && f.error_ns() >= size(f));
+    let largest = hidden().max_by_key(size);
+    if let Some(f) = largest.filter(|_| hidden().map(|f| f.share).sum::<f64>() >= MOST) {
+        let error = time(f.error_ns() as f64);
+        return format!(
+            ": most of it is within the error of estimates, {} for one ({} ± {error} a {}); isc-record --exact has none",
+            quoted(&f.name),
+            signed(f.path_change_ns()),
+            diff.unit
+        );
+    }
+    let moved = || same_way().filter(|f| f.change != Change::Same);
+    let largest = moved().max_by_key(size);
+    let category = |outside: bool| {
+        let mut causes = diff.breakdown.iter();
+        causes.find(|c| c.change_ns.signum() == sign && (!outside || ONCE.contains(&&*c.cause)))
+    };
+    // Of a whole run what lies before and after the work is a part.
+    let outside = if diff.unit == "run" {
+        category(true)
+    } else {
+        None
+    };
+    match (largest, outside) {
+        (Some(f), Some(c)) if c.change_ns.abs() > size(&f) => told(&c.cause, c.change_ns, c.share),
+        (Some(f), _) if f.share < LEAST => {
+            let (moved, part) = (moved().count(), 100.0 * f.share);
+            format!(
+                ": spread over {moved} functions, none with more than {part:.0} % of the change"
+            )
         }
-        (_, Some(c)) => told(&c.cause, c.change_ns, c.share),
-        (_, None) => {
-            let mut causes = diff.breakdown.iter();
-            let cause = causes.find(|c| c.change_ns.signum() == sign);
-            cause.map_or(String::new(), |c| told(&c.cause, c.change_ns, c.share))
-        }
+        (Some(f), _) => told(&f.name, f.path_change_ns(), f.share) + &beside(diff, f, sign),
+        (None, Some(c)) => told(&c.cause, c.change_ns, c.share),
+        (None, None) => match category(false) {
+            Some(c) => told(&c.cause, c.change_ns, c.share),
+            None => String::new(),
+        },
     }
 }
 
