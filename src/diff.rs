@@ -172,6 +172,8 @@ pub struct Own {
     /// waited; and half the 95 % interval where it is an estimate.
     pub self_ns: i64,
     pub path_ns: i64,
+    /// Time in it with what it calls.
+    pub total_ns: i64,
     pub wait_ns: i64,
     pub error_ns: i64,
 }

@@ -248,6 +248,39 @@ fn an_idle_thread_has_no_share_of_a_slower_run() {
 }
 
 #[test]
+fn a_change_in_many_functions_is_named_after_the_one_that_calls_them() {
+    let run = |us: i64| {
+        let mut rows = String::from(
+            "track kind start end name file line\npy:main python 0us 500000us main app.py 1\n",
+        );
+        for step in 0..20 {
+            let at = 1000 + step * 20_000;
+            let end = at + 5000 + 6 * us;
+            let _ = write!(
+                rows,
+                "py:main scope {at}us {}us step - -
+                 py:main python {at}us {end}us parse app.py 20\n",
+                end + 1000
+            );
+            for part in 0..6 {
+                let (from, to) = (at + part * us, at + (part + 1) * us);
+                let _ = writeln!(
+                    rows,
+                    "py:main python {from}us {to}us part{part} app.py {}",
+                    30 + part
+                );
+            }
+        }
+        rows
+    };
+    let said = diff(&run(100), &run(900)).verdict.summary;
+    assert!(
+        said.ends_with("most of it `parse` (+4.80 ms a step, 100 %), with what it calls"),
+        "{said}"
+    );
+}
+
+#[test]
 fn where_the_path_waits_longer_the_thread_that_made_it_is_named_too() {
     let run = |us: i64| {
         let mut rows = String::from("track kind start end name file line\n");

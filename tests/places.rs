@@ -28,11 +28,12 @@ fn mounted(options: &str, folder: &Path, command: &str) -> Option<Output> {
     Some(mount(command).unwrap())
 }
 
-const COMMANDS: [(&str, &str); 6] = [
+const COMMANDS: [(&str, &str); 7] = [
     ("isc-record", "-o there/x.parquet app.py"),
     ("isc-merge", "raw.parquet -o there/x.parquet"),
     ("isc-analyze", "t.parquet -o there/x.json"),
     ("isc-report", "a.json --trace t.parquet -o there/x.html"),
+    ("isc-diff", "t.parquet t.parquet -o there/x.json"),
     ("isc-convert", "t.parquet -o there/x.parquet"),
     ("isc-convert", "t.parquet -o there/x.json.gz"),
 ];
@@ -116,6 +117,7 @@ fn a_pipe_to_a_full_device_is_told() {
         ("isc-merge", "raw.parquet"),
         ("isc-analyze", "t.parquet"),
         ("isc-report", "a.json --format html"),
+        ("isc-diff", "t.parquet t.parquet --json"),
         ("isc-convert", "t.parquet"),
         ("isc-convert", "t.parquet --format perfetto"),
     ] {

@@ -16,9 +16,9 @@ Examples:
   isc-diff main.parquet branch.parquet --fail-on 'step.ratio_low > 1.05'
   isc-record app.py | isc-merge | isc-diff before.parquet - --fail-on 'step.significant && step.ratio > 1.1'
 
-An expression of --fail-on is CEL over step.ratio, step.ratio_low, functions[\"tokenize\"].change_ns, a.gc.share, b.gc.share
-and what else formats/diff-v1.md has. Where a timeline does not have a value it does not hold, and a line on standard error
-says so. What differs from run to run is not in the interval of a step: docs/diff.md.
+An expression of --fail-on is CEL over step.ratio, step.ratio_low, functions[\"tokenize\"].change_ns, a.gc.share and what else
+formats/diff-v1.md has. It does not hold where a timeline does not have a value; a line on standard error says so.
+What differs from run to run is not in the interval of a step: docs/diff.md.
 
 Exit status: 0; 1 when a --fail-on condition holds; 2 when the work could not be done.";
 

@@ -115,13 +115,16 @@ fn function((a, b): Pair, unit: &Unit) -> Option<Function> {
     };
     let (a_ns, b_ns) = per(of(a, own), of(b, own));
     let path = per(of(a, |f| f.path_ns), of(b, |f| f.path_ns));
+    let total = per(of(a, |f| f.total_ns), of(b, |f| f.total_ns));
     let waits = unit.per(of(a, |f| f.wait_ns), of(b, |f| f.wait_ns));
     let errors = unit.per(of(a, error_ns), of(b, error_ns));
-    let sums = |f: &analyze::Function, [self_ns, path_ns, wait_ns, error_ns]: [i64; 4]| Own {
+    let sums = |f: &analyze::Function,
+                [self_ns, path_ns, total_ns, wait_ns, error_ns]: [i64; 5]| Own {
         calls: f.calls,
         calls_error: f.calls_error,
         self_ns,
         path_ns,
+        total_ns,
         wait_ns: wait_ns.min(self_ns),
         error_ns,
     };
@@ -142,8 +145,8 @@ fn function((a, b): Pair, unit: &Unit) -> Option<Function> {
         file: shown.file.clone(),
         line: shown.line,
         kind: shown.kind.clone(),
-        a: a.map(|f| sums(f, [a_ns, path.0, waits.0, errors.0])),
-        b: b.map(|f| sums(f, [b_ns, path.1, waits.1, errors.1])),
+        a: a.map(|f| sums(f, [a_ns, path.0, total.0, waits.0, errors.0])),
+        b: b.map(|f| sums(f, [b_ns, path.1, total.1, waits.1, errors.1])),
         change_ns,
         share: 0.0,
         change,

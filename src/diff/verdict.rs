@@ -1,7 +1,7 @@
 //! The diff in one sentence: how much slower or faster, how sure that is, and what most of it is.
 
 use super::causes::ONCE;
-use super::{Change, Diff, FLOOR, Function, Step, Verdict, steps};
+use super::{Change, Diff, FLOOR, Function, Own, Step, Verdict, steps};
 use crate::report::units::{count, line, time};
 
 /// From this share on a cause is most of the change.
@@ -183,6 +183,10 @@ fn cause(diff: &Diff, change: Change) -> String {
     } else {
         None
     };
+    let around = around(diff, sign).filter(|_| largest.is_none_or(|f| f.share < MOST));
+    if let Some((name, change_ns, part)) = around {
+        return told(&name, change_ns, part) + ", with what it calls";
+    }
     match (largest, outside) {
         (Some(f), Some(c)) if c.change_ns.abs() > size(&f) => told(&c.cause, c.change_ns, c.share),
         (Some(f), _) if f.share < LEAST => {
@@ -198,6 +202,27 @@ fn cause(diff: &Diff, change: Change) -> String {
             None => String::new(),
         },
     }
+}
+
+/// The innermost function that has most of the change of a mean step in it or below it: name, change and share.
+fn around(diff: &Diff, sign: i64) -> Option<(String, i64, f64)> {
+    let step = diff.steps.first()?;
+    let whole = step.mean_change_ns();
+    let inside = |own: Option<Own>, steps: u64| own.is_none_or(|own| own.calls >= steps);
+    let total = |own: Option<Own>| own.map_or(0, |own| own.total_ns);
+    let change = |f: &Function| total(f.b) - total(f.a);
+    let has_most = |f: &&Function| {
+        let part = (change(f) * sign) as f64 / whole.abs().max(1) as f64;
+        let on_path = [f.a, f.b].iter().flatten().any(|own| own.path_ns > 0);
+        let certain = f.error_ns() * 2 < change(f).abs();
+        let inside = inside(f.a, step.a.count) && inside(f.b, step.b.count);
+        // More than all of it would be another thread's as well.
+        on_path && certain && inside && (MOST..=1.1).contains(&part)
+    };
+    let all = diff.functions.iter().filter(has_most);
+    let innermost = all.min_by_key(|f| total(f.a).max(total(f.b)))?;
+    let part = change(innermost).abs() as f64 / whole.abs().max(1) as f64;
+    Some((innermost.name.clone(), change(innermost), part.min(1.0)))
 }
 
 /// What another thread did, where the path waits longer.
