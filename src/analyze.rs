@@ -2,6 +2,7 @@
 //!
 //! analyze never changes a timeline, and equal timelines give equal analyses.
 
+pub mod ask; // what if
 mod clocks; // how closely they are known
 pub mod condition; // what --fail-on asks
 pub mod device;
@@ -25,6 +26,7 @@ mod waited;
 
 use std::collections::BTreeMap;
 
+pub use ask::{Answer, Ask, Asks};
 pub use condition::Condition;
 pub use expression::Held;
 pub use rules::Rules;
@@ -56,6 +58,9 @@ pub struct Analysis {
     pub lines: Vec<Line>,
     pub steps: Vec<Step>,
     pub findings: Vec<Finding>,
+    /// What was asked for by `--what-if`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub what_if: Vec<Answer>,
     pub caveats: Vec<String>,
     pub libraries: Vec<Library>,
     pub processes: Vec<Process>,
@@ -279,14 +284,19 @@ pub struct Recording {
 /// # Errors
 /// Those of the reader; a raw trace, which has several clocks and no order; a rule that cannot be evaluated.
 pub fn run(reader: Reader, rules: &Rules) -> Result<Analysis> {
-    run_within(reader, &Windows::default(), rules)
+    run_within(reader, &Windows::default(), &Asks::default(), rules)
 }
 
-/// Analyzes what lies within some windows of a timeline; else as [`run`].
+/// Analyzes what lies within some windows of a timeline, and answers what would be if; else as [`run`].
 ///
 /// # Errors
-/// As [`run`].
-pub fn run_within(reader: Reader, windows: &Windows, rules: &Rules) -> Result<Analysis> {
+/// As [`run`]; a question about what is not there.
+pub fn run_within(
+    reader: Reader,
+    windows: &Windows,
+    asks: &Asks,
+    rules: &Rules,
+) -> Result<Analysis> {
     if reader.provenance().stage != Stage::Timeline {
         return Err(Error::Invalid {
             path: reader.path().to_owned(),
@@ -298,9 +308,10 @@ pub fn run_within(reader: Reader, windows: &Windows, rules: &Rules) -> Result<An
     let selected = selected(&reader.provenance().steps);
     let cpus = reader.provenance().machine["cpus"].as_u64();
     let fits = reader.provenance().clocks.clone();
-    let mut measures = measure::measure(reader, windows)?;
+    let mut measures = measure::measure(reader, windows, asks)?;
     measures.cpus = cpus;
     let (mut analysis, texts) = facts::analysis(&measures);
+    analysis.what_if = asks.answers(&measures, &analysis.steps)?;
     if let Some(error_ns) = clocks::error_ns(&fits) {
         let facts = &mut analysis.facts;
         facts.insert("clock.error_ns".into(), error_ns.into());

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::analyze::{self, Analysis, Rules, Selection};
+use crate::analyze::{self, Analysis, Asks, Rules, Selection};
 use crate::cli::Source;
 use crate::error::{Error, Result};
 
@@ -218,7 +218,7 @@ pub fn run(a: &Source, b: &Source, part: &Selection) -> Result<(Diff, [Analysis;
     let rules = Rules::built_in()?;
     let read = |source: &Source| {
         let (reader, windows) = part.open(source)?;
-        analyze::run_within(reader, &windows, &rules)
+        analyze::run_within(reader, &windows, &Asks::default(), &rules)
     };
     let runs = [read(a)?, read(b)?];
     let mut diff = compare(&runs[0], &runs[1]);

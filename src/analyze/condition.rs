@@ -79,24 +79,24 @@ fn values(analysis: &Analysis) -> Values {
 
 /// A condition as it was given, and whether it holds.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Outcome {
     pub word: String,
     pub held: Held,
 }
 
-impl Answer {
+impl Outcome {
     /// Whether each of these holds.
     ///
     /// # Errors
     /// As [`Condition::holds`].
-    pub fn all(conditions: &[(String, Condition)], analysis: &Analysis) -> Result<Vec<Answer>> {
-        let answer = |(word, condition): &(String, Condition)| {
-            Ok(Answer {
+    pub fn all(conditions: &[(String, Condition)], analysis: &Analysis) -> Result<Vec<Outcome>> {
+        let outcome = |(word, condition): &(String, Condition)| {
+            Ok(Outcome {
                 word: word.clone(),
                 held: condition.holds(analysis)?,
             })
         };
-        conditions.iter().map(answer).collect()
+        conditions.iter().map(outcome).collect()
     }
 
     /// What a person should know of a condition that could not be asked.

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::device::{Gpu, Owner};
 use super::lines;
 use super::measure::{FunctionKey, FunctionSums, Measures, Own, Thread as Track};
+use super::waited::Waits;
 use super::*;
 use crate::record::WAITING_NAME;
 use wait::{is_wait, waits};
@@ -236,23 +237,33 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     a.libraries = libraries;
     a.breakdown = breakdown;
     work::facts(m, &mut a, &mut texts);
+    work::copies(&on_path, denominator, &mut a, &mut texts, &mut rows);
     (a, Texts { texts, rows })
 }
 
-/// The thread whose spans fill most of the timeline without waiting: the one to make faster.
+/// A main thread that works for so much of what the busiest one does is the one that requests come to.
+const MAIN: f64 = 0.6;
+
+/// The thread whose spans fill most of the timeline without waiting, but for the GIL and a processor, which it wants: the
+/// one to make faster.
 fn request_path(m: &Measures) -> Option<(u32, u64)> {
     let busy = |t: &Track| {
         let native: i64 = t.times.native_ns.values().sum();
         let calls: i64 = t.times.calls_ns.values().sum();
-        t.times.python_ns + t.times.import_ns + t.times.gc_ns + native + calls
+        let gil = t.times.waits.get(&Waits::Gil).copied().unwrap_or(0);
+        t.times.python_ns + t.times.import_ns + t.times.gc_ns + native + calls + gil
     };
     // Another profiler's Python functions may wait without saying so; a thread that starts device work is no such one.
     let launches = |t: &Track| t.times.calls_ns.contains_key("launch");
     let any = imported(m) && m.threads.values().any(launches);
     // Ties go to the first thread, so that the answer does not depend on anything else.
     let threads = m.threads.iter().rev().filter(|(_, t)| !any || launches(t));
-    let best = threads.max_by_key(|(_, t)| busy(t));
-    best.filter(|(_, t)| t.first_ns.is_some())
+    let best = threads.clone().max_by_key(|(_, t)| busy(t));
+    let most = best.map_or(0, |(_, t)| busy(t));
+    let main = threads.filter(|((_, tid), t)| *tid == u64::from(t.pid) && !imported(m));
+    let main = main.max_by_key(|(_, t)| busy(t));
+    let main = main.filter(|(_, t)| busy(t) as f64 >= MAIN * most as f64);
+    main.or(best).filter(|(_, t)| t.first_ns.is_some())
         .map(|(track, _)| *track)
 }
 

@@ -189,6 +189,17 @@ fn work(piece: &Piece, launch_ns: i64) -> (Cause, Option<Label>) {
     }
 }
 
+/// A part of a stretch of a thread's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub cause: Cause,
+    /// What is to blame.
+    pub label: Option<Label>,
+    pub ns: i64,
+    /// The question that it is the subject of.
+    pub asked: Option<u8>,
+}
+
 /// Device work that is to be set against the one before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
@@ -262,9 +273,9 @@ impl Gaps {
     }
 
     /// Books the parts of a gap; they add up to its length.
-    pub fn book(&mut self, gap: Gap, parts: &[(Cause, Option<Label>, i64)], row: i64) {
+    pub fn book(&mut self, gap: Gap, parts: &[Part], row: i64) {
         let mut by_cause: BTreeMap<Cause, i64> = BTreeMap::new();
-        for &(cause, label, ns) in parts.iter().filter(|(.., ns)| *ns > 0) {
+        for &Part { cause, label, ns, .. } in parts.iter().filter(|part| part.ns > 0) {
             *by_cause.entry(cause).or_default() += ns;
             if let Some(label) = label.filter(|_| gap.0.is_none()) {
                 *self.labels.entry((cause, label)).or_default() += ns;
@@ -300,6 +311,7 @@ mod tests {
             start_ns,
             end_ns,
             sourced: true,
+            asked: None,
             around,
         })
     }
@@ -358,11 +370,17 @@ mod tests {
     #[test]
     fn parts_of_a_cause_are_one_gap_s() {
         let mut gaps = Gaps::default();
+        let part = |cause, function: Option<usize>, ns| Part {
+            cause,
+            label: function.map(Label::Function),
+            ns,
+            asked: None,
+        };
         let parts = [
-            (Cause::Launch, Some(Label::Function(1)), 4),
-            (Cause::Queued, None, 3),
-            (Cause::Launch, Some(Label::Function(2)), 5),
-            (Cause::Gc, None, 0),
+            part(Cause::Launch, Some(1), 4),
+            part(Cause::Queued, None, 3),
+            part(Cause::Launch, Some(2), 5),
+            part(Cause::Gc, None, 0),
         ];
         gaps.book((None, 0, 12), &parts, 7);
         let sums: Vec<_> = gaps.sums.iter().collect();

@@ -8,6 +8,7 @@ mod wait; // `wait` rows, and what waits say of event loops and locks
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::ask::Asks;
 use super::device::{Devices, Owner};
 use super::idle::Gaps;
 use super::lines::Counted;
@@ -279,6 +280,8 @@ struct Frame {
     within: Within,
     doing: Doing,
     sourced: bool,
+    /// It is what a question is about, or within that.
+    asked: Option<u8>,
     /// Made when somebody asks.
     place: Option<Rc<Place>>,
 }
@@ -337,6 +340,7 @@ struct Pass {
     doings: Vec<(Doing, bool)>,
     gaps: Gaps,
     ops: Ops,
+    asks: Asks,
     sampled: Sampled,
     waited: Waited,
     unseen: Unseen,
@@ -357,13 +361,16 @@ struct Flags {
 ///
 /// # Errors
 /// Those of the reader.
-pub fn measure(reader: Reader, windows: &Windows) -> Result<Measures> {
+pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measures> {
     // What device work and operators have in args is another's business, and much of it differs from row to row.
     let mut reader = reader.with_args_of(|kind| {
         use Kind::*;
         !kind.on_device() && !matches!(kind, Op | Launch | Api | Alloc | Annotation | Flow | Sync)
     });
-    let mut pass = Pass::default();
+    let mut pass = Pass {
+        asks: asks.clone(),
+        ..Pass::default()
+    };
     let mut names = Names::default();
     let mut events = Vec::new();
     let mut progress = Progress::reading("analysing", reader.rows(), reader.is_pipe());
@@ -517,6 +524,7 @@ impl Pass {
         let caller_function = within.python;
         let (caller_path, caller_flow) = (caller.and_then(|f| f.path), caller.and_then(|f| f.flow));
         let mut importing = caller.is_some_and(|frame| frame.importing);
+        let within_asked = caller.and_then(|frame| frame.asked);
         let depth = stack.len();
         let mut frame = Frame {
             scope: (event.kind == Kind::Scope).then_some(event.name),
@@ -536,6 +544,10 @@ impl Pass {
             within,
             doing: Doing::Code,
             sourced: event.kind == Kind::Scope,
+            asked: match self.asks.is_empty() {
+                true => None,
+                false => self.asks.number(names.text(event.name)).or(within_asked),
+            },
             place: None,
         };
         if event.kind != Kind::Scope {

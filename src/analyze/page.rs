@@ -96,6 +96,7 @@ pub fn page(a: &Analysis, style: Style) -> String {
     bars(&mut out, a, style);
     gaps(&mut out, a, style);
     findings(&mut out, &a.findings, style);
+    answers(&mut out, a, style);
     steps(&mut out, &a.steps, style);
     functions(&mut out, &a.functions, style);
     lines(&mut out, &a.lines, style);
@@ -185,6 +186,26 @@ fn gaps(out: &mut String, a: &Analysis, style: Style) {
         let ns = time(gap.time_ns as f64);
         let mark = format!("  {:<14}{share:>7}  {ns:>8}  ", gap.cause);
         item(out, style, &mark, &format!("{why}{place}"));
+    }
+}
+
+fn answers(out: &mut String, a: &Analysis, style: Style) {
+    if a.what_if.is_empty() {
+        return;
+    }
+    title(out, style, "What if");
+    for answer in &a.what_if {
+        let (before, after) = (time(answer.before_ns as f64), time(answer.after_ns as f64));
+        let of = match answer.of.as_str() {
+            "whole" => "the whole".to_owned(),
+            step => format!("a step ({})", line(step)),
+        };
+        let text = format!(
+            "{}: {:.2}× faster, {of} takes {after} in place of {before}",
+            line(&answer.change),
+            answer.speedup
+        );
+        item(out, style, "  - ", &text);
     }
 }
 

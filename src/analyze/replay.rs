@@ -6,7 +6,7 @@
 //! nobody knows for what, waited for what another thread that launches did last.
 
 use super::device::percentile;
-use super::idle::Cause;
+use super::idle::{Cause, LOADS_NS, Part};
 use crate::trace::{HashMap, Sym};
 
 /// Device work that begins later than this behind its launch and its stream's last work waited for another stream.
@@ -34,15 +34,20 @@ struct Op {
     what: What,
     start_ns: i64,
     end_ns: i64,
+    /// From when on `parts` tells of its thread.
+    since_ns: i64,
     /// Its place in `parts`: what the thread did since the call before.
     parts: (u32, u32),
 }
+
+/// A cause, the question that it is the subject of, and how long.
+type Kept = (Cause, Option<u8>, i64);
 
 /// What threads did, in the order of their calls.
 #[derive(Debug, Default)]
 pub struct Ops {
     ops: Vec<Op>,
-    parts: Vec<(Cause, i64)>,
+    parts: Vec<Kept>,
     threads: HashMap<(u32, u64), u32>,
     /// The last launch: thread, and its end.
     last: Option<(u32, i64)>,
@@ -61,15 +66,17 @@ pub struct Launched {
 }
 
 impl Ops {
-    /// Adds a call; returns its number. `parts`: the thread's time since its call before.
-    fn add(&mut self, track: (u32, u64), what: What, span: (i64, i64), parts: &[(Cause, i64)]) -> u32 {
+    /// Adds a call; returns its number. `parts`: the thread's time up to it, since its call before.
+    fn add(&mut self, track: (u32, u64), what: What, span: (i64, i64), parts: &[Part]) -> u32 {
+        let told: i64 = parts.iter().map(|part| part.ns).sum();
         let next = self.threads.len() as u32;
         let thread = *self.threads.entry(track).or_insert(next);
         let from = self.parts.len();
-        for &(cause, ns) in parts.iter().filter(|(_, ns)| *ns > 0) {
-            match self.parts[from..].iter_mut().find(|(c, _)| *c == cause) {
-                Some((_, sum)) => *sum += ns,
-                None => self.parts.push((cause, ns)),
+        for part in parts.iter().filter(|part| part.ns > 0) {
+            let same = |kept: &&mut Kept| (kept.0, kept.1) == (part.cause, part.asked);
+            match self.parts[from..].iter_mut().find(same) {
+                Some((.., sum)) => *sum += part.ns,
+                None => self.parts.push((part.cause, part.asked, part.ns)),
             }
         }
         self.ops.push(Op {
@@ -77,6 +84,7 @@ impl Ops {
             what,
             start_ns: span.0,
             end_ns: span.1,
+            since_ns: span.0 - told,
             parts: (from as u32, self.parts.len() as u32),
         });
         self.ops.len() as u32 - 1
@@ -93,14 +101,14 @@ impl Ops {
         track: (u32, u64),
         span: (i64, i64),
         copies: bool,
-        parts: &[(Cause, i64)],
+        parts: &[Part],
     ) -> u32 {
         let op = self.add(track, What::Launch { copies }, span, parts);
         self.last = Some((self.ops[op as usize].thread, span.1));
         op
     }
 
-    pub fn sync(&mut self, track: (u32, u64), span: (i64, i64), parts: &[(Cause, i64)]) {
+    pub fn sync(&mut self, track: (u32, u64), span: (i64, i64), parts: &[Part]) {
         self.add(track, What::Sync, span, parts);
     }
 
@@ -111,7 +119,7 @@ impl Ops {
         scope: Sym,
         begins: bool,
         at_ns: i64,
-        parts: &[(Cause, i64)],
+        parts: &[Part],
     ) {
         let what = match begins {
             true => What::Begin(scope),
@@ -128,6 +136,8 @@ pub struct Scenario {
     /// Of copies' time on the device.
     copies: f64,
     kernels: f64,
+    /// Of the subject of a question.
+    asked: Option<(u8, f64)>,
 }
 
 impl Default for Scenario {
@@ -136,6 +146,7 @@ impl Default for Scenario {
             left: [1.0; Cause::ALL.len()],
             copies: 1.0,
             kernels: 1.0,
+            asked: None,
         }
     }
 }
@@ -154,6 +165,19 @@ impl Scenario {
     pub fn with_kernels(mut self, left: f64) -> Scenario {
         self.kernels = left;
         self
+    }
+
+    /// As it was, but for so much of the subject of a question.
+    pub fn with_asked(mut self, number: u8, left: f64) -> Scenario {
+        self.asked = Some((number, left));
+        self
+    }
+
+    fn asked(&self, asked: Option<u8>) -> f64 {
+        match self.asked {
+            Some((number, left)) if asked == Some(number) => left,
+            _ => 1.0,
+        }
     }
 
     fn of(&self, cause: Cause, ns: i64) -> f64 {
@@ -186,7 +210,7 @@ struct Work {
 #[derive(Debug, Default)]
 pub struct Model {
     ops: Vec<Op>,
-    parts: Vec<(Cause, i64)>,
+    parts: Vec<Kept>,
     threads: usize,
     streams: usize,
     /// By launch.
@@ -194,6 +218,8 @@ pub struct Model {
     of_op: Vec<(u32, u32)>,
     /// For each sync, and each launch that blocked: the work it waited for.
     waits: Vec<Option<u32>>,
+    /// Launches that are long since they load code: the device is idle.
+    loads: Vec<bool>,
     /// For each op whose thread waited for another: that one's op before it.
     ties: Vec<Option<u32>>,
     /// The scope that is the step, if there is one.
@@ -246,9 +272,24 @@ impl Model {
             range.1 = to as u32 + 1;
         }
         model.waits = model.waits(launched, &place);
+        model.loads = model.loads(launched);
         model.ties = model.ties();
         model.step = model.step();
         model
+    }
+
+    fn loads(&self, launched: &[Launched]) -> Vec<bool> {
+        let mut ends: Vec<i64> = launched.iter().map(|work| work.end_ns).collect();
+        let mut starts: Vec<i64> = launched.iter().map(|work| work.start_ns).collect();
+        ends.sort_unstable();
+        starts.sort_unstable();
+        // Nothing runs in the midst of it: as many have ended as have begun.
+        let idle = |at: i64| ends.partition_point(|&end| end <= at) == starts.partition_point(|&start| start <= at);
+        let loads = |op: &Op| {
+            let long = op.end_ns - op.start_ns >= LOADS_NS;
+            long && matches!(op.what, What::Launch { .. }) && idle((op.start_ns + op.end_ns) / 2)
+        };
+        self.ops.iter().map(loads).collect()
     }
 
     /// A thread that waited for more than a moment, if another one launches: for that one's last call.
@@ -256,8 +297,8 @@ impl Model {
         let mut last: [Option<u32>; 2] = [None; 2]; // the last op, and the last of another thread than that
         let tie = |(at, op): (usize, &Op)| {
             let parts = &self.parts[op.parts.0 as usize..op.parts.1 as usize];
-            let waited = parts.iter().filter(|(cause, _)| TIES.contains(cause));
-            let waited: i64 = waited.map(|(_, ns)| ns).sum();
+            let waited = parts.iter().filter(|(cause, ..)| TIES.contains(cause));
+            let waited: i64 = waited.map(|(.., ns)| ns).sum();
             let other = last.into_iter().flatten();
             let mut other = other.filter(|&other| self.ops[other as usize].thread != op.thread);
             let tied = other.next().filter(|_| waited >= TIED_NS);
@@ -391,7 +432,7 @@ impl Model {
 
     /// From the first call to the last return or the last work's end, as it was.
     pub fn measured_ns(&self) -> i64 {
-        let first = self.ops.iter().map(|op| op.start_ns).min().unwrap_or(0);
+        let first = self.ops.iter().map(|op| op.since_ns).min().unwrap_or(0);
         let calls = self.ops.iter().map(|op| op.end_ns).max();
         let works = self.works.iter().map(|work| work.end_ns).max();
         calls.max(works).map_or(0, |last| last - first)
@@ -399,7 +440,7 @@ impl Model {
 
     /// Runs it.
     pub fn run(&self, s: &Scenario) -> Run {
-        let origin = self.ops.iter().map(|op| op.start_ns).min().unwrap_or(0);
+        let origin = self.ops.iter().map(|op| op.since_ns).min().unwrap_or(0);
         let mut clocks: Vec<Option<f64>> = vec![None; self.threads];
         let mut free = vec![f64::MIN; self.streams];
         let mut starts = vec![f64::NAN; self.works.len()];
@@ -414,10 +455,10 @@ impl Model {
         for (at, op) in self.ops.iter().enumerate() {
             let parts = &self.parts[op.parts.0 as usize..op.parts.1 as usize];
             let tie = self.ties[at].filter(|_| TIES.iter().all(|&cause| s.waits(cause)));
-            let own = parts.iter().filter(|(cause, _)| tie.is_none() || !TIES.contains(cause));
-            let spent: f64 = own.map(|&(cause, ns)| s.of(cause, ns)).sum();
+            let own = parts.iter().filter(|(cause, ..)| tie.is_none() || !TIES.contains(cause));
+            let spent: f64 = own.map(|&(cause, asked, ns)| s.asked(asked) * s.of(cause, ns)).sum();
             let clock = clocks[op.thread as usize].map(|clock| clock + spent);
-            let mut now = clock.unwrap_or((op.start_ns - origin) as f64);
+            let mut now = clock.unwrap_or((op.since_ns - origin) as f64 + spent);
             if let Some(other) = tie {
                 let behind = (op.start_ns - self.ops[other as usize].end_ns).max(0) as f64;
                 now = match clock {
@@ -451,7 +492,11 @@ impl Model {
                     None => now + s.of(Cause::Sync, dur_ns),
                 },
                 What::Launch { copies } => {
-                    let cause = if copies { Cause::Copy } else { Cause::Launch };
+                    let cause = match copies {
+                        _ if self.loads[at] => Cause::Import,
+                        true => Cause::Copy,
+                        false => Cause::Launch,
+                    };
                     let call = s.of(cause, dur_ns);
                     let (from, to) = self.of_op[at];
                     for work in from as usize..to as usize {

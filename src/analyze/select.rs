@@ -7,6 +7,7 @@ use std::io;
 
 use clap::Args;
 
+use super::ask::Asks;
 use super::{facts, measure, steps};
 use crate::cli::{Source, time};
 use crate::error::{Error, Result, nearest};
@@ -180,7 +181,7 @@ fn spans(mut reader: Reader, name: &str) -> Result<Vec<(i64, i64)>> {
 /// The step that a timeline's work is counted in, and from where to where it is steady.
 fn steady(reader: Reader) -> Result<(String, i64, i64)> {
     let path = reader.path().to_owned();
-    let measures = measure::measure(reader, &Windows::default())?;
+    let measures = measure::measure(reader, &Windows::default(), &Asks::default())?;
     let (analysis, _) = facts::analysis(&measures);
     let nothing = || Error::Invalid {
         path,

@@ -127,21 +127,61 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
 
 /// A scope says that its author takes it for a unit of work: it counts for so much more than what was found.
 const NAMED: i64 = 2;
-/// Tasks overlap each other: their sum says less.
-const TASKS: i64 = 2;
 /// The fewest of a step that tell something of the next one.
 const FEW: u64 = 3;
 
 /// What the program's work is counted in: the heaviest of what repeats.
 pub(super) fn main(steps: &[Step]) -> Option<&Step> {
     let weight = |step: &&Step| match step.kind.as_str() {
-        "scope" | "phase" => step.total_ns.saturating_mul(NAMED),
-        "task" => step.total_ns / TASKS,
-        _ => step.total_ns,
+        "scope" | "phase" => covered_ns(step).saturating_mul(NAMED),
+        _ => covered_ns(step),
     };
-    // Ties go to the first.
-    let steps = steps.iter().rev().filter(|step| step.count >= FEW);
+    // A function that calls itself is no step, and of those that come again and again the one around the others is.
+    let nests = |step: &&Step| step.kind == "function" && step.total_ns > covered_ns(step);
+    let steps = steps.iter().rev().filter(|step| step.count >= FEW && !nests(step));
     steps.max_by_key(weight)
+}
+
+/// Time in which at least one of them runs.
+pub(super) fn covered_ns(step: &Step) -> i64 {
+    let (mut sum, mut reach) = (0, i64::MIN);
+    for &(start, dur) in &step.spans {
+        sum += (start + dur - start.max(reach)).max(0);
+        reach = reach.max(start + dur);
+    }
+    sum
+}
+
+/// Steps that are much longer than the median, warm-ups not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Long {
+    pub count: usize,
+    /// Of all steps.
+    pub share: f64,
+    /// Of all time: by how much they are longer than the median.
+    pub excess: f64,
+    /// The share of them that come as far behind the last as most do: 1 for every tenth step, near 0 for noise.
+    pub regular: f64,
+}
+
+/// Sets a step's times against their median.
+pub(super) fn long(step: &Step) -> Long {
+    let spans = &step.spans[warmups(step)..];
+    let median = step.dur_ns_p50;
+    let is = |(_, (_, dur)): &(usize, &(i64, i64))| *dur as f64 > WARM * median as f64;
+    let found: Vec<(usize, i64)> = spans.iter().enumerate().filter(is).map(|(at, s)| (at, s.1)).collect();
+    let sum: i64 = spans.iter().map(|(_, dur)| dur).sum();
+    let excess: i64 = found.iter().map(|(_, dur)| dur - median).sum();
+    let mut apart: Vec<usize> = found.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    apart.sort_unstable();
+    let usual = apart.get(apart.len() / 2).copied().unwrap_or(0);
+    let same = apart.iter().filter(|apart| apart.abs_diff(usual) <= usual / 10).count();
+    Long {
+        count: found.len(),
+        share: found.len() as f64 / spans.len().max(1) as f64,
+        excess: excess as f64 / sum.max(1) as f64,
+        regular: same as f64 / apart.len().max(1) as f64,
+    }
 }
 
 /// A step that takes so many times the median of those behind it is a warm-up: compiling, filling caches.

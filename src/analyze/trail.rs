@@ -54,6 +54,8 @@ pub struct Place {
     pub end_ns: i64,
     /// It has a source file, or a name that the user gave: it says more than a built-in function does.
     pub sourced: bool,
+    /// The question that it, or a span around it, is the subject of; see [`super::ask::Asks`].
+    pub asked: Option<u8>,
     pub around: Option<Rc<Place>>,
 }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use inferscope::analyze::condition::Answer;
+use inferscope::analyze::condition::Outcome;
 use inferscope::analyze::page::Style;
-use inferscope::analyze::{self, Held, Rules, Selection};
+use inferscope::analyze::{self, Ask, Asks, Held, Rules, Selection};
 use inferscope::cli::{self, Sink, Source};
 use inferscope::config::Config;
 use inferscope::error::Error;
@@ -18,6 +18,7 @@ Examples:
   isc-analyze timeline.parquet -o analysis.json
   isc-analyze timeline.parquet --rules ours.yaml --fail-on warning
   isc-analyze timeline.parquet --scope request --steady-state
+  isc-analyze timeline.parquet --what-if tokenize=0.1x --what-if gaps:launch=0
   isc-analyze timeline.parquet --format github --fail-on 'gpu.busy.share < 0.5'
   isc-analyze timeline.parquet --format sarif -o isc.sarif \\
     --fail-on '\"gc-pressure\" in findings && findings[\"gc-pressure\"].confidence > 0.8'
@@ -52,6 +53,10 @@ struct Args {
     fail_on: Vec<String>,
     #[command(flatten)]
     selection: Selection,
+    /// Say what would be if a function, a scope or a cause of gaps took less: tokenize=0.1x, gaps:launch=0; may be given
+    /// more than once
+    #[arg(long, value_name = "CHANGE")]
+    what_if: Vec<Ask>,
 }
 
 fn main() -> ExitCode {
@@ -73,15 +78,15 @@ fn main() -> ExitCode {
             false => rules.conditions(args.fail_on)?,
         };
         let (reader, windows) = args.selection.open(&args.input)?;
-        let analysis = analyze::run_within(reader, &windows, &rules)?;
-        let answers = Answer::all(&conditions, &analysis)?;
-        for note in answers.iter().filter_map(Answer::note) {
+        let analysis = analyze::run_within(reader, &windows, &Asks::new(args.what_if)?, &rules)?;
+        let outcomes = Outcome::all(&conditions, &analysis)?;
+        for note in outcomes.iter().filter_map(Outcome::note) {
             cli::say("isc-analyze", &note);
         }
         let found = Found {
             analysis: &analysis,
             rules: &rules,
-            answers: &answers,
+            outcomes: &outcomes,
             root: &std::env::current_dir().unwrap_or_default(),
         };
         let (usual, style) = match args.json || args.output.is_some() {
@@ -90,7 +95,7 @@ fn main() -> ExitCode {
         };
         let text = ci::render(found, args.format.unwrap_or(usual), style)?;
         args.output.unwrap_or(Sink::Stdout).write_text(&text)?;
-        let failed = answers.iter().any(|answer| answer.held == Held::Yes);
+        let failed = outcomes.iter().any(|outcome| outcome.held == Held::Yes);
         Ok::<_, Error>(ExitCode::from(u8::from(failed)))
     })
 }

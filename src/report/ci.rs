@@ -10,7 +10,7 @@ mod sarif;
 use std::path::Path;
 
 use super::units::line;
-use crate::analyze::condition::Answer;
+use crate::analyze::condition::Outcome;
 use crate::analyze::page::{self, Style};
 use crate::analyze::{Analysis, Finding, Held, Rules};
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ pub struct Found<'a> {
     pub analysis: &'a Analysis,
     pub rules: &'a Rules,
     /// What `--fail-on` asked.
-    pub answers: &'a [Answer],
+    pub outcomes: &'a [Outcome],
     /// Files below this folder are named from it on, as these formats want it.
     pub root: &'a Path,
 }
@@ -82,8 +82,8 @@ impl Found<'_> {
     }
 
     /// Conditions that hold.
-    fn failed(&self) -> impl Iterator<Item = &Answer> {
-        self.answers.iter().filter(|a| a.held == Held::Yes)
+    fn failed(&self) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().filter(|a| a.held == Held::Yes)
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::device::percentile;
 use super::super::measure::Measures;
-use super::super::{Analysis, Step, steps};
+use super::super::{Analysis, Function, steps};
 
 /// Memory that a program takes while it starts does not count as growth: up to this part of the run.
 const SETTLED: f64 = 0.4;
@@ -44,7 +44,7 @@ pub(super) fn facts(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String,
     if let Some(step) = steps::main(&a.steps) {
         steps_count = step.count;
         texts.insert("step.name".into(), step.scope.clone());
-        let covered = covered_ns(step) as f64 / span;
+        let covered = steps::covered_ns(step) as f64 / span;
         if covered > work / 2.0 {
             work = covered.min(1.0);
         }
@@ -60,6 +60,11 @@ pub(super) fn facts(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String,
         put(facts, "step.dur_ns_max", json!(durations.last()));
         let median = percentile(&durations, 50);
         put(facts, "step.jitter", json!(mean / median.max(1) as f64));
+        let long = steps::long(step);
+        put(facts, "step.long.count", json!(long.count));
+        put(facts, "step.long.share", json!(long.share));
+        put(facts, "step.long.excess.share", json!(long.excess));
+        put(facts, "step.long.regular.share", json!(long.regular));
         percentiles(facts, "step.dur_ns", durations);
     }
     put(facts, "work.share", json!(work));
@@ -67,14 +72,53 @@ pub(super) fn facts(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String,
     memory(m, facts, steps_count, span);
 }
 
-/// Time in which at least one of them runs.
-fn covered_ns(step: &Step) -> i64 {
-    let (mut sum, mut reach) = (0, i64::MIN);
-    for &(start, dur) in &step.spans {
-        sum += (start + dur - start.max(reach)).max(0);
-        reach = reach.max(start + dur);
+/// Functions that copy what they are given, by the end of their names.
+const COPIES: [&str; 18] = [
+    "bytes",
+    "bytearray",
+    "bytes.join",
+    "str.join",
+    "bytearray.join",
+    "bytearray.extend",
+    "bytearray.copy",
+    "memoryview.tobytes",
+    "copy.copy",
+    "copy.deepcopy",
+    "ndarray.copy",
+    "ndarray.tobytes",
+    "ndarray.astype",
+    "numpy.array",
+    "numpy.concatenate",
+    "numpy.ascontiguousarray",
+    "numpy.stack",
+    "pickle.dumps",
+];
+
+/// What calls that copy take on the path; most of it where.
+pub(super) fn copies(
+    on_path: &[Function],
+    span: f64,
+    a: &mut Analysis,
+    texts: &mut BTreeMap<String, String>,
+    rows: &mut BTreeMap<String, i64>,
+) {
+    let is = |name: &str| {
+        COPIES.iter().any(|copy| {
+            let rest = name.strip_suffix(copy);
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    };
+    let copies = on_path.iter().filter(|f| f.kind == "native" && is(&f.name));
+    let time_ns: i64 = copies.clone().map(|f| f.self_ns).sum();
+    let calls: u64 = copies.clone().map(|f| f.calls).sum();
+    put(&mut a.facts, "host.copy.time_ns", json!(time_ns));
+    put(&mut a.facts, "host.copy.calls", json!(calls));
+    put(&mut a.facts, "host.copy.share", json!(time_ns as f64 / span));
+    if let Some(most) = copies.max_by_key(|f| f.self_ns) {
+        texts.insert("host.copy.name".into(), most.name.clone());
+        texts.insert("host.copy.where".into(), super::place_of(most));
+        rows.insert("host.copy".into(), most.row);
     }
-    sum
 }
 
 fn requests(m: &Measures, facts: &mut BTreeMap<String, Value>, span: f64) {

@@ -2,14 +2,23 @@
 
 use std::rc::Rc;
 
-use super::super::idle::{self, Cause, FOLLOW_NS, STALL_NS, WORK_NS};
+use super::super::idle::{self, Cause, FOLLOW_NS, Part, STALL_NS, WORK_NS};
 use super::super::trail::{Doing, Label, Place, Shade};
 use super::super::waited::{self, Waits};
 use super::{Frame, FunctionKey, Measures, Pass, Stack, Track, places};
 use crate::trace::{Event, Kind, Names};
 
 /// Parts of a stretch of a thread's time.
-pub(super) type Parts = Vec<(Cause, Option<Label>, i64)>;
+pub(super) type Parts = Vec<Part>;
+
+fn part(cause: Cause, label: Option<Label>, ns: i64) -> Part {
+    Part {
+        cause,
+        label,
+        ns,
+        asked: None,
+    }
+}
 
 /// Functions of compilers that run within a program: file, and a part of the name. What they have compiled runs in others.
 const COMPILERS: [(&str, &str); 4] = [
@@ -86,6 +95,7 @@ fn place(frames: &mut [Frame], at: usize) -> Option<Rc<Place>> {
                 start_ns: frame.start_ns,
                 end_ns: frame.end_ns,
                 sourced: frame.sourced,
+                asked: frame.asked,
                 around,
             })),
             None => around,
@@ -181,7 +191,7 @@ impl Pass {
         names: &Names,
     ) -> Parts {
         let Some((track, begun, returned)) = launch else {
-            return vec![(Cause::Unknown, None, to - from)];
+            return vec![part(Cause::Unknown, None, to - from)];
         };
         let begun = begun.clamp(from, to);
         let returned = returned.clamp(begun, to);
@@ -191,15 +201,15 @@ impl Pass {
             parts.extend(self.explain(track, begun, returned, to, names));
         }
         if to - returned < STALL_NS {
-            parts.push((Cause::Queued, None, to - returned));
+            parts.push(part(Cause::Queued, None, to - returned));
             return parts;
         }
         // The device did not begin what it had: what does the host wait for?
         self.gaps.stalled_ns += to - returned;
         let waits = self.explain(track, returned, to, to, names);
-        parts.extend(waits.into_iter().map(|part| match part {
-            (Cause::Sync | Cause::Copy, ..) => part,
-            (_, _, ns) => (Cause::Queued, None, ns),
+        parts.extend(waits.into_iter().map(|of| match of.cause {
+            Cause::Sync | Cause::Copy => of,
+            _ => part(Cause::Queued, None, of.ns),
         }));
         parts
     }
@@ -228,7 +238,7 @@ impl Pass {
         }
         let mut parts = Vec::new();
         let Some(Stack { trail, .. }) = self.stacks.get(&track) else {
-            return vec![(Cause::Host, None, to - from)];
+            return vec![part(Cause::Host, None, to - from)];
         };
         let mut at = from;
         let unseen = |ns: i64| match ns < WORK_NS {
@@ -237,10 +247,11 @@ impl Pass {
         };
         for (a, b, piece) in trail.within(from, to) {
             if a > at {
-                parts.push((unseen(a - at), None, a - at));
+                parts.push(part(unseen(a - at), None, a - at));
             }
             let (cause, label) = idle::cause(piece, launch_ns);
             let mut rest = b - a;
+            let first = parts.len();
             if !matches!(piece.doing, Doing::Wait(..) | Doing::Sync) {
                 let over = trail.shades.iter().take_while(|shade| shade.from_ns < b);
                 for shade in over.filter(|shade| shade.to_ns > a) {
@@ -250,7 +261,7 @@ impl Pass {
                     let ns = (ns as i64).clamp(0, rest);
                     rest -= ns;
                     match shade.waits {
-                        None => parts.push((Cause::Runnable, label, ns)),
+                        None => parts.push(part(Cause::Runnable, label, ns)),
                         Some(waits) => {
                             let follow = follows(waits, shade.contended);
                             self.waiting(track, (f, t), ns, waits, follow, label, &mut parts);
@@ -263,12 +274,16 @@ impl Pass {
                     let follow = follows(waits, contended);
                     self.waiting(track, (a, b), rest, waits, follow, label, &mut parts);
                 }
-                _ => parts.push((cause, label, rest)),
+                _ => parts.push(part(cause, label, rest)),
+            }
+            if let Some(asked) = piece.place.as_ref().and_then(|place| place.asked) {
+                let own = parts[first..].iter_mut();
+                own.for_each(|part| part.asked = part.asked.or(Some(asked)));
             }
             at = b;
         }
         if at < to {
-            parts.push((unseen(to - at), None, to - at));
+            parts.push(part(unseen(to - at), None, to - at));
         }
         parts
     }
@@ -304,29 +319,42 @@ impl Pass {
                     }
                     let ns = (b - a).min(rest);
                     rest -= ns;
-                    parts.push((Cause::Preprocessing, helper(piece.place.as_ref(), to - from), ns));
+                    let label = helper(piece.place.as_ref(), to - from);
+                    let asked = piece.place.as_ref().and_then(|place| place.asked);
+                    parts.push(Part {
+                        asked,
+                        ..part(Cause::Preprocessing, label, ns)
+                    });
                 }
             }
         }
-        parts.push((Cause::of_wait(waits), label, rest));
+        parts.push(part(Cause::of_wait(waits), label, rest));
     }
 
     /// Books a thread's time since its last call for the replay.
-    fn since(&mut self, track: Track, at_ns: i64, names: &Names) -> Vec<(Cause, i64)> {
+    fn since(&mut self, track: Track, at_ns: i64, names: &Names) -> Parts {
         let Some(stack) = self.stacks.get(&track) else {
             return Vec::new();
         };
-        let from = stack.trail.booked_ns;
+        let from = match (stack.trail.booked_ns, stack.trail.pieces.front()) {
+            // Its first call: since the device has been idle.
+            (i64::MIN, Some(first)) => first.from_ns,
+            (booked_ns, _) => booked_ns,
+        };
         if from == i64::MIN || from >= at_ns {
             return Vec::new();
         }
         let parts = self.explain(track, from, at_ns, at_ns, names);
         // While another thread launches, work that launches nothing is that thread's, and is waited for.
         let elsewhere = self.ops.launched_elsewhere(track, from);
-        let told = |(cause, _, ns): (Cause, Option<Label>, i64)| match cause {
-            Cause::Preprocessing | Cause::Host if elsewhere => (Cause::Blocked, ns),
-            Cause::Host if ns >= WORK_NS => (Cause::Blocked, ns),
-            _ => (cause, ns),
+        let told = |mut part: Part| {
+            let waits = match part.cause {
+                Cause::Preprocessing => elsewhere && part.asked.is_none(),
+                Cause::Host => elsewhere || part.ns >= WORK_NS,
+                _ => false,
+            };
+            part.cause = if waits { Cause::Blocked } else { part.cause };
+            part
         };
         parts.into_iter().map(told).collect()
     }

@@ -24,8 +24,8 @@ pub(super) fn commands(found: Found) -> String {
         let message = data(&lines(finding).join("\n"));
         let _ = writeln!(out, "::{word} {place}title={title}::{message}");
     }
-    for answer in found.failed() {
-        let word = data(&line(&answer.word));
+    for outcome in found.failed() {
+        let word = data(&line(&outcome.word));
         let _ = writeln!(out, "::error title=--fail-on::{word} holds");
     }
     let verdict = &found.analysis.verdict;

@@ -32,9 +32,9 @@ pub(super) fn suites(found: Found) -> String {
         }
         case(&mut cases, "rules", rule.id, &inside);
     }
-    for answer in found.answers {
+    for outcome in found.outcomes {
         tests += 1;
-        let inside = match &answer.held {
+        let inside = match &outcome.held {
             Held::No => String::new(),
             Held::Yes => {
                 failures += 1;
@@ -42,11 +42,11 @@ pub(super) fn suites(found: Found) -> String {
             }
             Held::Absent(_) => {
                 skipped += 1;
-                let note = escaped(&answer.note().unwrap_or_default());
+                let note = escaped(&outcome.note().unwrap_or_default());
                 format!("      <skipped message=\"{note}\"/>\n")
             }
         };
-        case(&mut cases, "fail-on", &answer.word, &inside);
+        case(&mut cases, "fail-on", &outcome.word, &inside);
     }
     let numbers = format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"0\"");
     format!(

@@ -47,8 +47,8 @@ pub(super) fn log(found: Found) -> Value {
         result
     });
     let results: Vec<Value> = results.collect();
-    let failed = found.failed().map(|answer| {
-        let said = format!("--fail-on {} holds", line(&answer.word));
+    let failed = found.failed().map(|outcome| {
+        let said = format!("--fail-on {} holds", line(&outcome.word));
         json!({"level": "error", "message": {"text": text(&said)}})
     });
     let failed: Vec<Value> = failed.collect();
