@@ -35,7 +35,7 @@ pub struct Diff {
     pub unit: String,
     /// Those found in both, the main one first.
     pub steps: Vec<Step>,
-    /// Those whose own time changed at all, by how much it did.
+    /// Those whose time changed at all, by how much their own did.
     pub functions: Vec<Function>,
     pub breakdown: Vec<Cause>,
     pub gaps: Vec<Cause>,
@@ -146,6 +146,12 @@ impl Function {
     pub fn path_change_ns(&self) -> i64 {
         let path = |own: Option<Own>| own.map_or(0, |own| own.path_ns);
         path(self.b) - path(self.a)
+    }
+
+    /// How time in it went, what it calls included.
+    pub fn total_change_ns(&self) -> i64 {
+        let total = |own: Option<Own>| own.map_or(0, |own| own.total_ns);
+        total(self.b) - total(self.a)
     }
 
     /// Half the 95 % interval of `change_ns`; 0 where nothing is an estimate.

@@ -28,12 +28,11 @@ fn mounted(options: &str, folder: &Path, command: &str) -> Option<Output> {
     Some(mount(command).unwrap())
 }
 
-const COMMANDS: [(&str, &str); 7] = [
+const COMMANDS: [(&str, &str); 6] = [
     ("isc-record", "-o there/x.parquet app.py"),
     ("isc-merge", "raw.parquet -o there/x.parquet"),
     ("isc-analyze", "t.parquet -o there/x.json"),
     ("isc-report", "a.json --trace t.parquet -o there/x.html"),
-    ("isc-diff", "t.parquet t.parquet -o there/x.json"),
     ("isc-convert", "t.parquet -o there/x.parquet"),
     ("isc-convert", "t.parquet -o there/x.json.gz"),
 ];

@@ -17,7 +17,7 @@ const LEAST_OF_WHOLE: f64 = 0.001;
 
 type Pair<'a> = (Option<&'a analyze::Function>, Option<&'a analyze::Function>);
 
-/// Functions whose own time changed, most first, each with its share of what changed on the path: an idle thread waits longer
+/// Functions whose time changed, those whose own time did most first, each with its share of what changed on the path: an idle thread waits longer
 /// in any longer run.
 pub(super) fn compare(a: &Analysis, b: &Analysis, unit: &Unit) -> Vec<Function> {
     let least = [least(a), least(b)];
@@ -29,7 +29,7 @@ pub(super) fn compare(a: &Analysis, b: &Analysis, unit: &Unit) -> Vec<Function> 
     let pairs = pairs(&a.functions, &b.functions);
     let pairs = pairs.into_iter().filter(listed);
     let mut functions: Vec<Function> = pairs.filter_map(|pair| function(pair, unit)).collect();
-    functions.retain(|f| f.change_ns != 0);
+    functions.retain(|f| f.change_ns != 0 || f.total_change_ns() != 0);
     let all: i64 = functions.iter().map(|f| f.path_change_ns().abs()).sum();
     for f in &mut functions {
         f.share = f.path_change_ns().abs() as f64 / all.max(1) as f64;

@@ -210,19 +210,19 @@ fn around(diff: &Diff, sign: i64) -> Option<(String, i64, f64)> {
     let whole = step.mean_change_ns();
     let inside = |own: Option<Own>, steps: u64| own.is_none_or(|own| own.calls >= steps);
     let total = |own: Option<Own>| own.map_or(0, |own| own.total_ns);
-    let change = |f: &Function| total(f.b) - total(f.a);
     let has_most = |f: &&Function| {
-        let part = (change(f) * sign) as f64 / whole.abs().max(1) as f64;
+        let part = (f.total_change_ns() * sign) as f64 / whole.abs().max(1) as f64;
         let on_path = [f.a, f.b].iter().flatten().any(|own| own.path_ns > 0);
-        let certain = f.error_ns() * 2 < change(f).abs();
+        let certain = f.error_ns() * 2 < f.total_change_ns().abs();
         let inside = inside(f.a, step.a.count) && inside(f.b, step.b.count);
         // More than all of it would be another thread's as well.
         on_path && certain && inside && (MOST..=1.1).contains(&part)
     };
     let all = diff.functions.iter().filter(has_most);
     let innermost = all.min_by_key(|f| total(f.a).max(total(f.b)))?;
-    let part = change(innermost).abs() as f64 / whole.abs().max(1) as f64;
-    Some((innermost.name.clone(), change(innermost), part.min(1.0)))
+    let change_ns = innermost.total_change_ns();
+    let part = change_ns.abs() as f64 / whole.abs().max(1) as f64;
+    Some((innermost.name.clone(), change_ns, part.min(1.0)))
 }
 
 /// What another thread did, where the path waits longer.
