@@ -306,10 +306,14 @@ pub fn run_within(
     }
     let window = window(&reader.provenance().config);
     let selected = selected(&reader.provenance().steps);
-    let cpus = reader.provenance().machine["cpus"].as_u64();
+    let machine = &reader.provenance().machine;
+    let cpus = machine["cpus"].as_u64();
+    // Of several recordings that of the first.
+    let fault_ns = machine.get(0).unwrap_or(machine)["fault_ns"].as_f64();
     let fits = reader.provenance().clocks.clone();
     let mut measures = measure::measure(reader, windows, asks)?;
     measures.cpus = cpus;
+    measures.fault_ns = fault_ns;
     let (mut analysis, texts) = facts::analysis(&measures);
     analysis.what_if = asks.answers(&measures, &analysis.steps)?;
     if let Some(error_ns) = clocks::error_ns(&fits) {
@@ -323,7 +327,9 @@ pub fn run_within(
     analysis.caveats.extend(selected);
     if let Some(told) = &windows.told {
         let told = crate::report::units::line(told);
-        analysis.caveats.push(format!("only a part, {told}: the rest is not counted"));
+        analysis
+            .caveats
+            .push(format!("only a part, {told}: the rest is not counted"));
     }
     if windows.is_part() {
         // Threads' and processes' CPU time is known for the whole run only.

@@ -20,9 +20,9 @@ use clap::Parser;
 use crate::error::{Error, Result};
 pub(crate) use output::fault;
 pub use output::{Output, Sink};
-pub use units::time;
 pub use progress::Progress;
 pub use signals::interrupts;
+pub use units::time;
 
 /// Exit status of a command that could not do its work.
 pub const FAULT: u8 = 2;

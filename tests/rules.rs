@@ -124,7 +124,7 @@ fn found(text: &str) -> Vec<String> {
 fn each_rule_finds_its_own_case_and_nothing_else_does() {
     assert_eq!(found(INTERPRETED), ["cpu-bound-python"]);
     assert_eq!(found(NATIVE), ["native-hot-spot"]);
-    assert_eq!(found(IMPORTS), ["startup"]);
+    assert_eq!(found(IMPORTS), ["startup-dominates"]);
     let collecting = found(&collections());
     assert!(collecting.contains(&"gc-pressure".into()), "{collecting:?}");
     assert_eq!(found(LOCKED), ["waiting"]);

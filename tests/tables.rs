@@ -151,3 +151,18 @@ fn the_analysis_s_example_is_an_analysis_and_the_rule_s_is_a_rule() {
     rules.read(&path).unwrap();
     assert!(rules.condition("slow-tokenizer").is_ok());
 }
+
+#[test]
+fn facts_are_defined_where_they_are_listed() {
+    let text = fs::read_to_string(repository("formats/facts-v1.md")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| "));
+    let names = rows.filter_map(|row| Some(row.split_once(" | ")?.0));
+    let defined: Vec<&str> = names.filter(|name| name.contains('.')).collect();
+    assert_eq!(defined, inferscope::analyze::rules::FACTS);
+    let schema = fs::read(repository("formats/analysis-v1.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_slice(&schema).unwrap();
+    let listed = &schema["properties"]["facts"]["propertyNames"]["enum"];
+    let listed = listed.as_array().unwrap().iter();
+    let listed: Vec<&str> = listed.map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(listed, inferscope::analyze::rules::FACTS);
+}

@@ -33,7 +33,11 @@ impl std::str::FromStr for Ask {
     fn from_str(text: &str) -> std::result::Result<Ask, String> {
         let wrong = || format!("{text:?} is no change; write NAME=0.1x or gaps:CAUSE=0");
         let (name, left) = text.rsplit_once('=').ok_or_else(wrong)?;
-        let left: f64 = left.trim().trim_end_matches(['x', '×']).parse().map_err(|_| wrong())?;
+        let left: f64 = left
+            .trim()
+            .trim_end_matches(['x', '×'])
+            .parse()
+            .map_err(|_| wrong())?;
         if !(0.0..=100.0).contains(&left) || name.trim().is_empty() {
             return Err(wrong());
         }
@@ -45,7 +49,10 @@ impl std::str::FromStr for Ask {
                 let cause = Cause::ALL.into_iter().find(|cause| cause.word() == word);
                 Of::Cause(cause.ok_or_else(|| match nearest(word, words()) {
                     Some(near) => format!("{word:?} is no cause; did you mean gaps:{near}?"),
-                    None => format!("{word:?} is no cause; there are {}", words().collect::<Vec<_>>().join(", ")),
+                    None => format!(
+                        "{word:?} is no cause; there are {}",
+                        words().collect::<Vec<_>>().join(", ")
+                    ),
                 })?)
             }
         };
@@ -75,7 +82,10 @@ impl Asks {
     /// More than 16.
     pub fn new(asks: Vec<Ask>) -> Result<Asks> {
         if asks.len() > MOST {
-            return Err(Error::invalid("--what-if", format!("more than {MOST} at once")));
+            return Err(Error::invalid(
+                "--what-if",
+                format!("more than {MOST} at once"),
+            ));
         }
         Ok(Asks(asks))
     }
@@ -129,8 +139,14 @@ impl Asks {
 
 /// Time in functions and scopes of a name, what they call included.
 fn time_of(m: &Measures, name: &str) -> Result<i64> {
-    let functions = m.functions.iter().filter(|(key, _)| m.names.text(key.name) == name);
-    let scope = m.scopes.get(name).map(|spans| spans.iter().map(|(_, ns)| ns).sum());
+    let functions = m
+        .functions
+        .iter()
+        .filter(|(key, _)| m.names.text(key.name) == name);
+    let scope = m
+        .scopes
+        .get(name)
+        .map(|spans| spans.iter().map(|(_, ns)| ns).sum());
     let most = functions.map(|(_, sums)| sums.total_ns).chain(scope).max();
     most.ok_or_else(|| {
         let functions = m.functions.iter().map(|(key, _)| m.names.text(key.name));

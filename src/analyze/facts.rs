@@ -38,14 +38,15 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     let mut texts = BTreeMap::new();
     let mut rows = BTreeMap::new();
     let span_ns = m.span_ns();
-    let path = request_path(m);
+    let steps = steps::steps(m);
+    let path = request_path(m, &steps);
     let breakdown = breakdown(m, path);
     let functions = functions(m, path);
     let libraries = libraries(m);
     let mut a = Analysis {
         format: FORMAT.into(),
         span_ns,
-        steps: steps::steps(m),
+        steps,
         devices: m
             .devices
             .by_device
@@ -244,15 +245,19 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
 /// A main thread that works for so much of what the busiest one does is the one that requests come to.
 const MAIN: f64 = 0.6;
 
+/// If no thread works for so much of the timeline, all wait.
+const BUSY: f64 = 0.5;
+
 /// The thread whose spans fill most of the timeline without waiting, but for the GIL and a processor, which it wants: the
 /// one to make faster.
-fn request_path(m: &Measures) -> Option<(u32, u64)> {
-    let busy = |t: &Track| {
+fn request_path(m: &Measures, steps: &[Step]) -> Option<(u32, u64)> {
+    let works = |t: &Track| {
         let native: i64 = t.times.native_ns.values().sum();
         let calls: i64 = t.times.calls_ns.values().sum();
         let gil = t.times.waits.get(&Waits::Gil).copied().unwrap_or(0);
-        t.times.python_ns + t.times.import_ns + t.times.gc_ns + native + calls + gil
+        t.times.python_ns + t.times.gc_ns + native + calls + gil
     };
+    let busy = |t: &Track| works(t) + t.times.import_ns;
     // Another profiler's Python functions may wait without saying so; a thread that starts device work is no such one.
     let launches = |t: &Track| t.times.calls_ns.contains_key("launch");
     let any = imported(m) && m.threads.values().any(launches);
@@ -261,9 +266,22 @@ fn request_path(m: &Measures) -> Option<(u32, u64)> {
     let best = threads.clone().max_by_key(|(_, t)| busy(t));
     let most = best.map_or(0, |(_, t)| busy(t));
     let main = threads.filter(|((_, tid), t)| *tid == u64::from(t.pid) && !imported(m));
-    let main = main.max_by_key(|(_, t)| busy(t));
-    let main = main.filter(|(_, t)| busy(t) as f64 >= MAIN * most as f64);
-    main.or(best).filter(|(_, t)| t.first_ns.is_some())
+    let main = main.max_by_key(|(_, t)| works(t));
+    let main = main.filter(|(_, t)| works(t) as f64 >= MAIN * most as f64);
+    // Where all wait for most of the time, it is one that takes the steps.
+    let of_steps = || {
+        let step = steps::main(steps).filter(|step| step.kind == "function")?;
+        let named = |(key, _): &(FunctionKey, FunctionSums)| m.names.text(key.name) == step.scope;
+        let function = m.functions.iter().position(named)?;
+        let tracks = m.own.keys().filter(|(_, at)| *at == function).map(|(track, _)| track);
+        let threads = tracks.filter_map(|track| Some((track, m.threads.get(track)?)));
+        threads.max_by_key(|(track, t)| (works(t), std::cmp::Reverse(**track)))
+    };
+    let waits = (most as f64) < BUSY * m.span_ns() as f64;
+    let of_steps = if waits { of_steps() } else { None };
+    main.or(of_steps)
+        .or(best)
+        .filter(|(_, t)| t.first_ns.is_some())
         .map(|(track, _)| *track)
 }
 

@@ -141,9 +141,9 @@ impl Cause {
     }
 }
 
-/// The cause of a piece of a host thread's time, if the thread's next launch begins at `launch_ns`, and the span that is
-/// to blame.
-pub fn cause(piece: &Piece, launch_ns: i64) -> (Cause, Option<Label>) {
+/// The cause of a piece of a host thread's time, if the thread's next launch begins at `launch_ns` and it ran for `ran_ns`
+/// of the piece, and the span that is to blame.
+pub fn cause(piece: &Piece, launch_ns: i64, ran_ns: i64) -> (Cause, Option<Label>) {
     let label = piece.place.as_ref().map(|place| place.label);
     let alone = match piece.doing {
         Doing::Launch | Doing::Driver if piece.to_ns - piece.from_ns >= LOADS_NS => Cause::Import,
@@ -155,7 +155,7 @@ pub fn cause(piece: &Piece, launch_ns: i64) -> (Cause, Option<Label>) {
         Doing::Import => Cause::Import,
         Doing::Wait(waits, _) => Cause::of_wait(waits),
         Doing::Profiler => Cause::Profiler,
-        Doing::Op | Doing::Code => return work(piece, launch_ns),
+        Doing::Op | Doing::Code => return work(piece, launch_ns, ran_ns),
         Doing::Outside if piece.to_ns - piece.from_ns < WORK_NS => Cause::Launch,
         Doing::Outside => Cause::Host,
     };
@@ -163,7 +163,7 @@ pub fn cause(piece: &Piece, launch_ns: i64) -> (Cause, Option<Label>) {
 }
 
 /// Of code: whether it is work of its own, and whose, or a part of launching.
-fn work(piece: &Piece, launch_ns: i64) -> (Cause, Option<Label>) {
+fn work(piece: &Piece, launch_ns: i64, ran_ns: i64) -> (Cause, Option<Label>) {
     let (mut outermost, mut named) = (None, None);
     let mut next = piece.place.as_ref();
     while let Some(place) = next {
@@ -182,7 +182,7 @@ fn work(piece: &Piece, launch_ns: i64) -> (Cause, Option<Label>) {
         return (Cause::Preprocessing, Some(long.unwrap_or(place).label));
     }
     let label = sourced(piece.place.as_ref());
-    let inline = piece.to_ns - piece.from_ns >= INLINE_NS;
+    let inline = ran_ns >= INLINE_NS;
     match piece.doing {
         Doing::Code if inline => (Cause::Preprocessing, label),
         _ => (Cause::Launch, label),
@@ -275,7 +275,10 @@ impl Gaps {
     /// Books the parts of a gap; they add up to its length.
     pub fn book(&mut self, gap: Gap, parts: &[Part], row: i64) {
         let mut by_cause: BTreeMap<Cause, i64> = BTreeMap::new();
-        for &Part { cause, label, ns, .. } in parts.iter().filter(|part| part.ns > 0) {
+        for &Part {
+            cause, label, ns, ..
+        } in parts.iter().filter(|part| part.ns > 0)
+        {
             *by_cause.entry(cause).or_default() += ns;
             if let Some(label) = label.filter(|_| gap.0.is_none()) {
                 *self.labels.entry((cause, label)).or_default() += ns;
@@ -333,14 +336,14 @@ mod tests {
         let lower = place(2000, 3000, Some(tokenize.clone()));
         let at = piece(2000, 3000, lower);
         let blamed = (Cause::Preprocessing, Some(Label::Function(1000)));
-        assert_eq!(cause(&at, 1_000_000), blamed);
+        assert_eq!(cause(&at, 1_000_000, 1000), blamed);
         // It launches before it ends: what is in it is a part of launching, if it is short.
-        let (of, label) = cause(&at, 800_000);
+        let (of, label) = cause(&at, 800_000, 1000);
         assert_eq!((of, label), (Cause::Launch, Some(Label::Function(2000))));
         // Code of the loop itself, long enough to be no part of launching.
         let at = piece(0, INLINE_NS, run);
         assert_eq!(
-            cause(&at, 1_000_000),
+            cause(&at, 1_000_000, INLINE_NS),
             (Cause::Preprocessing, Some(Label::Function(0)))
         );
     }

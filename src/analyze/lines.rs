@@ -85,7 +85,12 @@ py:main  counter  20ms   -     line.time_ns  a.py  2000000  3     {"function":"f
 py:main  counter  30ms   -     line.time_ns  a.py  6000000  2     {"function":"f","hits":5,"shed":true}
 py:main  counter  30ms   -     line.time_ns  a.py  7000000  10    {"function":"g","hits":2}
 "#;
-        let m = measure(reader(text, Stage::Timeline).unwrap(), &Default::default(), &Default::default()).unwrap();
+        let m = measure(
+            reader(text, Stage::Timeline).unwrap(),
+            &Default::default(),
+            &Default::default(),
+        )
+        .unwrap();
         let lines = super::table(&m);
         let got: Vec<_> = (lines.iter())
             .map(|l| {

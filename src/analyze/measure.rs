@@ -5,7 +5,7 @@
 mod host; // what host threads do while devices are idle
 mod wait; // `wait` rows, and what waits say of event loops and locks
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::ask::Asks;
@@ -14,8 +14,8 @@ use super::idle::Gaps;
 use super::lines::Counted;
 use super::replay::{Model, Ops};
 use super::requests::Requests;
-use super::select::Windows;
 use super::sampled::{self, Sampled};
+use super::select::Windows;
 use super::throttled::{self, Unseen};
 use super::trail::{Doing, Place, Trail};
 use super::waited::{self, Loops, Waited, Waits};
@@ -221,6 +221,8 @@ pub struct Measures {
     pub wait_error2: f64,
     /// Processors of the machine it was recorded on.
     pub cpus: Option<u64>,
+    /// What a page fault costs there.
+    pub fault_ns: Option<f64>,
 }
 
 /// A thread: process and number.
@@ -338,6 +340,8 @@ struct Pass {
     flags: HashMap<Sym, Flags>,
     /// By function: what its spans are, and whether it says more than those around it.
     doings: Vec<(Doing, bool)>,
+    /// Python functions that take connections.
+    accepts: BTreeSet<usize>,
     gaps: Gaps,
     ops: Ops,
     asks: Asks,
@@ -417,7 +421,10 @@ impl Pass {
             m.end_ns = m.end_ns.max(event.end_ns());
         }
         let track = (event.process, event.tid);
-        if matches!(event.kind, Kind::Scope | Kind::Mark | Kind::Nvtx | Kind::Annotation) {
+        if matches!(
+            event.kind,
+            Kind::Scope | Kind::Mark | Kind::Nvtx | Kind::Annotation
+        ) {
             m.requests.see(event, names);
         }
         match event.kind {
@@ -486,7 +493,11 @@ impl Pass {
         };
         if event.kind == Kind::Scope {
             let name = names.text(event.name).to_owned();
-            self.measures.scopes.entry(name).or_default().push((event.start_ns, dur_ns));
+            self.measures
+                .scopes
+                .entry(name)
+                .or_default()
+                .push((event.start_ns, dur_ns));
             if flags.crossed {
                 return;
             }
@@ -590,7 +601,13 @@ impl Pass {
             if event.kind == Kind::Native && waits(name) {
                 let stack = places(&self.measures, stack, names);
                 let waits = Waits::of_call(name);
-                frame.waits = Some(match waited::is_idle(waits, name, "", stack) {
+                // Who takes connections and then polls waits for the next one, or for what they send.
+                if name.ends_with("accept") {
+                    self.accepts.extend(caller_function);
+                }
+                let serves = caller_function.is_some_and(|f| self.accepts.contains(&f))
+                    && (name.ends_with("select") || name.ends_with("poll"));
+                frame.waits = Some(match serves || waited::is_idle(waits, name, "", stack) {
                     true => Waits::Idle,
                     false => waits,
                 });
@@ -760,7 +777,12 @@ impl Pass {
         while let Some(top) = stack.frames.last().filter(|top| top.end_ns <= at_ns) {
             let end_ns = top.end_ns;
             tell(stack, end_ns, reach_ns);
-            let Stack { frames, open, trail, .. } = &mut *stack;
+            let Stack {
+                frames,
+                open,
+                trail,
+                ..
+            } = &mut *stack;
             let Some(mut frame) = frames.pop() else { break };
             if let Some(scope) = frame.scope.filter(|_| trail.launches()) {
                 edges.push((scope, frame.end_ns));

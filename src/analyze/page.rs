@@ -227,12 +227,14 @@ fn findings(out: &mut String, findings: &[Finding], style: Style) {
             "1"
         };
         let head = format!("{}. {}", at + 1, line(&f.title));
-        let _ = writeln!(
-            out,
-            "  {}  {}",
-            style.paint(colour, &head),
-            style.dim(&facts)
-        );
+        if 4 + head.chars().count() + facts.chars().count() <= style.width {
+            let head = style.paint(colour, &head);
+            let _ = writeln!(out, "  {head}  {}", style.dim(&facts));
+        } else {
+            let mark = format!("  {}. ", at + 1);
+            item(out, style, &mark, &line(&f.title));
+            let _ = writeln!(out, "     {}", style.dim(&facts));
+        }
         item(out, style, "     at ", &line(&f.place));
         for evidence in &f.evidence {
             item(out, style, "     - ", &line(&evidence.text));

@@ -93,7 +93,8 @@ impl Ops {
     /// Whether another thread has launched something since.
     pub fn launched_elsewhere(&self, track: (u32, u64), since_ns: i64) -> bool {
         let thread = self.threads.get(&track);
-        self.last.is_some_and(|(last, end_ns)| Some(&last) != thread && end_ns > since_ns)
+        self.last
+            .is_some_and(|(last, end_ns)| Some(&last) != thread && end_ns > since_ns)
     }
 
     pub fn launch(
@@ -253,7 +254,11 @@ impl Model {
             threads: ops.threads.len(),
             ops: ops.ops,
             parts: ops.parts,
-            streams: launched.iter().map(|w| w.stream as usize + 1).max().unwrap_or(0),
+            streams: launched
+                .iter()
+                .map(|w| w.stream as usize + 1)
+                .max()
+                .unwrap_or(0),
             ..Model::default()
         };
         let mut order: Vec<u32> = (0..launched.len() as u32).collect();
@@ -284,7 +289,9 @@ impl Model {
         ends.sort_unstable();
         starts.sort_unstable();
         // Nothing runs in the midst of it: as many have ended as have begun.
-        let idle = |at: i64| ends.partition_point(|&end| end <= at) == starts.partition_point(|&start| start <= at);
+        let idle = |at: i64| {
+            ends.partition_point(|&end| end <= at) == starts.partition_point(|&start| start <= at)
+        };
         let loads = |op: &Op| {
             let long = op.end_ns - op.start_ns >= LOADS_NS;
             long && matches!(op.what, What::Launch { .. }) && idle((op.start_ns + op.end_ns) / 2)
@@ -395,7 +402,9 @@ impl Model {
             What::Sync => last(op.start_ns, op.end_ns, at as u32),
             What::Launch { copies: true } => {
                 let (from, to) = self.of_op[at];
-                (from..to).rev().find(|&work| self.works[work as usize].end_ns <= op.end_ns)
+                (from..to)
+                    .rev()
+                    .find(|&work| self.works[work as usize].end_ns <= op.end_ns)
             }
             _ => None,
         };
@@ -420,7 +429,9 @@ impl Model {
             }
         }
         let half = self.measured_ns() / 2;
-        let often = sums.iter().filter(|(_, (sum, count))| *count >= STEPS && *sum >= half);
+        let often = sums
+            .iter()
+            .filter(|(_, (sum, count))| *count >= STEPS && *sum >= half);
         let most = often.max_by_key(|(scope, (sum, _))| (*sum, std::cmp::Reverse(scope.0)));
         most.map(|(scope, _)| *scope)
     }
@@ -455,8 +466,12 @@ impl Model {
         for (at, op) in self.ops.iter().enumerate() {
             let parts = &self.parts[op.parts.0 as usize..op.parts.1 as usize];
             let tie = self.ties[at].filter(|_| TIES.iter().all(|&cause| s.waits(cause)));
-            let own = parts.iter().filter(|(cause, ..)| tie.is_none() || !TIES.contains(cause));
-            let spent: f64 = own.map(|&(cause, asked, ns)| s.asked(asked) * s.of(cause, ns)).sum();
+            let own = parts
+                .iter()
+                .filter(|(cause, ..)| tie.is_none() || !TIES.contains(cause));
+            let spent: f64 = own
+                .map(|&(cause, asked, ns)| s.asked(asked) * s.of(cause, ns))
+                .sum();
             let clock = clocks[op.thread as usize].map(|clock| clock + spent);
             let mut now = clock.unwrap_or((op.since_ns - origin) as f64 + spent);
             if let Some(other) = tie {
@@ -526,7 +541,8 @@ impl Model {
                     match self.waits[at].filter(|_| s.waits(Cause::Copy)) {
                         Some(work) => {
                             let tail = op.end_ns - self.works[work as usize].end_ns;
-                            (ends[work as usize] + tail as f64).max(now + CALL_NS.min(dur_ns) as f64)
+                            (ends[work as usize] + tail as f64)
+                                .max(now + CALL_NS.min(dur_ns) as f64)
                         }
                         None if self.waits[at].is_some() => now + CALL_NS.min(dur_ns) as f64,
                         None => now + call,

@@ -113,7 +113,9 @@ impl Requests {
         tokens.sort_by_key(|(at, _)| *at);
         for request in &self.requests {
             let from = tokens.partition_point(|(at, _)| *at <= request.start_ns);
-            let within = tokens[from..].iter().take_while(|(at, _)| *at <= request.end_ns);
+            let within = tokens[from..]
+                .iter()
+                .take_while(|(at, _)| *at <= request.end_ns);
             let own = within.filter(|(_, whose)| request.whose.is(whose));
             let own: Vec<i64> = own.map(|(at, _)| *at).collect();
             let (Some(first), Some(last)) = (own.first(), own.last()) else {
@@ -124,7 +126,9 @@ impl Requests {
             if own.len() > 1 {
                 times.tpot_ns.push((last - first) / (own.len() as i64 - 1));
             }
-            times.itl_ns.extend(own.windows(2).map(|pair| pair[1] - pair[0]));
+            times
+                .itl_ns
+                .extend(own.windows(2).map(|pair| pair[1] - pair[0]));
         }
         times
     }

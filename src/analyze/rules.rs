@@ -10,8 +10,8 @@ use cel::{Context, Env};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use known::{FACTS, TEXTS};
 use known::without_device;
+pub use known::{FACTS, TEXTS};
 
 use super::condition::Condition;
 use super::expression::{Expression, nested, program};
@@ -60,6 +60,8 @@ const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
 
 /// A gain below this is within what two runs of one program differ by: no finding is made of it. A judgement.
 const LEAST_SPEEDUP: f64 = 1.05;
+/// What is taken for the gain of a finding that does not say, to put it in order.
+const UNKNOWN_SPEEDUP: f64 = 1.3;
 /// A model that promises more divides by what is left of nothing.
 const MOST_SPEEDUP: f64 = 100.0;
 
@@ -268,7 +270,8 @@ impl Rules {
             findings.extend(rule.finding(&known)?);
         }
         // What can be expected of it.
-        let gain = |f: &Finding| f.confidence * f.gain.as_ref().map_or(0.0, |gain| gain.speedup - 1.0);
+        let gain =
+            |f: &Finding| f.confidence * f.gain.as_ref().map_or(UNKNOWN_SPEEDUP, |gain| gain.speedup) - f.confidence;
         findings.sort_by(|a, b| {
             let severe = severity(&b.severity).cmp(&severity(&a.severity));
             severe
@@ -457,9 +460,15 @@ fn faster(part: f64, whole: f64, saved: f64) -> f64 {
 
 /// Facts as rules see them: those of a device have a value where there is none.
 fn with_defaults(facts: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
-    let defaults = FACTS.iter().filter_map(|&name| Some((name.to_owned(), without_device(name)?.into())));
+    let defaults = FACTS
+        .iter()
+        .filter_map(|&name| Some((name.to_owned(), without_device(name)?.into())));
     let mut all: BTreeMap<String, Value> = defaults.collect();
-    all.extend(facts.iter().map(|(name, value)| (name.clone(), value.clone())));
+    all.extend(
+        facts
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
     all
 }
 

@@ -92,7 +92,12 @@ py:main  native  40ms   60ms   mul    numpy/y.so   -        -
 py:main  sample  50ms   -      s      fast/x.so    9000000  -
 py:pool  sample  60ms   -      s      fast/x.so    7000000  -
 "#;
-        let m = measure(crate::trace::text::reader(text, Stage::Timeline).unwrap(), &Default::default(), &Default::default()).unwrap();
+        let m = measure(
+            crate::trace::text::reader(text, Stage::Timeline).unwrap(),
+            &Default::default(),
+            &Default::default(),
+        )
+        .unwrap();
         let ms = |ns: i64| ns / 1_000_000;
         let own = |name: &str| {
             let found = m
@@ -139,7 +144,12 @@ py:main  wait    10ms   30ms   runnable  -          10000000
 py:main  sample  20ms   -      s         fast/x.so  9000000
 py:main  sample  40ms   -      s         slow/x.so  9000000
 "#;
-        let m = measure(crate::trace::text::reader(text, Stage::Timeline).unwrap(), &Default::default(), &Default::default()).unwrap();
+        let m = measure(
+            crate::trace::text::reader(text, Stage::Timeline).unwrap(),
+            &Default::default(),
+            &Default::default(),
+        )
+        .unwrap();
         let times = &m.threads.values().next().unwrap().times;
         assert_eq!(times.native_ns["fast"], 18_000_000);
         assert_eq!(times.native_ns["slow"], 9_000_000);

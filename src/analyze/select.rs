@@ -74,7 +74,8 @@ impl Selection {
         let path = input.path.clone();
         let mut file = input.file;
         if !input.seekable {
-            let mut kept = tempfile::tempfile().map_err(Error::io("create", &std::env::temp_dir()))?;
+            let mut kept =
+                tempfile::tempfile().map_err(Error::io("create", &std::env::temp_dir()))?;
             io::copy(&mut file, &mut kept).map_err(Error::io("read", &path))?;
             file = kept;
         }
@@ -148,9 +149,10 @@ fn spans(mut reader: Reader, name: &str) -> Result<Vec<(i64, i64)>> {
         more = reader.next_batch(&mut names, &mut events)?;
         for event in &events {
             use Kind::*;
-            let Some(dur_ns) = event.dur_ns.filter(|_| {
-                matches!(event.kind, Scope | Nvtx | Annotation | Op | Python)
-            }) else {
+            let Some(dur_ns) = event
+                .dur_ns
+                .filter(|_| matches!(event.kind, Scope | Nvtx | Annotation | Op | Python))
+            else {
                 continue;
             };
             let of = names.text(event.name);
@@ -220,7 +222,10 @@ impl Windows {
         let Some(windows) = &self.windows else {
             return Some(event.clone());
         };
-        let (start, end) = (self.place(windows, event.start_ns), self.place(windows, event.end_ns()));
+        let (start, end) = (
+            self.place(windows, event.start_ns),
+            self.place(windows, event.end_ns()),
+        );
         let inside = |at: i64| {
             let next = windows.partition_point(|(from, ..)| *from <= at);
             next > 0 && at < windows[next - 1].1

@@ -138,7 +138,10 @@ pub(super) fn main(steps: &[Step]) -> Option<&Step> {
     };
     // A function that calls itself is no step, and of those that come again and again the one around the others is.
     let nests = |step: &&Step| step.kind == "function" && step.total_ns > covered_ns(step);
-    let steps = steps.iter().rev().filter(|step| step.count >= FEW && !nests(step));
+    let steps = steps
+        .iter()
+        .rev()
+        .filter(|step| step.count >= FEW && !nests(step));
     steps.max_by_key(weight)
 }
 
@@ -169,13 +172,21 @@ pub(super) fn long(step: &Step) -> Long {
     let spans = &step.spans[warmups(step)..];
     let median = step.dur_ns_p50;
     let is = |(_, (_, dur)): &(usize, &(i64, i64))| *dur as f64 > WARM * median as f64;
-    let found: Vec<(usize, i64)> = spans.iter().enumerate().filter(is).map(|(at, s)| (at, s.1)).collect();
+    let found: Vec<(usize, i64)> = spans
+        .iter()
+        .enumerate()
+        .filter(is)
+        .map(|(at, s)| (at, s.1))
+        .collect();
     let sum: i64 = spans.iter().map(|(_, dur)| dur).sum();
     let excess: i64 = found.iter().map(|(_, dur)| dur - median).sum();
     let mut apart: Vec<usize> = found.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     apart.sort_unstable();
     let usual = apart.get(apart.len() / 2).copied().unwrap_or(0);
-    let same = apart.iter().filter(|apart| apart.abs_diff(usual) <= usual / 10).count();
+    let same = apart
+        .iter()
+        .filter(|apart| apart.abs_diff(usual) <= usual / 10)
+        .count();
     Long {
         count: found.len(),
         share: found.len() as f64 / spans.len().max(1) as f64,

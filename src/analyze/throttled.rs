@@ -148,7 +148,12 @@ py:main  throttled  10ms   90ms   hot   app.py  18     5     {"calls_low":15,"ca
 py:main  python     10ms   12ms   hot   app.py  -      5     -
 py:main  python     20ms   22ms   hot   app.py  -      5     -
 "#;
-        let m = measure(reader(text, Stage::Timeline).unwrap(), &Default::default(), &Default::default()).unwrap();
+        let m = measure(
+            reader(text, Stage::Timeline).unwrap(),
+            &Default::default(),
+            &Default::default(),
+        )
+        .unwrap();
         let of = |name: &str| {
             let found = m
                 .functions
@@ -171,7 +176,12 @@ py:main  python     20ms   22ms   hot   app.py  -      5     -
             r#""calls_high":21"#,
             r#""calls_high":21,"time_ns":27000000"#,
         );
-        let m = measure(reader(&text, Stage::Timeline).unwrap(), &Default::default(), &Default::default()).unwrap();
+        let m = measure(
+            reader(&text, Stage::Timeline).unwrap(),
+            &Default::default(),
+            &Default::default(),
+        )
+        .unwrap();
         let hot = m.functions.iter().find(|(_, sums)| sums.calls == 20);
         let hot = &hot.unwrap().1;
         assert_eq!((ms(hot.total_ns), ms(hot.self_ns)), (4 + 27, 4 + 27));

@@ -23,7 +23,7 @@ Examples:
   isc-analyze timeline.parquet --format sarif -o isc.sarif \\
     --fail-on '\"gc-pressure\" in findings && findings[\"gc-pressure\"].confidence > 0.8'
 
-An expression of --fail-on is CEL over the facts of formats/analysis-v1.md, and over findings: a map from id to confidence,
+An expression of --fail-on is CEL over the facts of formats/facts-v1.md, and over findings: a map from id to confidence,
 severity and speedup. Numbers in it are doubles: 2.0, not 2. Where the timeline does not have a fact it does not hold, and
 a line on standard error says so.
 

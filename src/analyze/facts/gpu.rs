@@ -60,7 +60,10 @@ pub(super) fn facts(
     };
     let kernels = &d.kinds.kernel_durs_ns;
     let short = kernels.partition_point(|&ns| ns < SHORT_NS);
-    let overhead = m.functions.iter().filter(|(key, _)| key.kind == Kind::Overhead);
+    let overhead = m
+        .functions
+        .iter()
+        .filter(|(key, _)| key.kind == Kind::Overhead);
     let overhead: i64 = overhead.map(|(_, sums)| sums.self_ns).sum();
     let to_device = d.kinds.sum(|direction, _| direction == Direction::ToDevice);
     let to_host = d.kinds.sum(|direction, _| direction == Direction::ToHost);
@@ -122,12 +125,18 @@ pub(super) fn facts(
         ("gpu.memcpy.exposed.share", exposed as f64 / window),
         ("gpu.memcpy.share", d.memcpy.union_ns() as f64 / window),
         ("gpu.span.share", span as f64 / m.span_ns().max(1) as f64),
-        ("kernel.short.share", short as f64 / kernels.len().max(1) as f64),
+        (
+            "kernel.short.share",
+            short as f64 / kernels.len().max(1) as f64,
+        ),
         (
             "launch.shorter.share",
             d.shorter as f64 / (delays.len() as f64).max(1.0),
         ),
-        ("profiler.share", overhead as f64 / m.span_ns().max(1) as f64),
+        (
+            "profiler.share",
+            overhead as f64 / m.span_ns().max(1) as f64,
+        ),
     ] {
         a.facts.insert(name.into(), json!(share));
     }
@@ -135,7 +144,8 @@ pub(super) fn facts(
         let share = sums.time_ns as f64 / d.kernel_sum_ns.max(1) as f64;
         a.facts.insert("kernel.top.share".into(), json!(share));
         a.facts.insert("kernel.top.count".into(), json!(sums.count));
-        a.facts.insert("kernel.top.time_ns".into(), json!(sums.time_ns));
+        a.facts
+            .insert("kernel.top.time_ns".into(), json!(sums.time_ns));
         texts.insert("kernel.top.name".into(), m.names.text(name).to_owned());
         rows.insert("kernel.top".into(), sums.longest.1);
     }
@@ -177,9 +187,12 @@ fn gaps(
     rows: &mut BTreeMap<String, i64>,
     window: f64,
 ) {
-    let of = |gpu: Option<Gpu>, cause: Cause| m.gaps.sums.get(&(gpu, cause)).copied().unwrap_or_default();
+    let of = |gpu: Option<Gpu>, cause: Cause| {
+        m.gaps.sums.get(&(gpu, cause)).copied().unwrap_or_default()
+    };
     let mut listed = |device: Value, owner: Owner, gpu: Option<Gpu>| {
-        let mut causes: Vec<(Cause, Sum)> = Cause::ALL.map(|cause| (cause, of(gpu, cause))).to_vec();
+        let mut causes: Vec<(Cause, Sum)> =
+            Cause::ALL.map(|cause| (cause, of(gpu, cause))).to_vec();
         causes.retain(|(_, sum)| sum.time_ns > 0);
         causes.sort_by_key(|(cause, sum)| (std::cmp::Reverse(sum.time_ns), cause.word()));
         a.gaps.extend(causes.into_iter().map(|(cause, sum)| Gap {
@@ -195,12 +208,18 @@ fn gaps(
     };
     listed(json!("all"), Owner::default(), None);
     // Of one device they are those of all.
-    for &gpu in m.devices.by_device.keys().filter(|_| m.devices.by_device.len() > 1) {
+    for &gpu in m
+        .devices
+        .by_device
+        .keys()
+        .filter(|_| m.devices.by_device.len() > 1)
+    {
         listed(json!(gpu.device), owner(m, gpu), Some(gpu));
     }
     for cause in Cause::ALL {
         let (word, sum) = (cause.word(), of(None, cause));
-        a.facts.insert(format!("gap.{word}.time_ns"), json!(sum.time_ns));
+        a.facts
+            .insert(format!("gap.{word}.time_ns"), json!(sum.time_ns));
         let share = sum.time_ns as f64 / window;
         a.facts.insert(format!("gap.{word}.share"), json!(share));
         if sum.count > 0 {
@@ -220,7 +239,8 @@ fn devices(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String, String>)
     let computed: Vec<(Gpu, i64)> = (m.devices.compute_by_device.iter())
         .map(|(gpu, work)| (*gpu, work.union_ns()))
         .collect();
-    a.facts.insert("device.count".into(), json!(m.devices.by_device.len()));
+    a.facts
+        .insert("device.count".into(), json!(m.devices.by_device.len()));
     let sum: i64 = computed.iter().map(|(_, ns)| ns).sum();
     // Ties go to the first.
     let slowest = computed.iter().rev().max_by_key(|(_, ns)| *ns);
@@ -228,11 +248,17 @@ fn devices(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String, String>)
         return;
     };
     let mean = sum as f64 / computed.len() as f64;
-    a.facts.insert("device.imbalance".into(), json!(*ns as f64 / mean));
+    a.facts
+        .insert("device.imbalance".into(), json!(*ns as f64 / mean));
     a.facts.insert("device.slowest.time_ns".into(), json!(ns));
     let owner = owner(m, *gpu);
-    let rank = owner.rank.map_or(String::new(), |rank| format!(" of rank {rank}"));
-    texts.insert("device.slowest.name".into(), format!("device {}{rank}", gpu.device));
+    let rank = owner
+        .rank
+        .map_or(String::new(), |rank| format!(" of rank {rank}"));
+    texts.insert(
+        "device.slowest.name".into(),
+        format!("device {}{rank}", gpu.device),
+    );
 }
 
 /// What taking away each cause would gain.
@@ -254,7 +280,8 @@ fn replays(model: &Model, a: &mut Analysis) {
             ("low", half.min(best) * (1.0 - error)),
             ("high", best * (1.0 + error)),
         ] {
-            a.facts.insert(format!("replay.{name}.{what}"), json!(value));
+            a.facts
+                .insert(format!("replay.{name}.{what}"), json!(value));
         }
     };
     for (cause, left) in REMOVABLE {
@@ -263,5 +290,5 @@ fn replays(model: &Model, a: &mut Analysis) {
         told(cause.word(), model.run(&best), model.run(&half));
     }
     let faster = |left: f64| Scenario::default().with_kernels(1.0 - top * (1.0 - left));
-    told("kernel", model.run(&faster(0.5)), model.run(&faster(0.77)));
+    told("kernel", model.run(&faster(0.1)), model.run(&faster(HALF)));
 }

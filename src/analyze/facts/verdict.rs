@@ -36,7 +36,8 @@ fn moment(window_ns: f64) -> f64 {
 /// Whether the device's own story is the program's: it is used for much of the run, or is what the host waits for.
 fn limits(m: &Measures, fact: &dyn Fn(&str) -> f64) -> bool {
     let used = fact("gpu.busy_ns") / m.span_ns().max(1) as f64;
-    used > MOSTLY || fact("gap.launch.share") + fact("gap.sync.share") + fact("gap.copy.share") > MOSTLY
+    used > MOSTLY
+        || fact("gap.launch.share") + fact("gap.sync.share") + fact("gap.copy.share") > MOSTLY
 }
 
 /// The verdict where devices work for most of the time, or wait for the host.
@@ -50,16 +51,27 @@ fn device(
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
     let from = "of the time from its first to its last work";
     if copies > MOSTLY && fact("gpu.memcpy_ns") > fact("gpu.compute_ns") {
-        return ("transfer-bound", format!("copies take {} of the time from the GPU's first to its last work", percent(copies)));
+        return (
+            "transfer-bound",
+            format!(
+                "copies take {} of the time from the GPU's first to its last work",
+                percent(copies)
+            ),
+        );
     }
     if busy > BUSY {
-        return ("gpu-bound", format!("the GPU is busy {} {from}", percent(busy)));
+        return (
+            "gpu-bound",
+            format!("the GPU is busy {} {from}", percent(busy)),
+        );
     }
     let idle = format!("the GPU is idle {} {from}", percent(1.0 - busy));
     let of_idle = |cause: Cause| {
         fact(&format!("gap.{}.time_ns", cause.word())) / fact("gpu.idle_ns").max(1.0)
     };
-    let most = Cause::ALL.into_iter().max_by(|a, b| of_idle(*a).total_cmp(&of_idle(*b)));
+    let most = Cause::ALL
+        .into_iter()
+        .max_by(|a, b| of_idle(*a).total_cmp(&of_idle(*b)));
     let most = most.unwrap_or(Cause::Unknown);
     let part = percent(of_idle(most));
     let place = match text(&format!("gap.{}.where", most.word())).as_str() {
@@ -68,10 +80,15 @@ fn device(
     };
     let shorter = fact("launch.shorter.count") / fact("launch.count").max(1.0);
     let shorter = match shorter > MOSTLY {
-        true => format!("; {} of what it runs is shorter than the call that starts it", percent(shorter)),
+        true => format!(
+            "; {} of what it runs is shorter than the call that starts it",
+            percent(shorter)
+        ),
         false => String::new(),
     };
-    let waits = |what: &str| format!("{idle}: it waits for the host, {part} of that {what}{place}{shorter}");
+    let waits = |what: &str| {
+        format!("{idle}: it waits for the host, {part} of that {what}{place}{shorter}")
+    };
     if gpu::stalled_ns(m) as f64 > MOSTLY * fact("gpu.idle_ns") {
         return (
             "unknown",
@@ -81,12 +98,26 @@ fn device(
             ),
         );
     }
-    let class = if busy > HALF_BUSY { "balanced" } else { "cpu-bound" };
+    let class = if busy > HALF_BUSY {
+        "balanced"
+    } else {
+        "cpu-bound"
+    };
     match most {
-        Cause::Idle => ("balanced", format!("{idle}: for {part} of that nobody asked for anything")),
+        Cause::Idle => (
+            "balanced",
+            format!("{idle}: for {part} of that nobody asked for anything"),
+        ),
         Cause::Unknown | Cause::Host if of_idle(most) > MOSTLY => (
-            if of_idle(Cause::Unknown) > MOSTLY { "unknown" } else { class },
-            format!("{idle}, and why is not in the trace for {part} of that: {}", most.words()),
+            if of_idle(Cause::Unknown) > MOSTLY {
+                "unknown"
+            } else {
+                class
+            },
+            format!(
+                "{idle}, and why is not in the trace for {part} of that: {}",
+                most.words()
+            ),
         ),
         Cause::Copy => ("transfer-bound", waits("while it copies")),
         Cause::Launch => (class, waits("for launches and the framework between them")),
@@ -221,4 +252,3 @@ pub(super) fn verdict(
         summary,
     }
 }
-

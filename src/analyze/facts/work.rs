@@ -11,9 +11,9 @@ use super::super::{Analysis, Function, steps};
 /// Memory that a program takes while it starts does not count as growth: up to this part of the run.
 const SETTLED: f64 = 0.4;
 
-/// What a first touch of a page costs: the fault and its zeroing, about 0.25 µs on a quiet machine, half as much again
-/// with the cache that it costs. An estimate; `perf trace -F all` and lat_pagefault of lmbench give 0.2 to 0.7.
-const FAULT_NS: i64 = 400;
+/// What a first touch of a page costs, the fault and its zeroing, where the recorder has not measured it: lmbench's
+/// lat_pagefault gives 200 to 700 ns on machines that are no guests.
+const FAULT_NS: f64 = 400.0;
 
 fn put(facts: &mut BTreeMap<String, Value>, name: &str, value: Value) {
     facts.insert(name.into(), value);
@@ -25,7 +25,11 @@ fn percentiles(facts: &mut BTreeMap<String, Value>, label: &str, mut values: Vec
     }
     values.sort_unstable();
     for n in [50, 90, 99] {
-        put(facts, &format!("{label}_p{n}"), json!(percentile(&values, n)));
+        put(
+            facts,
+            &format!("{label}_p{n}"),
+            json!(percentile(&values, n)),
+        );
     }
 }
 
@@ -113,7 +117,11 @@ pub(super) fn copies(
     let calls: u64 = copies.clone().map(|f| f.calls).sum();
     put(&mut a.facts, "host.copy.time_ns", json!(time_ns));
     put(&mut a.facts, "host.copy.calls", json!(calls));
-    put(&mut a.facts, "host.copy.share", json!(time_ns as f64 / span));
+    put(
+        &mut a.facts,
+        "host.copy.share",
+        json!(time_ns as f64 / span),
+    );
     if let Some(most) = copies.max_by_key(|f| f.self_ns) {
         texts.insert("host.copy.name".into(), most.name.clone());
         texts.insert("host.copy.where".into(), super::place_of(most));
@@ -126,7 +134,11 @@ fn requests(m: &Measures, facts: &mut BTreeMap<String, Value>, span: f64) {
     let seconds = span / 1e9;
     if !r.requests.is_empty() {
         put(facts, "request.count", json!(r.requests.len()));
-        put(facts, "request.per_s", json!(r.requests.len() as f64 / seconds));
+        put(
+            facts,
+            "request.per_s",
+            json!(r.requests.len() as f64 / seconds),
+        );
         let durations = r.requests.iter().map(|r| r.end_ns - r.start_ns).collect();
         percentiles(facts, "request.dur_ns", durations);
     }
@@ -146,7 +158,11 @@ fn requests(m: &Measures, facts: &mut BTreeMap<String, Value>, span: f64) {
         let mut sorted = phase.clone();
         sorted.sort_unstable();
         put(facts, &format!("{label}.count"), json!(sorted.len()));
-        put(facts, &format!("{label}.dur_ns_p50"), json!(percentile(&sorted, 50)));
+        put(
+            facts,
+            &format!("{label}.dur_ns_p50"),
+            json!(percentile(&sorted, 50)),
+        );
         let share = sorted.iter().sum::<i64>() as f64 / both;
         put(facts, &format!("{label}.share"), json!(share));
     }
@@ -167,7 +183,11 @@ fn memory(m: &Measures, facts: &mut BTreeMap<String, Value>, steps: u64, span: f
     let most = m.rss_bytes.values().filter_map(growth).max();
     if let Some((bytes, before)) = most {
         put(facts, "memory.growth_bytes", json!(bytes));
-        put(facts, "memory.growth.share", json!(bytes as f64 / before.max(1) as f64));
+        put(
+            facts,
+            "memory.growth.share",
+            json!(bytes as f64 / before.max(1) as f64),
+        );
         // As a part of all growth from the start: what only starts does not go on.
         let each = bytes as f64 / (steps as f64 * (1.0 - SETTLED)).max(1.0);
         put(facts, "memory.growth.per_step_bytes", json!(each as i64));
@@ -178,9 +198,13 @@ fn memory(m: &Measures, facts: &mut BTreeMap<String, Value>, steps: u64, span: f
         Some(series.last()?.1 - before.1)
     };
     if let Some(count) = m.faults.values().filter_map(faults).max() {
-        let ns = count * FAULT_NS;
+        let ns = (count as f64 * m.fault_ns.unwrap_or(FAULT_NS)) as i64;
         put(facts, "fault.count", json!(count));
         put(facts, "fault.time_ns", json!(ns));
-        put(facts, "fault.share", json!(ns as f64 / ((1.0 - SETTLED) * span)));
+        put(
+            facts,
+            "fault.share",
+            json!(ns as f64 / ((1.0 - SETTLED) * span)),
+        );
     }
 }

@@ -44,7 +44,9 @@ pub(super) fn is_sourced(file: &str) -> bool {
     let within = installed.map_or(file, |(_, within)| within);
     let framework = match installed {
         Some(_) => FRAMEWORKS[..5].iter().any(|part| within.starts_with(part)),
-        None => FRAMEWORKS.iter().any(|part| within.starts_with(part) || part.starts_with('/') && within.contains(part)),
+        None => FRAMEWORKS
+            .iter()
+            .any(|part| within.starts_with(part) || part.starts_with('/') && within.contains(part)),
     };
     !file.is_empty() && !file.starts_with('<') && !framework
 }
@@ -139,7 +141,14 @@ impl Pass {
     }
 
     /// A `wait` row, as it shades what the thread was in.
-    pub(super) fn shade(&mut self, track: Track, event: &Event, wait_ns: i64, waits: Option<Waits>, names: &Names) {
+    pub(super) fn shade(
+        &mut self,
+        track: Track,
+        event: &Event,
+        wait_ns: i64,
+        waits: Option<Waits>,
+        names: &Names,
+    ) {
         let reach_ns = self.gaps.reach_ns();
         let Some(stack) = self.stacks.get(&track) else {
             return;
@@ -249,26 +258,31 @@ impl Pass {
             if a > at {
                 parts.push(part(unseen(a - at), None, a - at));
             }
-            let (cause, label) = idle::cause(piece, launch_ns);
+            let place = piece.place.as_ref().map(|place| place.label);
             let mut rest = b - a;
             let first = parts.len();
-            if !matches!(piece.doing, Doing::Wait(..) | Doing::Sync) {
-                let over = trail.shades.iter().take_while(|shade| shade.from_ns < b);
-                for shade in over.filter(|shade| shade.to_ns > a) {
-                    let (f, t) = (shade.from_ns.max(a), shade.to_ns.min(b));
-                    let long = (shade.to_ns - shade.from_ns).max(1);
-                    let ns = i128::from(t - f) * i128::from(shade.wait_ns) / i128::from(long);
-                    let ns = (ns as i64).clamp(0, rest);
-                    rest -= ns;
-                    match shade.waits {
-                        None => parts.push(part(Cause::Runnable, label, ns)),
-                        Some(waits) => {
-                            let follow = follows(waits, shade.contended);
-                            self.waiting(track, (f, t), ns, waits, follow, label, &mut parts);
-                        }
+            // A row tells that a thread waits; what it is in tells more, but not that it has no GIL behind a call's end.
+            let over = trail.shades.iter().take_while(|shade| shade.from_ns < b);
+            let over = over.filter(|shade| match piece.doing {
+                Doing::Wait(..) => false,
+                Doing::Sync | Doing::Copy => shade.waits == Some(Waits::Gil),
+                _ => true,
+            });
+            for shade in over.filter(|shade| shade.to_ns > a) {
+                let (f, t) = (shade.from_ns.max(a), shade.to_ns.min(b));
+                let long = (shade.to_ns - shade.from_ns).max(1);
+                let ns = i128::from(t - f) * i128::from(shade.wait_ns) / i128::from(long);
+                let ns = (ns as i64).clamp(0, rest);
+                rest -= ns;
+                match shade.waits {
+                    None => parts.push(part(Cause::Runnable, place, ns)),
+                    Some(waits) => {
+                        let follow = follows(waits, shade.contended);
+                        self.waiting(track, (f, t), ns, waits, follow, place, &mut parts);
                     }
                 }
             }
+            let (cause, label) = idle::cause(piece, launch_ns, rest);
             match piece.doing {
                 Doing::Wait(waits, contended) => {
                     let follow = follows(waits, contended);
@@ -385,7 +399,14 @@ impl Pass {
     }
 
     /// A scope of a thread that launches begins or ends.
-    pub(super) fn edge(&mut self, track: Track, scope: crate::trace::Sym, begins: bool, at_ns: i64, names: &Names) {
+    pub(super) fn edge(
+        &mut self,
+        track: Track,
+        scope: crate::trace::Sym,
+        begins: bool,
+        at_ns: i64,
+        names: &Names,
+    ) {
         let known = self.stacks.get(&track).is_some_and(|s| s.trail.launches());
         if !known {
             return;
