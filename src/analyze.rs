@@ -4,8 +4,10 @@
 
 pub mod ask; // what if
 mod clocks; // how closely they are known
+pub mod condition; // what --fail-on asks
 pub mod device;
 mod ended; // programs that were cut short
+pub mod expression; // conditions over named values, in CEL
 pub mod facts;
 pub mod idle; // why a device had nothing to do
 mod kinds;
@@ -25,7 +27,9 @@ mod waited;
 use std::collections::BTreeMap;
 
 pub use ask::{Answer, Ask, Asks};
-pub use rules::{Condition, Rules};
+pub use condition::Condition;
+pub use expression::Held;
+pub use rules::Rules;
 pub use select::{Selection, Windows};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -152,6 +156,9 @@ pub struct Function {
     /// Its number among the measures.
     #[serde(skip)]
     pub at: usize,
+    /// Own time on the path outside of imports, waits for work left out.
+    #[serde(skip)]
+    pub path_ns: i64,
 }
 
 /// One line of a function that was measured by line.

@@ -79,6 +79,13 @@ pub fn note(command: &str, output: &Sink, what: &impl fmt::Display) {
     }
 }
 
+/// Says something on stderr that is no fault: `command: what`.
+pub fn say(command: &str, what: &str) {
+    let text = format!("{command}: {what}\n");
+    // Nothing can be done if stderr is closed.
+    let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+}
+
 /// Where a command reads from: a file, or standard input for `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {

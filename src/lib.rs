@@ -15,6 +15,7 @@ pub mod import; // other profilers' files as raw traces            docs/imports.
 pub mod correlate; // spans nested, device work joined to its launch
 pub mod merge; // raw traces -> one timeline, sorted, in bounded memory
 pub mod analyze; // measures, then rules: timeline -> analysis      formats/analysis-v1.md
+pub mod diff; // two timelines -> what changed                      formats/diff-v1.md
 pub mod report; // analysis -> HTML, Markdown, JSON
 pub mod convert; // traces -> what other tools read, or a part of them    docs/convert.md
 pub mod stages; // the commands one after the other, for `inferscope`

@@ -116,6 +116,7 @@ fn a_pipe_to_a_full_device_is_told() {
         ("isc-merge", "raw.parquet"),
         ("isc-analyze", "t.parquet"),
         ("isc-report", "a.json --format html"),
+        ("isc-diff", "t.parquet t.parquet --json"),
         ("isc-convert", "t.parquet"),
         ("isc-convert", "t.parquet --format perfetto"),
     ] {

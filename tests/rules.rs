@@ -471,6 +471,121 @@ fn fail_on_ends_with_1_where_it_holds() {
 }
 
 #[test]
+fn fail_on_takes_expressions_over_facts_and_findings() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "t.parquet", NATIVE, Stage::Timeline);
+    for (expression, wanted) in [
+        ("native.share > 0.5", 1),
+        ("native.share < 0.5", 0),
+        ("native.share > 0.5 && gc.share > 0.05", 0),
+        ("native.share > 0.5 || gc.share > 0.05", 1),
+        (r#""native-hot-spot" in findings"#, 1),
+        (r#"findings["native-hot-spot"].confidence > 0.8"#, 1),
+        (r#"findings["native-hot-spot"].speedup > 90.0"#, 0),
+        (
+            r#""gc-pressure" in findings && findings["gc-pressure"].confidence > 0.8"#,
+            0,
+        ),
+        (r#"findings["gc-pressure"].confidence > 0.0"#, 0), // it is not there
+        (
+            r#"findings.exists(id, findings[id].severity == "warning")"#,
+            1,
+        ),
+        ("size(findings) > 0", 1),
+        ("!has(kernel.count)", 1),
+    ] {
+        let out = isc_analyze(folder.path(), &["t.parquet", "--fail-on", expression]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(wanted), "{expression}: {said}");
+        assert!(
+            said.is_empty() && !out.stdout.is_empty(),
+            "{expression}: {said}"
+        );
+    }
+    // any of several
+    let several = [
+        "t.parquet",
+        "--fail-on",
+        "gc-pressure",
+        "--fail-on",
+        "native.share > 0.5",
+    ];
+    assert_eq!(isc_analyze(folder.path(), &several).status.code(), Some(1));
+    // what this timeline does not have is told, in one line each, and does not hold
+    let absent = [
+        "t.parquet",
+        "--fail-on",
+        "kernel.count < 5.0",
+        "--fail-on",
+        "gc.share > 0.5",
+    ];
+    let out = isc_analyze(folder.path(), &absent);
+    assert_eq!(out.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8_lossy(&out.stderr),
+        "isc-analyze: --fail-on 'kernel.count < 5.0' does not hold: this timeline has no kernel.count\n"
+    );
+}
+
+#[test]
+fn a_condition_from_the_settings_may_be_an_expression_too() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "t.parquet", NATIVE, Stage::Timeline);
+    let settings =
+        "analyze:\n  fail_on: findings.exists(id, id.startsWith('native')) && native.share > 0.5\n";
+    fs::write(folder.path().join(".inferscope.yaml"), settings).unwrap();
+    assert_eq!(
+        isc_analyze(folder.path(), &["t.parquet"]).status.code(),
+        Some(1)
+    );
+    let flag = ["t.parquet", "--fail-on", "gc-pressure"];
+    assert_eq!(
+        isc_analyze(folder.path(), &flag).status.code(),
+        Some(0),
+        "the flag goes before"
+    );
+}
+
+#[test]
+fn a_wrong_expression_gets_one_line_with_what_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "t.parquet", NATIVE, Stage::Timeline);
+    for (expression, wanted) in [
+        (
+            "native.shar > 0.5",
+            "native.shar is no fact; did you mean native.share?",
+        ),
+        (
+            "gc.share > 0.5 || has(gpu.bsy_ns)",
+            "gpu.bsy_ns is no fact; did you mean gpu.busy_ns?",
+        ),
+        (
+            r#""gc-presure" in findings"#,
+            "gc-presure is never in findings; did you mean gc-pressure?",
+        ),
+        (
+            r#"findings["gc-pressure"].sverity == """#,
+            "has no sverity; did you mean severity?",
+        ),
+        (
+            r#"finding["gc-pressure"].confidence > 0.5"#,
+            "finding is no fact; did you mean findings?",
+        ),
+        ("native.share >", "--fail-on 'native.share >': "),
+        ("native.share + 1.0", "not true or false"),
+        ("native.share * 2 > 0.5", "write 2.0"),
+    ] {
+        let args = ["t.parquet", "--fail-on", expression, "-o", "a.json"];
+        let out = isc_analyze(folder.path(), &args);
+        let stderr = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{stderr}");
+        assert!(stderr.starts_with("isc-analyze: --fail-on '"), "{stderr}");
+        assert!(stderr.contains(wanted), "{stderr}");
+        assert!(!folder.path().join("a.json").exists());
+    }
+}
+
+#[test]
 fn the_same_timeline_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let collections = collections();

@@ -19,7 +19,7 @@ use wait::{is_wait, waits};
 
 /// Steps and functions listed; the rest is below what a reader looks at.
 pub(super) const MOST_STEPS: usize = 20;
-const MOST_FUNCTIONS: usize = 2000;
+pub(crate) const MOST_FUNCTIONS: usize = 2000;
 const MOST_PATHS: usize = 3000;
 
 /// The category of sampled time: Python, and native code that it calls.
@@ -41,7 +41,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     let steps = steps::steps(m);
     let path = request_path(m, &steps);
     let breakdown = breakdown(m, path);
-    let functions = functions(m);
+    let functions = functions(m, path);
     let libraries = libraries(m);
     let mut a = Analysis {
         format: FORMAT.into(),
@@ -454,6 +454,7 @@ fn function(m: &Measures, at: usize, key: &FunctionKey, sums: &FunctionSums) -> 
         await_ns: sums.await_ns,
         error_ns: sums.error_ns,
         row: sums.longest.0,
+        path_ns: 0,
     }
 }
 
@@ -474,9 +475,13 @@ fn functions_of(m: &Measures, path: Option<(u32, u64)>) -> Vec<Function> {
         .collect()
 }
 
-fn functions(m: &Measures) -> Vec<Function> {
+fn functions(m: &Measures, path: Option<(u32, u64)>) -> Vec<Function> {
+    let on_path = |at| path.and_then(|track| m.own.get(&(track, at)));
     let mut all: Vec<Function> = (m.functions.iter().enumerate())
-        .map(|(at, (key, sums))| function(m, at, key, sums))
+        .map(|(at, (key, sums))| Function {
+            path_ns: on_path(at).map_or(0, |own| own.self_ns - own.idle_ns),
+            ..function(m, at, key, sums)
+        })
         .collect();
     all.sort_by(|a, b| {
         b.self_ns

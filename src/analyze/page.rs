@@ -1,6 +1,7 @@
 //! The analysis as a page for a terminal: read in ten seconds, most important first.
 
 use std::fmt::Write;
+use std::io::IsTerminal;
 
 use serde_json::Value;
 
@@ -39,28 +40,46 @@ impl Default for Style {
 }
 
 impl Style {
-    fn paint(self, code: &str, text: &str) -> String {
+    /// What standard output can show: as wide as a terminal is, else plain.
+    pub fn of_stdout() -> Style {
+        let terminal = std::io::stdout().is_terminal();
+        let plain = Style::default();
+        Style {
+            width: match terminal_size::terminal_size() {
+                Some((terminal_size::Width(width), _)) if terminal => width.into(),
+                _ => plain.width,
+            },
+            colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }
+    }
+
+    /// No wider or narrower than a page is read well.
+    pub(crate) fn clamped(self) -> Style {
+        Style {
+            width: self.width.clamp(WIDTHS.0, WIDTHS.1),
+            ..self
+        }
+    }
+
+    pub(crate) fn paint(self, code: &str, text: &str) -> String {
         match self.colour {
             true => format!("\x1b[{code}m{text}\x1b[0m"),
             false => text.to_owned(),
         }
     }
 
-    fn bold(self, text: &str) -> String {
+    pub(crate) fn bold(self, text: &str) -> String {
         self.paint("1", text)
     }
 
-    fn dim(self, text: &str) -> String {
+    pub(crate) fn dim(self, text: &str) -> String {
         self.paint("2", text)
     }
 }
 
 /// Draws the page.
 pub fn page(a: &Analysis, style: Style) -> String {
-    let style = Style {
-        width: style.width.clamp(WIDTHS.0, WIDTHS.1),
-        ..style
-    };
+    let style = style.clamped();
     let mut out = String::new();
     let class = format!("{} ({:.2})", a.verdict.class, a.verdict.confidence);
     let first = out.len();
@@ -85,12 +104,12 @@ pub fn page(a: &Analysis, style: Style) -> String {
     out
 }
 
-fn title(out: &mut String, style: Style, text: &str) {
+pub(crate) fn title(out: &mut String, style: Style, text: &str) {
     let _ = writeln!(out, "\n{}", style.bold(text));
 }
 
 /// Writes `text` in lines of the page's width, indented; words longer than a line stay whole.
-fn wrap(out: &mut String, style: Style, indent: &str, text: &str) {
+pub(crate) fn wrap(out: &mut String, style: Style, indent: &str, text: &str) {
     let mut at = 0;
     for word in text.split_whitespace() {
         let len = word.chars().count();
@@ -112,7 +131,7 @@ fn wrap(out: &mut String, style: Style, indent: &str, text: &str) {
 }
 
 /// As [`wrap`], its first line with the mark that ends `indent`.
-fn item(out: &mut String, style: Style, mark: &str, text: &str) {
+pub(crate) fn item(out: &mut String, style: Style, mark: &str, text: &str) {
     let indent = " ".repeat(mark.chars().count());
     let from = out.len();
     wrap(out, style, &indent, text);
@@ -393,7 +412,7 @@ fn recording(out: &mut String, a: &Analysis, style: Style) {
 }
 
 /// At most `width` characters, with a sign where something is missing.
-fn cut(text: &str, width: usize) -> String {
+pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -6,15 +6,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use cel::{Context, Env, Program};
+use cel::{Context, Env};
 use serde::Deserialize;
 use serde_json::Value;
 
 use known::default;
 pub use known::{FACTS, TEXTS};
 
+use super::condition::Condition;
+use super::expression::{Expression, nested, program};
 use super::facts::Texts;
-use super::{Analysis, Evidence, Finding, Gain};
+use super::{Evidence, Finding, Gain};
 use crate::error::{Error, Result, nearest};
 use crate::report::units;
 
@@ -125,26 +127,30 @@ struct Rule {
 #[derive(Debug, Default)]
 pub struct Rules(Vec<Rule>);
 
-/// What `--fail-on` asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// A finding with this id.
-    Id(String),
-    /// A finding at least this severe: its place among info, warning, critical.
-    Severity(usize),
+/// A rule, not a finding: what a catalogue of rules says of it.
+#[derive(Clone, Debug)]
+pub struct About<'a> {
+    pub id: &'a str,
+    pub severity: &'a str,
+    /// With `…` where a finding has names and numbers.
+    pub title: String,
+    pub when: &'a str,
+    /// As `title`.
+    pub suggestion: String,
+    /// The facts that it needs; of several rules with one finding, those of each.
+    needs: Vec<Vec<String>>,
 }
 
-impl Condition {
-    /// Whether one of the findings is of that kind.
-    pub fn holds(&self, analysis: &Analysis) -> bool {
-        analysis.findings.iter().any(|finding| match self {
-            Condition::Id(id) => finding.id == *id,
-            Condition::Severity(least) => severity(&finding.severity) >= Some(*least),
-        })
+impl About<'_> {
+    /// Whether these facts are enough to evaluate the rule.
+    pub fn evaluated(&self, facts: &BTreeMap<String, Value>) -> bool {
+        let there = |name: &String| facts.contains_key(name) || without_device(name).is_some();
+        self.needs.iter().any(|names| names.iter().all(there))
     }
 }
 
-fn severity(word: &str) -> Option<usize> {
+/// The place of a severity, from the least to the most severe.
+pub(super) fn severity(word: &str) -> Option<usize> {
     SEVERITIES.iter().position(|known| *known == word)
 }
 
@@ -185,10 +191,10 @@ impl Rules {
         Ok(())
     }
 
-    /// What `--fail-on WORD` means.
+    /// What `--fail-on WORD` means: a severity, a rule's id, or an expression over facts and findings.
     ///
     /// # Errors
-    /// Neither a severity nor the id of a rule.
+    /// None of them; names of facts and rules that are not known, with the nearest that is.
     pub fn condition(&self, word: &str) -> Result<Condition> {
         if let Some(least) = severity(word) {
             return Ok(Condition::Severity(least));
@@ -197,11 +203,48 @@ impl Rules {
         if ids.clone().any(|id| id == word) {
             return Ok(Condition::Id(word.to_owned()));
         }
+        let is_word = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+        if !word.chars().all(is_word) {
+            let words = Condition::words(ids.map(str::to_owned).collect());
+            return Ok(Condition::Expression(Expression::new(word, &words)?));
+        }
         Err(Error::Invalid {
             path: "--fail-on".into(),
-            what: format!("{word} is no severity and no rule's id"),
+            what: format!("{word} is no severity, no rule's id and no expression over facts"),
             hint: nearest(word, ids.chain(SEVERITIES)).map(|near| format!("--fail-on {near}")),
         })
+    }
+
+    /// These conditions, each with its words.
+    ///
+    /// # Errors
+    /// As [`Rules::condition`].
+    pub fn conditions(
+        &self,
+        words: impl IntoIterator<Item = String>,
+    ) -> Result<Vec<(String, Condition)>> {
+        let condition = |word: String| Ok((word.clone(), self.condition(&word)?));
+        words.into_iter().map(condition).collect()
+    }
+
+    /// The rules as others show them, in their order; those of one finding are one.
+    pub fn about(&self) -> Vec<About<'_>> {
+        let mut all: Vec<About> = Vec::new();
+        for rule in &self.0 {
+            let needs = names(&rule.written.when);
+            match all.iter_mut().find(|about| about.id == rule.finds()) {
+                Some(about) => about.needs.push(needs),
+                None => all.push(About {
+                    id: rule.finds(),
+                    severity: &rule.written.severity,
+                    title: without_names(&rule.written.title),
+                    when: &rule.written.when,
+                    suggestion: without_names(&rule.written.suggestion),
+                    needs: vec![needs],
+                }),
+            }
+        }
+        all
     }
 
     /// The findings, most severe first, then by gain.
@@ -214,7 +257,7 @@ impl Rules {
         // It cannot fail: the standard library has no function of this name, as the built-in rules show.
         let _ = context.add_function("faster", faster);
         let facts = &with_defaults(facts);
-        for (name, value) in nested(facts) {
+        for (name, value) in doubles(facts) {
             context.add_variable_from_value(name, value);
         }
         let known = Known {
@@ -417,17 +460,6 @@ fn faster(part: f64, whole: f64, saved: f64) -> f64 {
     1.0 / (1.0 - saved * (part / whole.max(f64::MIN_POSITIVE)).clamp(0.0, MOST))
 }
 
-fn program(text: &str) -> std::result::Result<Program, String> {
-    let compiled = Env::stdlib().compile(text);
-    compiled.map_err(|error| {
-        error
-            .to_string()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-    })
-}
-
 /// Facts as rules see them: some have a value where there is none.
 fn with_defaults(facts: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     let defaults = FACTS
@@ -442,29 +474,13 @@ fn with_defaults(facts: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     all
 }
 
-/// Facts as CEL sees them: `native.top.share` is a member of a member, every number a double.
-fn nested(facts: &BTreeMap<String, Value>) -> HashMap<String, cel::Value> {
-    fn level(facts: &[(&str, f64)]) -> HashMap<String, cel::Value> {
-        let mut groups: BTreeMap<&str, Vec<(&str, f64)>> = BTreeMap::new();
-        let mut out = HashMap::new();
-        for &(name, number) in facts {
-            match name.split_once('.') {
-                Some((head, rest)) => groups.entry(head).or_default().push((rest, number)),
-                None => {
-                    out.insert(name.to_owned(), cel::Value::Float(number));
-                }
-            }
-        }
-        for (head, rest) in groups {
-            out.insert(head.to_owned(), level(&rest).into());
-        }
-        out
-    }
-    let numbers: Vec<(&str, f64)> = facts
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)))
-        .collect();
-    level(&numbers)
+/// Facts as CEL sees them, every number a double.
+fn doubles(facts: &BTreeMap<String, Value>) -> HashMap<String, cel::Value> {
+    let numbers = facts.iter().filter_map(|(name, value)| {
+        let number = value.as_f64()?;
+        Some((name.as_str(), Some(cel::Value::Float(number))))
+    });
+    nested(numbers)
 }
 
 /// Dotted names in an expression, but not in its strings, nor the functions it calls.
@@ -511,6 +527,19 @@ fn parts(text: &str) -> Vec<Part<'_>> {
     parts
 }
 
+/// A text of a rule, in one line, with `…` in place of names.
+fn without_names(text: &str) -> String {
+    let parts = parts(text).into_iter().map(|part| match part {
+        Part::Text(text) => text,
+        Part::Name(_) => "…",
+    });
+    one_line(&parts.collect::<String>())
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn fill(text: &str, known: &Known) -> String {
     let value = |name: &str| match (
         known.texts.texts.get(name),
@@ -529,11 +558,7 @@ fn fill(text: &str, known: &Known) -> String {
         Part::Text(text) => text.to_owned(),
         Part::Name(name) => value(name),
     });
-    parts
-        .collect::<String>()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
+    one_line(&parts.collect::<String>())
 }
 
 /// serde's message, with the key that was meant.

@@ -1,14 +1,16 @@
 //! Say where the time of a timeline goes, and what to change.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use inferscope::analyze::{self, Ask, Asks, Rules, Selection, page};
+use inferscope::analyze::condition::Outcome;
+use inferscope::analyze::page::Style;
+use inferscope::analyze::{self, Ask, Asks, Held, Rules, Selection};
 use inferscope::cli::{self, Sink, Source};
 use inferscope::config::Config;
 use inferscope::error::Error;
+use inferscope::report::ci::{self, Format, Found};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +19,13 @@ Examples:
   isc-analyze timeline.parquet --rules ours.yaml --fail-on warning
   isc-analyze timeline.parquet --scope request --steady-state
   isc-analyze timeline.parquet --what-if tokenize=0.1x --what-if gaps:launch=0
+  isc-analyze timeline.parquet --format github --fail-on 'gpu.busy.share < 0.5'
+  isc-analyze timeline.parquet --format sarif -o isc.sarif \\
+    --fail-on '\"gc-pressure\" in findings && findings[\"gc-pressure\"].confidence > 0.8'
+
+An expression of --fail-on is CEL over the facts of formats/facts-v1.md, and over findings: a map from id to confidence,
+severity and speedup. Numbers in it are doubles: 2.0, not 2. Where the timeline does not have a fact it does not hold, and
+a line on standard error says so.
 
 Exit status: 0; 1 when a --fail-on condition holds; 2 when the work could not be done.";
 
@@ -26,18 +35,22 @@ struct Args {
     /// A timeline, as isc-merge wrote it; `-` for standard input
     #[arg(default_value = "-", value_name = "TIMELINE")]
     input: Source,
-    /// Write the analysis as JSON to this file
-    #[arg(short, long, value_name = "FILE.json")]
+    /// Write it to this file, as JSON if --format does not say otherwise
+    #[arg(short, long, value_name = "FILE")]
     output: Option<Sink>,
+    /// text, json, github (annotations), junit (XML) or sarif [default: text, with -o json]
+    #[arg(long, value_enum, hide_possible_values = true, conflicts_with = "json")]
+    format: Option<Format>,
     /// Print the analysis as JSON
     #[arg(long)]
     json: bool,
     /// A file with rules of your own, which go before the built-in ones of the same id; may be given more than once
     #[arg(long, value_name = "FILE.yaml")]
     rules: Vec<PathBuf>,
-    /// Exit with 1 if this finding is there, or one at least this severe (info, warning, critical)
-    #[arg(long, value_name = "ID|SEVERITY")]
-    fail_on: Option<String>,
+    /// Exit with 1 if this finding is there, or one at least this severe (info, warning, critical), or if this expression
+    /// holds; may be given more than once
+    #[arg(long, value_name = "ID|SEVERITY|EXPRESSION")]
+    fail_on: Vec<String>,
     #[command(flatten)]
     selection: Selection,
     /// Say what would be if a function, a scope or a cause of gaps took less: tokenize=0.1x, gaps:launch=0; may be given
@@ -59,32 +72,30 @@ fn main() -> ExitCode {
         for file in config.resolve(files, "rules") {
             rules.read(file.as_ref())?;
         }
-        let fail_on = config.resolve(args.fail_on, "fail_on");
-        let fail_on = fail_on.map(|word| rules.condition(&word)).transpose()?;
+        let usual = || config.resolve(None::<String>, "fail_on");
+        let conditions = match args.fail_on.is_empty() {
+            true => rules.conditions(usual())?,
+            false => rules.conditions(args.fail_on)?,
+        };
         let (reader, windows) = args.selection.open(&args.input)?;
         let analysis = analyze::run_within(reader, &windows, &Asks::new(args.what_if)?, &rules)?;
-        if args.json || args.output.is_some() {
-            let sink = args.output.unwrap_or(Sink::Stdout);
-            let mut text = serde_json::to_string_pretty(&analysis)
-                .map_err(|error| Error::invalid(sink.path(), error.to_string()))?;
-            text.push('\n');
-            sink.write_text(&text)?;
-        } else {
-            Sink::Stdout.write_text(&page::page(&analysis, style()))?;
+        let outcomes = Outcome::all(&conditions, &analysis)?;
+        for note in outcomes.iter().filter_map(Outcome::note) {
+            cli::say("isc-analyze", &note);
         }
-        let failed = fail_on.is_some_and(|condition| condition.holds(&analysis));
+        let found = Found {
+            analysis: &analysis,
+            rules: &rules,
+            outcomes: &outcomes,
+            root: &std::env::current_dir().unwrap_or_default(),
+        };
+        let (usual, style) = match args.json || args.output.is_some() {
+            true => (Format::Json, Style::default()),
+            false => (Format::Text, Style::of_stdout()),
+        };
+        let text = ci::render(found, args.format.unwrap_or(usual), style)?;
+        args.output.unwrap_or(Sink::Stdout).write_text(&text)?;
+        let failed = outcomes.iter().any(|outcome| outcome.held == Held::Yes);
         Ok::<_, Error>(ExitCode::from(u8::from(failed)))
     })
-}
-
-fn style() -> page::Style {
-    let terminal = std::io::stdout().is_terminal();
-    let plain = page::Style::default();
-    page::Style {
-        width: match terminal_size::terminal_size() {
-            Some((terminal_size::Width(width), _)) if terminal => width.into(),
-            _ => plain.width,
-        },
-        colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-    }
 }
