@@ -1,6 +1,6 @@
 """Traces of real GPUs by torch.profiler, as they are or with time inserted where the host does something else.
 
-Injected: a gap before each step, all that follows being later by as much, in a function `collate` (cases named function) or with
+Injected: a gap where each step's work begins, all that follows being later by as much, in a function `collate` (cases named function) or with
 nothing recorded in it (silent). Right, because the host comes that much later and the device has nothing queued. Steps are repeated
 first, in the cases named often, so that the gap comes before each of several. As they are: the forward passes and decoders whose
 device is busy are healthy, captures of graphs say nothing of a device, a stall of the host between two marks is no bottleneck; the
@@ -32,8 +32,7 @@ CASES = {
     "slow-qwen-often": "tl_h100_qwen05b often function 20",
     "slow-qwen-often-silent": "tl_h100_qwen05b often silent 20",
     "slow-qwen-mi300-often": "tl_mi300_qwen05b often function 40",
-    "slow-vllm-often": "tl_vllm_decode_full often function 5",
-    "slow-vllm-often-silent": "tl_vllm_decode_full often silent 8",
+    "slow-qwen-mi300-once-silent": "tl_mi300_qwen05b silent 30",
 }
 LABEL = {
     "slow-loader": ["preprocessing-bound"],
@@ -45,8 +44,7 @@ LABEL = {
     "slow-qwen-often": ["preprocessing-bound"],
     "slow-qwen-often-silent": ["preprocessing-bound", "host-bound"],
     "slow-qwen-mi300-often": ["preprocessing-bound"],
-    "slow-vllm-often": ["preprocessing-bound"],
-    "slow-vllm-often-silent": ["preprocessing-bound", "host-bound"],
+    "slow-qwen-mi300-once-silent": ["preprocessing-bound", "host-bound"],
 }
 ALSO = {
     "slow-bert-h100": ["small-kernels", "small-batches"],
@@ -57,6 +55,7 @@ ALSO = {
     "slow-qwen-often": ["sync-stall"],
     "slow-qwen-often-silent": ["sync-stall"],
     "slow-qwen-mi300-often": ["sync-stall"],
+    "slow-qwen-mi300-once-silent": ["sync-stall"],
 }
 NEEDS = "traces"
 
@@ -105,6 +104,11 @@ def often(events):
     return rest + [later(event, turn, turn * each) for turn in range(TURNS) for event in timed]
 
 
+def begins(events, mark):
+    """When a step's own work begins: with its first operator. Before it the host waits for the device's earlier work."""
+    return min(event["ts"] for event in spans(events) if event.get("cat") == "cpu_op" and event["ts"] >= mark["ts"]) - 1
+
+
 def insert(events, at, gap):
     """Time at that moment: what the host begins from then on, and the device's work of it, comes later by the gap."""
     launched = {correlation(event): event["ts"] for event in spans(events) if event.get("cat") not in DEVICE and correlation(event)}
@@ -136,7 +140,7 @@ def main(words, folder, file):
         marks = [event for event in spans(events) if event["name"].startswith(STEPS) and event.get("cat") == "user_annotation"]
         added = []
         for mark in sorted(marks, key=lambda event: -event["ts"]):
-            at = mark["ts"]
+            at = begins(events, mark)
             insert(events + added, at, gap)
             if how == "function":
                 name = "app.py(41): collate"
