@@ -64,7 +64,7 @@ async def main():
             threading.Thread(target=peer, args=(theirs,)).start()
         ends = [mine for mine, _ in pairs]
     times = []
-    for turn in range(max(8, int(1200 / (work.MODEL_MS + work.beside(strength)) / REQUESTS))):
+    for turn in range(max(8, int(1000 / (work.MODEL_MS + work.beside(strength)) / REQUESTS))):
         start = time.perf_counter()
         await asyncio.gather(*(handle(end, turn) for end in ends))
         times.append(time.perf_counter() - start)

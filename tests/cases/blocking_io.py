@@ -96,7 +96,7 @@ def step(number):
 if variant != "slow":
     for end in ends:
         send(end, b"?")
-work.run(step, int(1200 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))))
+work.run(step, int(1000 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))))
 for end in ends:
     if variant != "slow":
         receive(end)

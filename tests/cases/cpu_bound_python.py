@@ -55,4 +55,4 @@ def step(number):
     return checksum(answer) if variant == "slow" else zlib.adler32(answer)
 
 
-work.run(step, int(1200 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))))
+work.run(step, int(1000 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))))

@@ -47,4 +47,4 @@ def step(number):
     return number
 
 
-work.run(step, int(1200 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" or CHURN else 0))))
+work.run(step, int(1000 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" or CHURN else 0))))

@@ -73,7 +73,7 @@ def step(number):
 if variant != "slow":
     for near, _ in pairs:
         near.sendall(b"?")
-work.run(step, int(1300 / (COMPUTE_MS / (1 - strength) if variant == "slow" else COMPUTE_MS)))
+work.run(step, int(1000 / (COMPUTE_MS / (1 - strength) if variant == "slow" else COMPUTE_MS)))
 for near, _ in pairs:
     if variant != "slow":
         receive(near)

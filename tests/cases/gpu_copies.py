@@ -60,4 +60,4 @@ def step(number):
         gpu.wait(side)
 
 
-work.run(step, int(1300 / (COMPUTE_MS / (1 - strength) if variant == "slow" else COMPUTE_MS + 0.5)))
+work.run(step, int(1000 / (COMPUTE_MS / (1 - strength) if variant == "slow" else COMPUTE_MS + 0.5)))

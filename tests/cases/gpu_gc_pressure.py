@@ -34,4 +34,4 @@ def step(number):
         gc.collect()
 
 
-work.run(step, int(1300 / (COMPUTE_MS / (1 - strength) if variant == "slow" else COMPUTE_MS)))
+work.run(step, int(1000 / (COMPUTE_MS / (1 - strength) if variant == "slow" else COMPUTE_MS)))

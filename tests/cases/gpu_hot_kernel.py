@@ -37,4 +37,4 @@ def step(number):
     gpu.wait()
 
 
-work.run(step, int(1300 / (OTHERS_MS / (1 - strength) if variant == "slow" else 2.0)))
+work.run(step, int(1000 / (OTHERS_MS / (1 - strength) if variant == "slow" else 2.0)))

@@ -52,4 +52,4 @@ def step(number):
     gpu.wait()
 
 
-work.run(step, int(1300 / (COMPUTE_MS / (1 - strength) if variant == "slow" else COMPUTE_MS + 0.3)))
+work.run(step, int(1000 / (COMPUTE_MS / (1 - strength) if variant == "slow" else COMPUTE_MS + 0.3)))

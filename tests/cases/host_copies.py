@@ -45,4 +45,4 @@ def step(number):
     return work.model(), zlib.crc32(data[:4096])
 
 
-work.run(step, int(1200 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))))
+work.run(step, int(1000 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))))

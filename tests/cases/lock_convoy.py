@@ -1,27 +1,29 @@
-"""Four workers queue up for one lock.
+"""Workers queue up for one lock.
 
 Injected: each worker holds the lock while it asks a slow store (a sleep stands for it), so that they do so one after the other.
-Right, because the model's work is small beside the time in the queue; the twin asks without the lock, and all four overlap.
+Right, because a worker stands in the queue for that share of a step; the twin asks without the lock, and all of them overlap.
 """
 
+import hashlib
 import threading
 import time
 
 import work
 
 CASES = {
-    "slow-0.4": "slow --strength 0.4",
-    "slow-0.6": "slow --strength 0.6",
-    "slow-0.85": "slow --strength 0.85",
-    "fixed-0.6": "fixed --strength 0.6",
+    "slow-0.3": "slow --strength 0.3",
+    "slow-0.45": "slow --strength 0.45",
+    "slow-0.75": "slow --strength 0.75",
+    "fixed-0.45": "fixed --strength 0.45",
+    "fixed-0.75": "fixed --strength 0.75",
 }
 LABEL = ["lock-convoy"]
 ALSO = ["blocking-io", "waiting"]
 WHERE = "look_up|lock|acquire"
+MEASURE = "mean"  # who gets the lock is chance
 
 variant, strength = work.variant()
-WORKERS, ROUNDS = 4, 60
-ASK_S = {0.4: 3.0e-3, 0.6: 5.0e-3, 0.85: 10e-3}[strength]
+WORKERS, ASK_S, ROUNDS = {0.3: (3, 0.6e-3, 500), 0.45: (3, 1.1e-3, 300), 0.75: (6, 3e-3, 70)}[strength]
 lock = threading.Lock()
 times = []
 
@@ -38,11 +40,15 @@ def look_up():
         ask()
 
 
+def infer():
+    return hashlib.pbkdf2_hmac("sha256", b"row", b"layer", 2600)
+
+
 def worker():
     for _ in range(ROUNDS):
         start = time.perf_counter()
         look_up()
-        work.model()
+        infer()
         times.append(time.perf_counter() - start)
 
 

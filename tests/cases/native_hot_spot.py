@@ -47,4 +47,4 @@ def step(number):
     return find("row%d" % (ROWS - 1)) if "query" in sys.argv else pack(answer)
 
 
-work.run(step, int(1200 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))))
+work.run(step, int(1000 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))))

@@ -49,4 +49,4 @@ def step(number):
     return work.model()
 
 
-work.run(step, int(1200 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0.5))))
+work.run(step, int(1000 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0.5))))

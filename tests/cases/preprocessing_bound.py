@@ -46,4 +46,4 @@ def step(number):
     return work.model(work.BATCH), len(tokens)
 
 
-work.run(step, int(1200 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))))
+work.run(step, int(1000 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))))

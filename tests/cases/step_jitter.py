@@ -47,4 +47,4 @@ def step(number):
         return reorder(KEYS) if "index" in sys.argv else checkpoint()
 
 
-work.run(step, int(1400 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))) // 10 * 10)
+work.run(step, int(1200 / (work.MODEL_MS + (work.beside(strength) if variant == "slow" else 0))) // 10 * 10)
