@@ -18,7 +18,7 @@ CASES = {
     "fixed-0.75": "fixed --strength 0.75",
 }
 LABEL = ["lock-convoy"]
-ALSO = ["blocking-io", "waiting"]
+ALSO = {"slow": ["blocking-io", "waiting"], "fixed": ["waiting"]}  # the store is as slow as before
 WHERE = "look_up|lock|acquire"
 MEASURE = "mean"  # who gets the lock is chance
 

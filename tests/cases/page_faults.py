@@ -20,7 +20,7 @@ CASES = {
 }
 LABEL = ["page-faults"]
 ALSO = ["native-hot-spot", "host-copies"]
-WHERE = "fresh|touch|mmap|bytearray"
+WHERE = "fresh|touch|mmap|bytearray|step"
 
 variant, strength = work.variant()
 PAGE = mmap.PAGESIZE

@@ -21,7 +21,7 @@ CASES = {
 }
 LABEL = ["small-batches"]
 ALSO = ["native-hot-spot"]
-WHERE = "layer|infer|look_up|execute"
+WHERE = "layer|infer|look_up|sha256|sqlite3"
 
 variant, size = work.variant()
 ITEMS = [work.BATCH[at : at + 600] for at in range(0, 16 * 600, 600)]
