@@ -144,7 +144,7 @@ pub struct About<'a> {
 impl About<'_> {
     /// Whether these facts are enough to evaluate the rule.
     pub fn evaluated(&self, facts: &BTreeMap<String, Value>) -> bool {
-        let there = |name: &String| facts.contains_key(name) || without_device(name).is_some();
+        let there = |name: &String| facts.contains_key(name) || default(name).is_some();
         self.needs.iter().any(|names| names.iter().all(there))
     }
 }
