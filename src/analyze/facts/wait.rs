@@ -10,6 +10,9 @@ use super::super::measure::{Measures, Thread as Track};
 use super::super::waited::Waits;
 use super::place_of;
 
+/// A thread that waits for locks for so much of the timeline is one that queues up.
+const WAITER: f64 = 0.05;
+
 /// Whether a category is one of waiting, but for work.
 pub(super) fn is_wait(category: &str) -> bool {
     let is = |waits: &&Waits| **waits != Waits::Idle && waits.word() == category;
@@ -42,6 +45,8 @@ pub(super) fn waits(
     fact("threads.gil", json!(seen(Waits::Gil) as f64 / wall));
     let contended = sum(&|t| t.times.contended_ns);
     fact("threads.lock", json!(contended as f64 / wall));
+    let queue = |t: &&Track| t.times.contended_ns as f64 > WAITER * wall;
+    fact("lock.waiters", json!(m.threads.values().filter(queue).count()));
     let own = path.and_then(|path| m.threads.get(&path));
     let own = own.map_or(0, |t| t.times.contended_ns);
     fact("lock.contended.share", json!(own as f64 / wall));

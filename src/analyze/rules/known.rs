@@ -147,6 +147,7 @@ pub const FACTS: &[&str] = &[
     "lock.share",
     "lock.top.share",
     "lock.top.time_ns",
+    "lock.waiters",
     "lost.records",
     "memory.growth.per_step_bytes",
     "memory.growth.share",
