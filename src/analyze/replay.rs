@@ -450,7 +450,7 @@ impl Model {
         self.works.is_empty()
     }
 
-    /// Time that a cause has in it, of all threads; of waits for a device and of copies all calls.
+    /// Time that a cause has in it, of all threads; of waits for a device and of copies all calls, and the copies.
     pub fn time_ns(&self, cause: Cause) -> i64 {
         let parts = self
             .parts
@@ -472,7 +472,12 @@ impl Model {
                 0
             }
         });
-        parts.sum::<i64>() + calls.sum::<i64>()
+        let copies = self
+            .works
+            .iter()
+            .filter(|work| cause == Cause::Copy && work.copies);
+        let copies: i64 = copies.map(|work| work.end_ns - work.start_ns).sum();
+        parts.sum::<i64>() + calls.sum::<i64>() + copies
     }
 
     /// From the first call to the last return or the last work's end, as it was.

@@ -127,6 +127,8 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
 
 /// A scope says that its author takes it for a unit of work: it counts for so much more than what was found.
 const NAMED: i64 = 2;
+/// What kernels repeat may be a part of a step only.
+const GUESSED: f64 = 0.8;
 /// The fewest of a step that tell something of the next one.
 const FEW: u64 = 3;
 
@@ -134,6 +136,7 @@ const FEW: u64 = 3;
 pub(super) fn main(steps: &[Step]) -> Option<&Step> {
     let weight = |step: &&Step| match step.kind.as_str() {
         "scope" | "phase" => covered_ns(step).saturating_mul(NAMED),
+        "repetition" => (covered_ns(step) as f64 * GUESSED) as i64,
         _ => covered_ns(step),
     };
     // A function that calls itself is no step, and of those that come again and again the one around the others is.

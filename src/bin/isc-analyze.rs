@@ -51,6 +51,12 @@ struct Args {
     /// holds; may be given more than once
     #[arg(long, value_name = "ID|SEVERITY|EXPRESSION")]
     fail_on: Vec<String>,
+    /// Say which rules there are
+    #[arg(long)]
+    list_rules: bool,
+    /// Say what a rule asks for and what it says: its condition, confidence and gain
+    #[arg(long, value_name = "ID")]
+    explain: Option<String>,
     #[command(flatten)]
     selection: Selection,
     /// Say what would be if a function, a scope or a cause of gaps took less: tokenize=0.1x, gaps:launch=0; may be given
@@ -71,6 +77,14 @@ fn main() -> ExitCode {
         let mut rules = Rules::built_in()?;
         for file in config.resolve(files, "rules") {
             rules.read(file.as_ref())?;
+        }
+        if args.list_rules || args.explain.is_some() {
+            let text = match &args.explain {
+                Some(id) => rules.explain(id)?,
+                None => rules.list(),
+            };
+            Sink::Stdout.write_text(&text)?;
+            return Ok(ExitCode::SUCCESS);
         }
         let usual = || config.resolve(None::<String>, "fail_on");
         let conditions = match args.fail_on.is_empty() {

@@ -46,7 +46,10 @@ pub(super) fn waits(
     let contended = sum(&|t| t.times.contended_ns);
     fact("threads.lock", json!(contended as f64 / wall));
     let queue = |t: &&Track| t.times.contended_ns as f64 > WAITER * wall;
-    fact("lock.waiters", json!(m.threads.values().filter(queue).count()));
+    fact(
+        "lock.waiters",
+        json!(m.threads.values().filter(queue).count()),
+    );
     let own = path.and_then(|path| m.threads.get(&path));
     let own = own.map_or(0, |t| t.times.contended_ns);
     fact("lock.contended.share", json!(own as f64 / wall));
