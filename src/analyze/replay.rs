@@ -11,6 +11,8 @@ use crate::trace::{HashMap, Sym};
 
 /// Device work that begins later than this behind its launch and its stream's last work waited for another stream.
 const UNEXPLAINED_NS: i64 = 20_000;
+/// A launch that takes so long has no room in the device's queue, or loads code.
+const QUEUE_NS: i64 = 1_000_000;
 /// What is left of a call that waits if there is nothing to wait for: a driver's call and return.
 const CALL_NS: i64 = 2_000;
 /// Waits that may be for another thread, and how long they have to be.
@@ -228,6 +230,8 @@ pub struct Model {
     of_op: Vec<(u32, u32)>,
     /// For each sync, and each launch that blocked: the work it waited for.
     waits: Vec<Option<u32>>,
+    /// Median length of the calls that launch.
+    call_ns: i64,
     /// Launches that are long since they load code: the device is idle.
     loads: Vec<bool>,
     /// For each op whose thread waited for another: that one's op before it.
@@ -285,8 +289,15 @@ impl Model {
             }
             range.1 = to as u32 + 1;
         }
-        model.waits = model.waits(launched, &place);
         model.loads = model.loads(launched);
+        model.waits = model.waits(launched, &place);
+        let launches = model
+            .ops
+            .iter()
+            .filter(|op| matches!(op.what, What::Launch { .. }));
+        let mut durs: Vec<i64> = launches.map(|op| op.end_ns - op.start_ns).collect();
+        durs.sort_unstable();
+        model.call_ns = percentile(&durs, 50);
         model.ties = model.ties();
         model.step = model.step();
         model
@@ -409,6 +420,12 @@ impl Model {
         };
         let waited = |(at, op): (usize, &Op)| match op.what {
             What::Sync => last(op.start_ns, op.end_ns, at as u32),
+            // A launch that takes long while the device works waits for room in its queue.
+            What::Launch { copies: false }
+                if !self.loads[at] && op.end_ns - op.start_ns >= QUEUE_NS =>
+            {
+                last(op.start_ns, op.end_ns, at as u32)
+            }
             What::Launch { copies: true } => {
                 let (from, to) = self.of_op[at];
                 (from..to)
@@ -525,7 +542,7 @@ impl Model {
             let dur_ns = op.end_ns - op.start_ns;
             // As far as it has been run: what was launched later by another thread is not known yet.
             let awaited = self.waits[at].filter(|&work| !ends[work as usize].is_nan());
-            let until = |work: u32, least: f64| {
+            let until = |ends: &[f64], work: u32, least: f64| {
                 let tail = op.end_ns - self.works[work as usize].end_ns;
                 (ends[work as usize] + (tail as f64 - freed).max(0.0)).max(now + least)
             };
@@ -544,7 +561,7 @@ impl Model {
                 What::Begin(_) | What::End(_) => now,
                 What::Sync if !s.waits(Cause::Sync) => now,
                 What::Sync => match awaited {
-                    Some(work) => until(work, CALL_NS.min(dur_ns) as f64),
+                    Some(work) => until(&ends, work, CALL_NS.min(dur_ns) as f64),
                     None => now + (s.of(Cause::Sync, dur_ns) - freed).max(0.0),
                 },
                 What::Launch { copies } => {
@@ -553,13 +570,19 @@ impl Model {
                         true => Cause::Copy,
                         false => Cause::Launch,
                     };
-                    let call = s.of(cause, dur_ns);
+                    // Without the wait for room in the queue it is like the others.
+                    let blocked = self.waits[at].filter(|_| !copies);
+                    let own_ns = match blocked {
+                        Some(_) => self.call_ns.min(dur_ns),
+                        None => dur_ns,
+                    };
+                    let call = s.of(cause, own_ns);
                     let (from, to) = self.of_op[at];
                     for work in from as usize..to as usize {
                         let w = &self.works[work];
                         let within = w.start_ns < op.end_ns;
                         let ready = match within {
-                            true => now + s.of(cause, w.start_ns - op.start_ns),
+                            true => now + s.of(cause, (w.start_ns - op.start_ns).min(own_ns)),
                             false => now + call + w.delay_ns as f64,
                         };
                         let mut start = ready.max(free[w.stream as usize] + w.behind_ns as f64);
@@ -579,13 +602,17 @@ impl Model {
                         *launched = launched.max(end);
                         last = last.max(end);
                     }
-                    match self.waits[at].filter(|_| s.waits(Cause::Copy)) {
+                    let waits = self.waits[at].filter(|_| !copies || s.waits(Cause::Copy));
+                    match waits.filter(|&work| copies || !ends[work as usize].is_nan()) {
+                        Some(work) if !copies => until(&ends, work, call),
                         Some(work) => {
                             let tail = op.end_ns - self.works[work as usize].end_ns;
                             (ends[work as usize] + tail as f64)
                                 .max(now + CALL_NS.min(dur_ns) as f64)
                         }
-                        None if self.waits[at].is_some() => now + CALL_NS.min(dur_ns) as f64,
+                        None if copies && self.waits[at].is_some() => {
+                            now + CALL_NS.min(dur_ns) as f64
+                        }
                         None => now + (call - freed).max(0.0),
                     }
                 }

@@ -60,6 +60,8 @@ const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
 
 /// A gain below this is within what two runs of one program differ by: no finding is made of it. A judgement.
 const LEAST_SPEEDUP: f64 = 1.05;
+/// Below this a finding is a guess, and stands behind those that are none.
+const CLAIM: f64 = 0.5;
 /// What is taken for the gain of a finding that does not say, to put it in order.
 const UNKNOWN_SPEEDUP: f64 = 1.3;
 /// A model that promises more divides by what is left of nothing.
@@ -325,8 +327,11 @@ impl Rules {
                 - f.confidence
         };
         findings.sort_by(|a, b| {
+            let claims = |f: &Finding| f.confidence >= CLAIM;
             let severe = severity(&b.severity).cmp(&severity(&a.severity));
-            severe
+            claims(b)
+                .cmp(&claims(a))
+                .then(severe)
                 .then(gain(b).total_cmp(&gain(a)))
                 .then(a.id.cmp(&b.id))
         });

@@ -225,7 +225,7 @@ impl Windows {
             return None;
         }
         let Some(windows) = &self.windows else {
-            return Some(event.clone());
+            return Some(*event);
         };
         let (start, end) = (
             self.place(windows, event.start_ns),
@@ -235,7 +235,7 @@ impl Windows {
             let next = windows.partition_point(|(from, ..)| *from <= at);
             next > 0 && at < windows[next - 1].1
         };
-        let mut cut = event.clone();
+        let mut cut = *event;
         cut.start_ns = start;
         match event.kind {
             // They say what processes, threads and streams are, whenever that was.

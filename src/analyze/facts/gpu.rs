@@ -276,15 +276,21 @@ fn replays(model: &Model, a: &mut Analysis) {
     let measured = model.measured_ns() as f64;
     let error = (base.total_ns - measured).abs() / measured.max(1.0);
     a.facts.insert("replay.error.share".into(), json!(error));
-    let top = a.facts.get("kernel.top.share");
-    let top = top.and_then(Value::as_f64).unwrap_or(0.0);
+    let fact = |name: &str| a.facts.get(name).and_then(Value::as_f64);
+    let busy = fact("gpu.busy.share").unwrap_or(1.0);
+    let top = fact("kernel.top.share").unwrap_or(0.0);
     let speedup = |run: Run| base.ns() / run.ns().max(1.0);
     let mut told = |name: &str, best: Run, half: Run| {
-        let (best, half) = (speedup(best), speedup(half));
+        // The device's own work is left in any case.
+        let most = match name {
+            "copy" | "kernel" => f64::INFINITY,
+            _ => (1.0 + error) / busy.max(1e-9),
+        };
+        let (best, half) = (speedup(best).min(most), speedup(half).min(most));
         for (what, value) in [
             ("speedup", best),
             ("low", half.min(best) * (1.0 - error)),
-            ("high", 1.0 + (best - 1.0) * MORE + best * error),
+            ("high", (1.0 + (best - 1.0) * MORE + best * error).min(most)),
         ] {
             a.facts
                 .insert(format!("replay.{name}.{what}"), json!(value));

@@ -22,6 +22,9 @@ const MOSTLY: f64 = 0.5;
 const BUSY: f64 = 0.8;
 const HALF_BUSY: f64 = 0.7;
 
+/// From this share of the idle time on stalls make a verdict uncertain.
+const STALLED: f64 = 0.3;
+
 /// How much of the confidence goes with idle time of which the cause is not known.
 const UNEXPLAINED: f64 = 0.7;
 
@@ -98,10 +101,12 @@ fn device(
             ),
         );
     }
-    let class = if busy > HALF_BUSY {
-        "balanced"
-    } else {
-        "cpu-bound"
+    let stalls = gpu::stalled_ns(m) as f64 > STALLED * fact("gpu.idle_ns");
+    let class = match busy > HALF_BUSY {
+        // Much of what it waited for is not in the trace.
+        _ if most == Cause::Queued && stalls => "unknown",
+        true => "balanced",
+        false => "cpu-bound",
     };
     match most {
         Cause::Idle => (
@@ -118,6 +123,10 @@ fn device(
                 "{idle}, and why is not in the trace for {part} of that: {}",
                 most.words()
             ),
+        ),
+        Cause::Queued => (
+            class,
+            format!("{idle}: for {part} of that launched work had not begun{shorter}"),
         ),
         Cause::Copy => ("transfer-bound", waits("while it copies")),
         Cause::Launch => (class, waits("for launches and the framework between them")),
@@ -168,6 +177,11 @@ pub(super) fn verdict(
         (
             "unknown",
             "too little of the time is covered to say what limits the program".to_owned(),
+        )
+    } else if m.devices.captured() {
+        (
+            "unknown",
+            "a graph was captured: nothing of its execution is in the trace".to_owned(),
         )
     } else if gpu && (imported(m) || limits(m, &fact)) {
         device(m, &fact, &|name| text(name).to_owned())
@@ -240,8 +254,7 @@ pub(super) fn verdict(
     // Of a verdict on the device all is known from its first to its last work, but for gaps that have no known cause.
     let known = if gpu {
         let unexplained = gpu::unexplained_ns(m) as f64 / fact("gpu.span_ns").max(1.0);
-        let known = known.max(fact("gpu.span_ns") / m.span_ns().max(1) as f64);
-        known.min(1.0) * (1.0 - UNEXPLAINED * unexplained) * moment(fact("gpu.span_ns"))
+        (1.0 - UNEXPLAINED * unexplained) * moment(fact("gpu.span_ns"))
     } else {
         known
     };

@@ -390,7 +390,8 @@ impl Pass {
         let track = (event.process, event.tid);
         let launches = event.kind == Kind::Launch;
         let known = self.stacks.get(&track).is_some_and(|s| s.trail.launches());
-        if !launches && !(known && doing == Doing::Sync) {
+        let waits = known && doing == Doing::Sync;
+        if !launches && !waits {
             return;
         }
         let parts = self.since(track, event.start_ns, names);
