@@ -13,9 +13,9 @@ import time
 import work
 
 CASES = {
-    "slow-80": "slow 80",
+    "slow-140": "slow 140",
     "slow-240": "slow 240",
-    "fixed-80": "fixed 80",
+    "fixed-140": "fixed 140",
     "fixed-240": "fixed 240",
 }
 LABEL = ["cpu-bound-python", "preprocessing-bound"]
@@ -72,7 +72,7 @@ def main():
     variant, words = sys.argv[1], int(sys.argv[2])
     context = multiprocessing.get_context("fork")
     queue = context.Queue(4)
-    count = {"slow": {80: 300, 240: 130}[words], "fixed": 600}[variant]
+    count = {"slow": {140: 300, 240: 130}[words], "fixed": 600}[variant]
     process = context.Process(target=loader, args=(queue, count, words, encode_anew if variant == "slow" else encode_known))
     process.start()
     model, times, start = Model(), [], time.perf_counter()
