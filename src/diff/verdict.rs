@@ -216,12 +216,7 @@ fn cause(diff: &Diff, change: Change) -> String {
 
 /// By how much devices work longer for each step, where they are busy in both and the host only waits for them.
 fn device(diff: &Diff, sign: i64) -> Option<i64> {
-    let both = |name: &str| {
-        let fact = diff.facts.get(name)?;
-        Some((fact.a?, fact.b?))
-    };
-    let (share_a, share_b) = both("gpu.busy.share")?;
-    let (busy_a, busy_b) = both("gpu.busy_ns")?;
+    let ((busy_a, share_a), (busy_b, share_b)) = (diff.a.busy, diff.b.busy);
     let count = |of: &dyn Fn(&Step) -> u64| diff.steps.first().map_or(1, of).max(1) as f64;
     let change = busy_b / count(&|step| step.b.count) - busy_a / count(&|step| step.a.count);
     let same_way = change * sign as f64 > 0.0;
