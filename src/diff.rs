@@ -13,6 +13,7 @@ mod verdict;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::analyze::{self, Analysis, Asks, Rules, Selection};
 use crate::cli::Source;
@@ -61,6 +62,9 @@ pub struct Run {
     pub span_ns: i64,
     pub events: u64,
     pub lost: u64,
+    /// Of its devices: for how long they are busy, and that as a share of their span; 0 without.
+    #[serde(skip)]
+    pub busy: (f64, f64),
 }
 
 /// How a time went, from A to B.
@@ -268,11 +272,13 @@ impl Diff {
 }
 
 fn described(run: &Analysis) -> Run {
+    let fact = |name: &str| run.facts.get(name).and_then(Value::as_f64).unwrap_or(0.0);
     Run {
         path: String::new(),
         span_ns: run.span_ns,
         events: run.recording.events,
         lost: run.recording.lost,
+        busy: (fact("gpu.busy_ns"), fact("gpu.busy.share")),
     }
 }
 

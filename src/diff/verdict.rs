@@ -10,6 +10,9 @@ const MOST: f64 = 0.5;
 /// Below this share it is not worth a name.
 const LEAST: f64 = 0.1;
 
+/// A device that is busy for more than this share is what the host waits for, as isc-analyze has it.
+const BUSY: f64 = 0.8;
+
 pub(super) fn of(diff: &Diff) -> Verdict {
     let (class, summary) = match diff.steps.first() {
         Some(step) => of_step(diff, step),
@@ -155,6 +158,13 @@ fn cause(diff: &Diff, change: Change) -> String {
         let mean = signed(step.mean_change_ns());
         return format!("; its mean went the other way ({mean}), so no cause is named");
     }
+    if let Some(change_ns) = device(diff, sign) {
+        let how = if sign > 0 { "more" } else { "less" };
+        let (change, unit) = (signed(change_ns), &diff.unit);
+        return format!(
+            ": devices, busy nearly all of the time in both, have {how} to do ({change} a {unit})"
+        );
+    }
     let same_way = || {
         let all = diff.functions.iter();
         all.filter(|f| f.path_change_ns().signum() == sign)
@@ -202,6 +212,15 @@ fn cause(diff: &Diff, change: Change) -> String {
             None => String::new(),
         },
     }
+}
+
+/// By how much devices work longer for each step, where they are busy in both and the host only waits for them.
+fn device(diff: &Diff, sign: i64) -> Option<i64> {
+    let ((busy_a, share_a), (busy_b, share_b)) = (diff.a.busy, diff.b.busy);
+    let count = |of: &dyn Fn(&Step) -> u64| diff.steps.first().map_or(1, of).max(1) as f64;
+    let change = busy_b / count(&|step| step.b.count) - busy_a / count(&|step| step.a.count);
+    let same_way = change * sign as f64 > 0.0;
+    (share_a.min(share_b) > BUSY && same_way).then_some(change as i64)
 }
 
 /// The innermost function that has most of the change of a mean step in it or below it: name, change and share.

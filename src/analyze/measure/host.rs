@@ -77,8 +77,13 @@ pub(super) fn doing(key: &FunctionKey, names: &Names) -> Doing {
     }
 }
 
+/// Frames that have a place of their own; what is deeper is taken for the deepest of them. A chain is let go link by link,
+/// and no program's stack is so deep.
+const DEEPEST: usize = 4096;
+
 /// The place of a stack's frame `at`, made now if it has none yet.
 fn place(frames: &mut [Frame], at: usize) -> Option<Rc<Place>> {
+    let at = at.min(DEEPEST);
     let missing = (0..=at).rev().take_while(|&at| frames[at].place.is_none());
     let first = missing.last().unwrap_or(at + 1);
     for at in first..=at {
