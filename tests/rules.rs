@@ -480,7 +480,7 @@ fn fail_on_takes_expressions_over_facts_and_findings() {
         ("native.share > 0.5 && gc.share > 0.05", 0),
         ("native.share > 0.5 || gc.share > 0.05", 1),
         (r#""native-hot-spot" in findings"#, 1),
-        (r#"findings["native-hot-spot"].confidence > 0.8"#, 1),
+        (r#"findings["native-hot-spot"].confidence > 0.4"#, 1),
         (r#"findings["native-hot-spot"].speedup > 90.0"#, 0),
         (
             r#""gc-pressure" in findings && findings["gc-pressure"].confidence > 0.8"#,

@@ -122,6 +122,9 @@ const SYNCHRONIZE: [&str; 6] = [
     "multiprocessing/queues.py",
 ];
 
+/// Frames above a read of a socket that are looked at: those of the socket's file, and who reads.
+const KEPT: usize = 4;
+
 /// Whether a thread that waits waits for work. `call` is the native or system call; `stack` the Python frames,
 /// innermost first.
 pub fn is_idle<'a>(
@@ -134,6 +137,17 @@ pub fn is_idle<'a>(
     let polls = ["poll", "select", "epoll_wait"]
         .iter()
         .any(|end| call.ends_with(end));
+    // A connection that is kept open waits for its client's next request.
+    let top: Vec<Place> = stack.by_ref().take(KEPT).collect();
+    let mut above = top
+        .iter()
+        .skip_while(|place| place.is_of(&["/socket.py", "/ssl.py"]));
+    let next = above.next();
+    let next = next.filter(|place| place.is_of(&["http/server.py"]));
+    if waits == Waits::Io && next.is_some_and(|place| place.name.ends_with("handle_one_request")) {
+        return true;
+    }
+    let mut stack = top.iter().copied().chain(stack);
     match waits {
         Waits::Io if accepts => true,
         Waits::Io if polls && library(native) == "uvloop" => true,
@@ -366,6 +380,16 @@ mod tests {
             "socket._accept",
             &[place("main", "app.py")]
         ));
+        let request = [
+            place("SocketIO.readinto", "/lib/python3.12/socket.py"),
+            place(
+                "BaseHTTPRequestHandler.handle_one_request",
+                "/lib/python3.12/http/server.py",
+            ),
+        ];
+        assert!(idle(Waits::Io, "socket.recv_into", &request));
+        let body = [request[0], place("do_POST", "app.py"), request[1]];
+        assert!(!idle(Waits::Io, "socket.recv_into", &body));
         let get = [
             place("Condition.wait", "/lib/threading.py"),
             place("Queue.get", "/lib/queue.py"),

@@ -77,9 +77,8 @@ pub(super) fn facts(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String,
 }
 
 /// Functions that copy what they are given, by the end of their names.
-const COPIES: [&str; 18] = [
+const COPIES: [&str; 19] = [
     "bytes",
-    "bytearray",
     "bytes.join",
     "str.join",
     "bytearray.join",
@@ -96,6 +95,8 @@ const COPIES: [&str; 18] = [
     "numpy.ascontiguousarray",
     "numpy.stack",
     "pickle.dumps",
+    "_pickle.dumps",
+    "_pickle.loads",
 ];
 
 /// What calls that copy take on the path; most of it where.
