@@ -135,8 +135,8 @@ pub struct Queue {
 #[derive(Clone, Copy, Debug)]
 struct Launch {
     track: (u32, u64),
-    /// Its number in the replay.
-    op: u32,
+    /// Its number in the replay; `None` if it does not nest in its thread's spans.
+    op: Option<u32>,
     start_ns: i64,
     end_ns: i64,
     /// Device rows that it started.
@@ -164,19 +164,12 @@ impl Devices {
         self.owner_of.insert(process, at);
     }
 
-    /// A call that starts device work, and its number in the replay.
-    pub fn launch(&mut self, event: &Event, op: u32) {
-        let Some(correlation) = event.correlation else {
-            return;
-        };
-        let launch = Launch {
-            track: (event.process, event.tid),
-            op,
-            start_ns: event.start_ns,
-            end_ns: event.end_ns(),
-            started: 0,
-        };
-        self.launches.insert((event.process, correlation), launch);
+    /// The number in the replay of a launch that was taken before.
+    pub fn replayed(&mut self, event: &Event, op: u32) {
+        let key = event.correlation.map(|c| (event.process, c));
+        if let Some(launch) = key.and_then(|key| self.launches.get_mut(&key)) {
+            launch.op = Some(op);
+        }
     }
 
     /// The thread of a launch, its start and its end.
@@ -185,11 +178,22 @@ impl Devices {
         Some((launch.track, launch.start_ns, launch.end_ns))
     }
 
-    /// Takes a row of any kind but a launch; those that are no device work are passed over.
+    /// Takes a row of any kind; gives back what is device work.
     pub fn event(&mut self, event: &Event, names: &Names, row: i64) -> Option<Work> {
         let key = event
             .correlation
             .map(|correlation| (event.process, correlation));
+        if event.kind == Kind::Launch {
+            let launch = Launch {
+                track: (event.process, event.tid),
+                op: None,
+                start_ns: event.start_ns,
+                end_ns: event.end_ns(),
+                started: 0,
+            };
+            self.launches.extend(key.map(|key| (key, launch)));
+            return None;
+        }
         if event.kind == Kind::Api && names.text(event.name).contains("LaunchKernel") {
             self.unstarted += 1;
         }
@@ -263,13 +267,13 @@ impl Devices {
             let Some(launch) = row.key.and_then(|key| launches.get_mut(&key)) else {
                 continue;
             };
-            self.launched.push(Launched {
-                op: launch.op,
+            self.launched.extend(launch.op.map(|op| Launched {
+                op,
                 start_ns: row.start_ns,
                 end_ns: row.start_ns + row.dur_ns,
                 stream: streams[&row.stream],
                 copies: row.copies,
-            });
+            }));
             launch.started += 1;
             if row.copies {
                 let long = launch.end_ns - launch.start_ns;

@@ -237,7 +237,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     a.functions.truncate(MOST_FUNCTIONS);
     a.libraries = libraries;
     a.breakdown = breakdown;
-    work::facts(m, &mut a, &mut texts);
+    work::facts(m, &mut a, &mut texts, &mut rows);
     work::copies(&on_path, denominator, &mut a, &mut texts, &mut rows);
     (a, Texts { texts, rows })
 }

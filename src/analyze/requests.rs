@@ -77,7 +77,13 @@ impl Requests {
             return;
         }
         let Some(dur_ns) = event.dur_ns else { return };
-        if self.requests.len().max(self.decode.len()) >= MOST {
+        let lists = [self.requests.len(), self.prefill.len(), self.decode.len()];
+        let full = |len: usize| len >= MOST;
+        if lists
+            .into_iter()
+            .chain([self.tokens.len(), self.batches.len()])
+            .any(full)
+        {
             return;
         }
         if let Some(batch) = batch(name) {

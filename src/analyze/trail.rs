@@ -71,6 +71,11 @@ pub fn sourced(place: Option<&Rc<Place>>) -> Option<Label> {
     place.map(|place| place.label)
 }
 
+/// Whether such a wait may be for another thread's answer.
+pub fn follows(waits: Waits, contended: bool) -> bool {
+    waits == Waits::Idle || waits == Waits::Lock && !contended
+}
+
 /// A stretch of time in one span's own code.
 #[derive(Clone, Debug)]
 pub struct Piece {
@@ -91,6 +96,15 @@ pub struct Shade {
     /// `None`: for a processor.
     pub waits: Option<Waits>,
     pub contended: bool,
+}
+
+impl Shade {
+    /// How much of its wait lies in a window, as if it were spread evenly.
+    pub fn within_ns(&self, from_ns: i64, to_ns: i64) -> i64 {
+        let both = (self.to_ns.min(to_ns) - self.from_ns.max(from_ns)).max(0);
+        let long = (self.to_ns - self.from_ns).max(1);
+        (i128::from(both) * i128::from(self.wait_ns) / i128::from(long)) as i64
+    }
 }
 
 /// What one thread did lately.
@@ -162,6 +176,19 @@ impl Trail {
         while self.shades.front().is_some_and(|s| s.to_ns <= called) {
             self.shades.pop_front();
         }
+    }
+
+    /// Whether in a window it waits for what another thread may do.
+    pub fn follows(&self, from_ns: i64, to_ns: i64) -> bool {
+        let over = |shade: &Shade| shade.from_ns < to_ns && shade.to_ns > from_ns;
+        let shaded = self.shades.iter().filter(|shade| over(shade));
+        let mut shaded = shaded.filter_map(|shade| Some((shade.waits?, shade.contended)));
+        let mut pieces = self.within(from_ns, to_ns);
+        shaded.any(|(waits, contended)| follows(waits, contended))
+            || pieces.any(|(.., piece)| match piece.doing {
+                Doing::Wait(waits, contended) => follows(waits, contended),
+                _ => false,
+            })
     }
 
     /// The pieces that overlap a window, each cut to it.

@@ -34,7 +34,12 @@ fn percentiles(facts: &mut BTreeMap<String, Value>, label: &str, mut values: Vec
 }
 
 /// Facts of the main step, and the share of the timeline in which the program does its work.
-pub(super) fn facts(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String, String>) {
+pub(super) fn facts(
+    m: &Measures,
+    a: &mut Analysis,
+    texts: &mut BTreeMap<String, String>,
+    rows: &mut BTreeMap<String, i64>,
+) {
     let span = m.span_ns().max(1) as f64;
     let facts = &mut a.facts;
     let of = |facts: &BTreeMap<String, Value>, name: &str| {
@@ -48,6 +53,10 @@ pub(super) fn facts(m: &Measures, a: &mut Analysis, texts: &mut BTreeMap<String,
     if let Some(step) = steps::main(&a.steps) {
         steps_count = step.count;
         texts.insert("step.name".into(), step.scope.clone());
+        let mut functions = m.functions.iter().filter(|_| step.kind == "function");
+        if let Some((_, sums)) = functions.find(|(key, _)| m.names.text(key.name) == step.scope) {
+            rows.insert("step.longest".into(), sums.longest.0);
+        }
         let covered = steps::covered_ns(step) as f64 / span;
         if covered > work / 2.0 {
             work = covered.min(1.0);
@@ -189,7 +198,7 @@ fn memory(m: &Measures, facts: &mut BTreeMap<String, Value>, steps: u64, span: f
             "memory.growth.share",
             json!(bytes as f64 / before.max(1) as f64),
         );
-        // As a part of all growth from the start: what only starts does not go on.
+        // Of the steps in that part of the run.
         let each = bytes as f64 / (steps as f64 * (1.0 - SETTLED)).max(1.0);
         put(facts, "memory.growth.per_step_bytes", json!(each as i64));
     }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::super::idle::{self, Cause, FOLLOW_NS, Part, STALL_NS, WORK_NS};
-use super::super::trail::{Doing, Label, Place, Shade};
+use super::super::trail::{Doing, Label, Place, Shade, follows};
 use super::super::waited::{self, Waits};
 use super::{Frame, FunctionKey, Measures, Pass, Stack, Track, places};
 use crate::trace::{Event, Kind, Names};
@@ -192,6 +192,10 @@ impl Pass {
                     None => self.parts_of_gap(launch, from, to, names),
                 };
                 self.gaps.book(gap, &parts, work.row);
+                let returned = launch.map_or(to, |(.., returned)| returned.clamp(from, to));
+                if gap.0.is_none() && to - returned >= STALL_NS {
+                    self.gaps.stalled_ns += to - returned;
+                }
                 last = Some((from, to, parts));
             }
         }
@@ -219,7 +223,6 @@ impl Pass {
             return parts;
         }
         // The device did not begin what it had: what does the host wait for?
-        self.gaps.stalled_ns += to - returned;
         let waits = self.explain(track, returned, to, to, names);
         parts.extend(waits.into_iter().map(|of| match of.cause {
             Cause::Sync | Cause::Copy => of,
@@ -241,7 +244,8 @@ impl Pass {
             return Vec::new();
         }
         self.told(track, to, names);
-        if to - from >= FOLLOW_NS {
+        let trail = self.stacks.get(&track).map(|stack| &stack.trail);
+        if to - from >= FOLLOW_NS && trail.is_some_and(|trail| trail.follows(from, to)) {
             let others: Vec<Track> = (self.stacks.keys())
                 .filter(|other| other.0 == track.0 && **other != track)
                 .copied()
@@ -275,9 +279,7 @@ impl Pass {
             });
             for shade in over.filter(|shade| shade.to_ns > a) {
                 let (f, t) = (shade.from_ns.max(a), shade.to_ns.min(b));
-                let long = (shade.to_ns - shade.from_ns).max(1);
-                let ns = i128::from(t - f) * i128::from(shade.wait_ns) / i128::from(long);
-                let ns = (ns as i64).clamp(0, rest);
+                let ns = shade.within_ns(a, b).clamp(0, rest);
                 rest -= ns;
                 match shade.waits {
                     None => parts.push(part(Cause::Runnable, place, ns)),
@@ -369,11 +371,8 @@ impl Pass {
                 .shades
                 .iter()
                 .filter(|s| s.waits == Some(Waits::Gil));
-            let within = gil.map(|s| {
-                let both = (s.to_ns.min(end) - s.from_ns.max(start)).max(0);
-                i128::from(both) * i128::from(s.wait_ns) / i128::from((s.to_ns - s.from_ns).max(1))
-            });
-            self.ops.held(op, within.sum::<i128>() as i64);
+            let held = gil.map(|shade| shade.within_ns(start, end)).sum();
+            self.ops.held(op, held);
         }
         let parts = self.explain(track, from, at_ns, at_ns, names);
         // While another thread launches, work that launches nothing is that thread's, and is waited for.
@@ -404,7 +403,7 @@ impl Pass {
         let op = match launches {
             true => {
                 let op = self.ops.launch(track, span, doing == Doing::Copy, &parts);
-                self.measures.devices.launch(event, op);
+                self.measures.devices.replayed(event, op);
                 op
             }
             false => self.ops.sync(track, span, &parts),
@@ -437,11 +436,6 @@ impl Pass {
             trail.booked_ns = trail.booked_ns.max(at_ns);
         }
     }
-}
-
-/// Whether such a wait may be for another thread's answer.
-fn follows(waits: Waits, contended: bool) -> bool {
-    waits == Waits::Idle || waits == Waits::Lock && !contended
 }
 
 /// The span of another thread that a wait was for: the outermost that is about as long as the wait.
