@@ -3,6 +3,7 @@
 //! analyze never changes a timeline, and equal timelines give equal analyses.
 
 pub mod ask; // what if
+mod blind; // native calls within bursts
 mod clocks; // how closely they are known
 pub mod condition; // what --fail-on asks
 pub mod device;

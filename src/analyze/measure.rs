@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::ask::Asks;
+use super::blind::{self, Blind};
 use super::device::{Devices, Owner};
 use super::idle::Gaps;
 use super::lines::Counted;
@@ -114,6 +115,13 @@ pub struct Times {
 }
 
 impl Times {
+    fn native(&mut self, library: &str, ns: i64) {
+        match self.native_ns.get_mut(library) {
+            Some(sum) => *sum += ns,
+            None => drop(self.native_ns.insert(library.to_owned(), ns)),
+        }
+    }
+
     /// Native time, within spans and outside.
     pub fn native_sum_ns(&self) -> i64 {
         self.native_ns
@@ -270,6 +278,8 @@ struct Frame {
     start_ns: i64,
     end_ns: i64,
     child_ns: i64,
+    /// In native functions that it called itself, if it is of Python.
+    native_ns: i64,
     flow: Option<u64>,
     importing: bool,
     waits: Option<Waits>,
@@ -348,6 +358,7 @@ struct Pass {
     sampled: Sampled,
     waited: Waited,
     unseen: Unseen,
+    blind: Blind,
 }
 
 /// What a span's args say, read once for each distinct text.
@@ -403,7 +414,8 @@ pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measure
     for (_, sums) in &mut pass.measures.functions {
         sums.error_ns = (Z95 * sums.variance.sqrt()) as i64;
     }
-    throttled::settle(&mut pass.measures, &pass.unseen);
+    let scales = throttled::settle(&mut pass.measures, &pass.unseen);
+    blind::settle(&mut pass.measures, &pass.blind, &scales, &names);
     waited::settle(&mut pass.measures, pass.waited, &names);
     sampled::settle(&mut pass.measures, pass.sampled, &names);
     pass.measures.names = names;
@@ -551,6 +563,7 @@ impl Pass {
             start_ns: event.start_ns,
             end_ns: event.end_ns(),
             child_ns: 0,
+            native_ns: 0,
             flow: event.flow,
             importing,
             waits: None,
@@ -703,6 +716,7 @@ impl Pass {
         let error = (of("calls_high") - calls).max(0.0);
         let time_ns = args["time_ns"].as_f64();
         self.unseen.add(function, calls, error, of("bias"), time_ns);
+        self.blind.shed(function, event.start_ns);
         self.measures.throttled += 1;
     }
 
@@ -712,6 +726,7 @@ impl Pass {
 
     /// A sample in the interpreter's own time of a span, or outside of all.
     fn sample(&mut self, event: &Event, names: &Names) {
+        self.blind.samples = true;
         let track = (event.process, event.tid);
         let cpu_ns = event.value.unwrap_or(0.0) as i64;
         let file = names.text(event.file.unwrap_or(event.name));
@@ -788,7 +803,7 @@ impl Pass {
                 frames,
                 open,
                 trail,
-                ..
+                imported,
             } = &mut *stack;
             let Some(mut frame) = frames.pop() else { break };
             if let Some(scope) = frame.scope.filter(|_| trail.launches()) {
@@ -797,12 +812,35 @@ impl Pass {
             let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
             let caller = frames.last().and_then(|frame| frame.within.python);
             let times = &mut m.threads.entry(track).or_default().times;
+            let mut estimated_ns = 0;
             if let Some(path) = frame.path {
                 m.paths[path].self_ns += own_ns;
             }
             match frame.kind {
                 _ if frame.importing && frame.kind != Kind::Gc => times.import_ns += own_ns,
-                Kind::Python => times.python_ns += own_ns,
+                Kind::Python => {
+                    times.python_ns += own_ns;
+                    if let (Some(function), false) = (frame.function, *imported) {
+                        let in_library = |native: usize| {
+                            let file = m.functions[native].0.file;
+                            !sampled::interprets(file.map_or("python", |file| names.text(file)))
+                        };
+                        let natives = (self.blind).frame(
+                            track,
+                            function,
+                            frame.end_ns,
+                            (own_ns, frame.native_ns),
+                            in_library,
+                        );
+                        for (native, ns) in natives {
+                            let file = m.functions[native].0.file;
+                            frame.natives.add(file, ns);
+                            times.native(library(file.map_or("", |file| names.text(file))), ns);
+                            times.python_ns -= ns;
+                            estimated_ns += ns;
+                        }
+                    }
+                }
                 Kind::Gc => times.gc_ns += own_ns,
                 Kind::Native if frame.waits.is_some() => {
                     times.wait_ns += own_ns;
@@ -816,12 +854,7 @@ impl Pass {
                         (Kind::Op, None) => "framework",
                         _ => library(file.map_or("", |file| names.text(file))),
                     };
-                    match times.native_ns.get_mut(library) {
-                        Some(sum) => *sum += own_ns,
-                        None => {
-                            times.native_ns.insert(library.to_owned(), own_ns);
-                        }
-                    }
+                    times.native(library, own_ns);
                 }
                 Kind::Launch | Kind::Api => {
                     let name = frame.function.map(|f| m.functions[f].0.name);
@@ -893,6 +926,16 @@ impl Pass {
                 }
                 if let Some(caller) = caller.filter(|_| frame.kind == Kind::Native) {
                     m.book(track, caller, frame.importing, own_ns, own_ns);
+                    let mut around = frames.iter_mut().rev();
+                    if let (None, false) = (frame.waits, frame.importing || *imported)
+                        && let Some(around) = around.find(|around| around.kind == Kind::Python)
+                    {
+                        around.native_ns += own_ns;
+                        self.blind.native(caller, function, frame.end_ns, own_ns);
+                    }
+                }
+                if estimated_ns > 0 {
+                    m.book(track, function, false, 0, estimated_ns);
                 }
             } else if let Some(caller) = caller {
                 // A scope's own time is that of the function it stands in.

@@ -81,9 +81,10 @@ fn scaled(ns: i64, by: f64) -> i64 {
 }
 
 /// Scales calls and times, and takes from callers what they had of unseen callees: a call that was not seen is its
-/// caller's own time.
-pub fn settle(m: &mut Measures, unseen: &Unseen) {
+/// caller's own time. By function, how much time went into unseen calls for each ns of those that were seen.
+pub fn settle(m: &mut Measures, unseen: &Unseen) -> BTreeMap<usize, f64> {
     let mut moved = BTreeMap::new();
+    let mut scales = BTreeMap::new();
     for (&function, estimate) in &unseen.calls {
         let (calls, error) = (estimate.calls, estimate.error());
         let sums = &mut m.functions[function].1;
@@ -97,6 +98,7 @@ pub fn settle(m: &mut Measures, unseen: &Unseen) {
         let more_ns = estimate.time_ns(mean).round() as i64;
         let by = more_ns as f64 / sums.total_ns.max(1) as f64;
         moved.insert(function, more_ns);
+        scales.insert(function, by);
         // That calls are not known, and that those that were seen need not be as long as the others.
         let squares = unseen.squares.get(function).copied().unwrap_or_default() / seen as f64;
         let deviation = (squares - mean * mean).max(0.0).sqrt() / (seen as f64).sqrt();
@@ -131,6 +133,7 @@ pub fn settle(m: &mut Measures, unseen: &Unseen) {
             own.self_ns -= scaled((own.self_ns - own.native_ns).max(0), share);
         }
     }
+    scales
 }
 
 #[cfg(test)]
