@@ -18,6 +18,7 @@ mod proc; // what /proc says
 mod pump; // segments to journal and trace
 mod sampling; // Python stacks, looked at from outside
 pub mod states; // CPU time, waits, memory and lives, as rows
+mod sockets; // connections that were taken
 mod syscall; // a system call to what it waits for
 mod throttle; // what the budget left out, estimated
 mod trigger; // what asks for it

@@ -238,7 +238,15 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     a.libraries = libraries;
     a.breakdown = breakdown;
     work::facts(m, &mut a, &mut texts, &mut rows);
-    work::copies(&on_path, denominator, &mut a, &mut texts, &mut rows);
+    let copied: Vec<(Function, i64)> = copied(m, path);
+    work::copies(
+        &on_path,
+        &copied,
+        denominator,
+        &mut a,
+        &mut texts,
+        &mut rows,
+    );
     (a, Texts { texts, rows })
 }
 
@@ -473,6 +481,19 @@ fn functions_of(m: &Measures, path: Option<(u32, u64)>) -> Vec<Function> {
     (m.functions.iter().enumerate())
         .filter_map(on_path)
         .collect()
+}
+
+/// Functions of a thread in which the interpreter copies memory, and for how long.
+fn copied(m: &Measures, path: Option<(u32, u64)>) -> Vec<(Function, i64)> {
+    let on_path = m
+        .copied
+        .iter()
+        .filter(|((track, _), _)| Some(*track) == path);
+    let one = on_path.map(|(&(_, at), &ns)| {
+        let (key, sums) = &m.functions[at];
+        (function(m, at, key, sums), ns.min(sums.self_ns))
+    });
+    one.collect()
 }
 
 fn functions(m: &Measures, path: Option<(u32, u64)>) -> Vec<Function> {

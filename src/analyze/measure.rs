@@ -227,6 +227,8 @@ pub struct Measures {
     pub contended: BTreeMap<(Track, usize), i64>,
     /// Sum of the squares of the errors of `wait` rows.
     pub wait_error2: f64,
+    /// Time in which the interpreter copied memory, by samples: slices of bytes, lists that grow.
+    pub copied: BTreeMap<(Track, usize), i64>,
     /// Processors of the machine it was recorded on.
     pub cpus: Option<u64>,
     /// What a page fault costs there.
@@ -359,6 +361,8 @@ struct Pass {
     waited: Waited,
     unseen: Unseen,
     blind: Blind,
+    /// By call path: time in which clients' next requests were waited for, and in which something else sent by a socket.
+    clients: HashMap<usize, (i64, i64)>,
 }
 
 /// What a span's args say, read once for each distinct text.
@@ -730,7 +734,9 @@ impl Pass {
         let track = (event.process, event.tid);
         let cpu_ns = event.value.unwrap_or(0.0) as i64;
         let file = names.text(event.file.unwrap_or(event.name));
-        if cpu_ns <= 0 || sampled::interprets(file) {
+        // Pickling is copying, too, and where calls are not recorded only samples tell of it.
+        let copies = names.text(event.name) == "memcpy" || library(file) == "_pickle";
+        if cpu_ns <= 0 || sampled::interprets(file) && !copies {
             return;
         }
         self.pop_until(track, event.start_ns, names);
@@ -751,6 +757,9 @@ impl Pass {
                 let ns = (cpu_ns as f64 * (1.0 + short)) as i64;
                 frame.natives.add(event.file, ns);
                 self.sampled.add(track, function, event.file, ns);
+                if let Some(function) = function.filter(|_| copies) {
+                    *self.measures.copied.entry((track, function)).or_default() += ns;
+                }
             }
             Some(_) => {} // what it is in says already whose time this is
         }
@@ -810,6 +819,13 @@ impl Pass {
                 edges.push((scope, frame.end_ns));
             }
             let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
+            // What rows said of calls along this path says it of those too that were too short for one.
+            let of = frame.path.filter(|_| frame.waits == Some(Waits::Io));
+            if let Some((clients_ns, others_ns)) = of.and_then(|path| self.clients.get(&path))
+                && clients_ns > others_ns
+            {
+                frame.waits = Some(Waits::Idle);
+            }
             let caller = frames.last().and_then(|frame| frame.within.python);
             let times = &mut m.threads.entry(track).or_default().times;
             let mut estimated_ns = 0;

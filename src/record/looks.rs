@@ -14,6 +14,7 @@ use inferscope_spool::sys;
 
 use super::drain::{Gil, ProcessKey};
 use super::proc::{OUR_THREAD, Stat, TICK_NS, numbers};
+use super::sockets::Sockets;
 use super::syscall::{self, Seen, Waiting};
 use super::waits::{Blocked, Row, Sums, Waits};
 
@@ -44,6 +45,7 @@ struct All {
     used: Used,
     /// CPU time of all looks.
     cost_ns: i64,
+    sockets: Sockets,
 }
 
 #[derive(Debug)]
@@ -288,6 +290,7 @@ impl All {
             gil: process.gil,
             denied: &mut process.denied,
             holder: None,
+            sockets: &mut self.sockets,
         };
         for (&tid, thread) in &mut process.threads {
             let before = (thread.waits.last(), thread.waits.slices());
@@ -361,6 +364,7 @@ struct Look<'a> {
     denied: &'a mut bool,
     /// Who has the GIL; read when the first thread is seen waiting for it.
     holder: Option<Option<u64>>,
+    sockets: &'a mut Sockets,
 }
 
 impl Look<'_> {
@@ -427,7 +431,9 @@ impl Thread {
             holder: None,
         };
         if self.waits.is_new(now_ns, &waiting) {
-            blocked.file = waiting.fd.map_or("", |fd| file_kind(look.pid, fd));
+            blocked.file = waiting
+                .fd
+                .map_or("", |fd| file_kind(look.pid, fd, look.sockets));
             if waiting.state == syscall::State::Gil {
                 blocked.holder = look.holder();
             }
@@ -461,11 +467,17 @@ impl Thread {
 }
 
 /// What kind of file a descriptor of a process is; never which one.
-fn file_kind(pid: u32, fd: u32) -> &'static str {
+fn file_kind(pid: u32, fd: u32, sockets: &mut Sockets) -> &'static str {
     let target = fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap_or_default();
     let target = target.to_string_lossy();
+    if let Some(inode) = target.strip_prefix("socket:[") {
+        let inode = inode.trim_end_matches(']').parse();
+        return match inode.is_ok_and(|inode| sockets.is_taken(pid, inode)) {
+            true => "client",
+            false => "socket",
+        };
+    }
     let starts = [
-        ("socket:", "socket"),
         ("pipe:", "pipe"),
         ("anon_inode:", "event"),
         ("/dev/pts/", "terminal"),

@@ -108,9 +108,10 @@ const COPIES: [&str; 19] = [
     "_pickle.loads",
 ];
 
-/// What calls that copy take on the path; most of it where.
+/// What calls that copy take on the path, and what the interpreter itself copies; most of it where.
 pub(super) fn copies(
     on_path: &[Function],
+    copied: &[(Function, i64)],
     span: f64,
     a: &mut Analysis,
     texts: &mut BTreeMap<String, String>,
@@ -122,8 +123,14 @@ pub(super) fn copies(
             rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         })
     };
-    let copies = on_path.iter().filter(|f| f.kind == "native" && is(&f.name));
-    let time_ns: i64 = copies.clone().map(|f| f.self_ns).sum();
+    // `copy.deepcopy` and what it calls, which is Python
+    let deep = |f: &Function| {
+        let file = f.file.as_deref().unwrap_or("");
+        f.kind == "python" && file.ends_with("/copy.py") && file.contains("/lib/python3")
+    };
+    let copies = (on_path.iter()).filter(|f| f.kind == "native" && is(&f.name) || deep(f));
+    let own_ns: i64 = copied.iter().map(|(_, ns)| ns).sum();
+    let time_ns: i64 = own_ns + copies.clone().map(|f| f.self_ns).sum::<i64>();
     let calls: u64 = copies.clone().map(|f| f.calls).sum();
     put(&mut a.facts, "host.copy.time_ns", json!(time_ns));
     put(&mut a.facts, "host.copy.calls", json!(calls));
@@ -132,7 +139,11 @@ pub(super) fn copies(
         "host.copy.share",
         json!(time_ns as f64 / span),
     );
-    if let Some(most) = copies.max_by_key(|f| f.self_ns) {
+    let calls = copies.map(|f| (f, f.self_ns));
+    let most = calls
+        .chain(copied.iter().map(|(f, ns)| (f, *ns)))
+        .max_by_key(|(_, ns)| *ns);
+    if let Some((most, _)) = most {
         texts.insert("host.copy.name".into(), most.name.clone());
         texts.insert("host.copy.where".into(), super::place_of(most));
         rows.insert("host.copy".into(), most.row);

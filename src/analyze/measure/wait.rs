@@ -44,6 +44,19 @@ impl Pass {
             return;
         };
         let call = args["call"].as_str().unwrap_or("");
+        // Who reads from a connection that was accepted waits for the client's next request.
+        let of_client = match args["file"].as_str() {
+            Some("client") => Some(call.starts_with("re")),
+            Some("socket") => Some(false),
+            _ => None,
+        };
+        if let (Some(of_client), Some(path)) = (of_client, top.path) {
+            let (clients_ns, others_ns) = self.clients.entry(path).or_default();
+            *(if of_client { clients_ns } else { others_ns }) += ns;
+        }
+        if of_client == Some(true) {
+            waits = Waits::Idle;
+        }
         let function = top.within.python;
         let place = match (top.kind, top.waits, top.function) {
             (Kind::Native | Kind::Op, Some(known), _) if waits == Waits::Gil => In::Waiting(known),
@@ -134,5 +147,35 @@ impl Measures {
         own.wait_ns += taken;
         own.idle_ns += idle_ns.min(taken);
         self.functions[function].1.wait_ns += taken;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Measures, measure};
+    use crate::analyze::waited::Waits;
+    use crate::trace::provenance::Stage;
+    use crate::trace::text::reader;
+
+    #[test]
+    fn who_reads_from_a_connection_it_took_waits_for_work() {
+        let text = r#"
+track    kind    start  end    name              file    value     line  args
+py:main  python  0ms    200ms  handle            app.py  -         1     -
+py:main  native  10ms   50ms   socket.recv_into  s.so    -         -     -
+py:main  wait    11ms   49ms   io                -       38000000  -     {"call":"recv","file":"client"}
+py:main  native  60ms   61ms   socket.recv_into  s.so    -         -     -
+py:main  python  70ms   100ms  ask               app.py  -         9     -
+py:main  native  70ms   100ms  socket.recv_into  s.so    -         -     -
+py:main  wait    71ms   99ms   io                -       28000000  -     {"call":"recv","file":"socket"}
+py:main  wait    110ms  150ms  io                -       40000000  -     {"call":"read","file":"client"}
+py:main  wait    160ms  170ms  io                -       10000000  -     {"call":"send","file":"client"}
+"#;
+        let reader = reader(text, Stage::Timeline).unwrap();
+        let m: Measures = measure(reader, &Default::default(), &Default::default()).unwrap();
+        let waits = &m.threads.values().next().unwrap().times.waits;
+        let ms = |waits: &i64| waits / 1_000_000;
+        assert_eq!(waits.get(&Waits::Idle).map(ms), Some(40 + 1 + 40));
+        assert_eq!(waits.get(&Waits::Io).map(ms), Some(30 + 10));
     }
 }
