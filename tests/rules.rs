@@ -199,6 +199,137 @@ fn callbacks_that_compute_for_long_are_named() {
     };
     assert_eq!(of(&busy(150)), ["tokenize (app.py:9)"]);
     assert!(of(&busy(90)).is_empty());
+
+    // Among many short ones, 40 ms are long.
+    let beside = |short: i64| {
+        let mut text = String::from("track kind start end name file line flow\n");
+        for turn in 0..5 {
+            let start = turn * 100;
+            text += &format!(
+                "py:main python {start}ms {}ms plan app.py 4 {}\n",
+                start + 40,
+                turn + 1
+            );
+            for at in 0..short {
+                let from = start + 45 + 2 * at;
+                let flow = 100 + turn * short + at;
+                text += &format!(
+                    "py:main python {from}ms {}ms answer app.py 9 {flow}\n",
+                    from + 1
+                );
+            }
+        }
+        analysis(&text, &Rules::built_in().unwrap())
+    };
+    assert_eq!(of(&beside(20)), ["plan (app.py:4)"]);
+    assert_eq!(beside(20).facts["eventloop.slow.mean_ns"], 40_000_000);
+    assert!(
+        of(&beside(8)).is_empty(),
+        "one in nine is what the loop does"
+    );
+}
+
+/// Steps of 10 ms from `load_ms` on, to 1 s.
+fn loaded(name: &str, load_ms: i64) -> String {
+    let mut text = format!(
+        "track    kind    start  end         name    file    line
+         py:main  python  0ms    1000ms      main    app.py  1
+         py:main  python  10ms   {load_ms}ms {name}  app.py  5\n"
+    );
+    for start in (load_ms..990).step_by(10) {
+        let end = start + 9;
+        text += &format!("py:main python {start}ms {end}ms answer app.py 9\n");
+        text += &format!("py:main native {start}ms {end}ms matmul numpy/core.so -\n");
+    }
+    text
+}
+
+#[test]
+fn what_is_made_ready_before_the_work_is_startup() {
+    let of = |text: &str| {
+        let found = analysis(text, &Rules::built_in().unwrap());
+        let found = found
+            .findings
+            .into_iter()
+            .filter(|f| f.id == "startup-dominates");
+        found.map(|f| f.place).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of(&loaded("Index.__init__", 600)),
+        ["Index.__init__ (app.py:5)"]
+    );
+    assert_eq!(of(&loaded("load_model", 600)), ["load_model (app.py:5)"]);
+    assert!(
+        of(&loaded("tokenize", 600)).is_empty(),
+        "a phase of the work"
+    );
+    assert!(of(&loaded("load_model", 200)).is_empty());
+}
+
+#[test]
+fn what_the_interpreter_copies_is_copying() {
+    let mut text = String::from(
+        "track    kind    start  end     name    file    line  value
+         py:main  python  0ms    1000ms  frames  app.py  5     -\n",
+    );
+    for at in 1..100 {
+        let (name, file) = match at % 2 {
+            0 => ("memcpy", "libc.so.6"),
+            _ => ("python", "python"),
+        };
+        text += &format!("py:main sample {}ms - {name} {file} - 10000000\n", at * 10);
+    }
+    let of = |text: &str| analysis(text, &Rules::built_in().unwrap());
+    let copied = of(&text);
+    assert_eq!(copied.facts["host.copy.time_ns"], 490_000_000);
+    assert_eq!(copied.findings[0].id, "host-copies");
+    assert_eq!(copied.findings[0].place, "frames (app.py:5)");
+    let other = of(&text.replace("memcpy", "libc.so.6"));
+    assert_eq!(other.facts["host.copy.time_ns"], 0);
+}
+
+#[test]
+fn memory_that_is_given_back_is_no_growth_but_may_be_many_faults() {
+    // a step of 10 ms takes 90 MB and gives them back; the kernel works for a third of the time
+    let mut text = String::from(
+        "track    kind    start  end     name  file    line  value
+         py:main  python  0ms    1000ms  main  app.py  1     -\n",
+    );
+    for at in 0..100 {
+        let start = at * 10;
+        text += &format!(
+            "py:main python {start}ms {}ms step app.py 5 -\n",
+            start + 10
+        );
+        let (least, most) = (100_000_000, 190_000_000);
+        let rows = [
+            ("process.rss_bytes", start + 2, most),
+            (
+                "process.rss_bytes",
+                start + 8,
+                if at == 99 { most } else { least },
+            ),
+            ("process.minor_faults", start + 8, 30_000 + at * 300),
+            ("process.system_ns", start + 8, at * 3_300_000),
+        ];
+        for (name, time, value) in rows {
+            text += &format!("py:main counter {time}ms - {name} - - {value}\n");
+        }
+    }
+    let all = analysis(&text, &Rules::built_in().unwrap());
+    assert_eq!(all.facts["memory.growth_bytes"], 0);
+    let share = all.facts["fault.share"].as_f64().unwrap();
+    assert!((share - 0.33).abs() < 0.02, "{share}");
+    assert!(
+        all.findings.iter().any(|f| f.id == "page-faults"),
+        "{:?}",
+        all.findings
+    );
+    let flat = analysis(
+        &text.replace("190000000", "100000000"),
+        &Rules::built_in().unwrap(),
+    );
+    assert!(flat.facts["fault.share"].as_f64().unwrap() < 0.02);
 }
 
 #[test]

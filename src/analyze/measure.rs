@@ -15,7 +15,7 @@ use super::idle::Gaps;
 use super::lines::Counted;
 use super::replay::{Model, Ops};
 use super::requests::Requests;
-use super::sampled::{self, Sampled};
+use super::sampled::{self, Bursts, Sampled};
 use super::select::Windows;
 use super::throttled::{self, Unseen};
 use super::trail::{Doing, Place, Trail};
@@ -204,6 +204,8 @@ pub struct Measures {
     pub rss_bytes: BTreeMap<u32, Vec<(i64, i64)>>,
     /// Page faults of each process up to a time.
     pub faults: BTreeMap<u32, Vec<(i64, i64)>>,
+    /// The same of CPU time in the kernel.
+    pub system_ns: BTreeMap<u32, Vec<(i64, i64)>>,
     pub requests: Requests,
     pub recorder_cpu_ns: Option<i64>,
     pub lost: u64,
@@ -262,6 +264,10 @@ impl Natives {
             Some((_, sum)) => *sum += ns,
             None => self.0.push((file, ns)),
         }
+    }
+
+    pub(super) fn sum(&self) -> i64 {
+        self.0.iter().map(|(_, ns)| ns).sum()
     }
 
     fn add_all(&mut self, other: &Natives) {
@@ -421,7 +427,11 @@ pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measure
     let scales = throttled::settle(&mut pass.measures, &pass.unseen);
     blind::settle(&mut pass.measures, &pass.blind, &scales, &names);
     waited::settle(&mut pass.measures, pass.waited, &names);
-    sampled::settle(&mut pass.measures, pass.sampled, &names);
+    let bursts = Bursts {
+        unseen: scales,
+        callers: pass.unseen.callers(),
+    };
+    sampled::settle(&mut pass.measures, pass.sampled, &bursts, &names);
     pass.measures.names = names;
     pass.measures.devices.finish();
     pass.measures.gaps = pass.gaps;
@@ -474,6 +484,10 @@ impl Pass {
                     }
                     "process.minor_faults" => {
                         let series = m.faults.entry(event.process).or_default();
+                        series.push((event.start_ns, value));
+                    }
+                    "process.system_ns" => {
+                        let series = m.system_ns.entry(event.process).or_default();
                         series.push((event.start_ns, value));
                     }
                     "thread.cpu_ns" => m.thread(track, event.pid).cpu_ns = Some(value),

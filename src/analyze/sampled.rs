@@ -41,8 +41,9 @@ pub fn interprets(file: &str) -> bool {
 }
 
 /// Moves sampled time from the interpreter to the libraries: of each thread, and of each function up to what it has.
-pub fn settle(m: &mut Measures, sampled: Sampled, names: &Names) {
-    for (track, functions) in sampled.0 {
+pub fn settle(m: &mut Measures, sampled: Sampled, bursts: &Bursts, names: &Names) {
+    for (track, mut functions) in sampled.0 {
+        bursts.move_down(m, track, &mut functions);
         let mut all: BTreeMap<&str, i64> = BTreeMap::new();
         for (function, natives) in functions {
             for (file, ns) in &natives.0 {
@@ -73,9 +74,115 @@ pub fn settle(m: &mut Measures, sampled: Sampled, names: &Names) {
     }
 }
 
+/// Calls of functions in bursts that nobody saw: samples in them were taken in their callers, as far as one could tell.
+#[derive(Debug, Default)]
+pub struct Bursts {
+    /// Time in such calls of a function for each ns in those that were seen.
+    pub unseen: BTreeMap<usize, f64>,
+    /// Who calls a function, and for how long that was seen.
+    pub callers: BTreeMap<usize, Vec<(usize, i64)>>,
+}
+
+impl Bursts {
+    /// The functions around a function that are not in bursts themselves, by their shares of its calls: what is sampled in
+    /// a call that is not seen is sampled in one of these.
+    fn roots(&self, function: usize, share: f64, depth: usize, roots: &mut BTreeMap<usize, f64>) {
+        let callers = self.callers.get(&function).map_or(&[][..], Vec::as_slice);
+        let of_all: i64 = callers.iter().map(|(_, ns)| ns).sum();
+        for &(caller, ns) in callers.iter().filter(|(caller, _)| *caller != function) {
+            let share = share * ns as f64 / of_all.max(1) as f64;
+            match self.unseen.contains_key(&caller) && depth < DEEPEST {
+                true => self.roots(caller, share, depth + 1, roots),
+                false => *roots.entry(caller).or_default() += share,
+            }
+        }
+    }
+
+    /// Gives functions in bursts their part of what was sampled in their callers: calls that were not seen are like those
+    /// that were. Of a thread.
+    fn move_down(
+        &self,
+        m: &Measures,
+        track: Track,
+        functions: &mut BTreeMap<Option<usize>, Natives>,
+    ) {
+        for (&function, &unseen) in &self.unseen {
+            let Some(sampled) = functions.get(&Some(function)) else {
+                continue;
+            };
+            let own = m.own.get(&(track, function)).copied().unwrap_or_default();
+            let seen_ns = sampled.sum();
+            let most_ns = own.self_ns - own.native_ns - own.wait_ns - seen_ns;
+            let ns = scaled(seen_ns, unseen).min(most_ns);
+            if ns <= 0 {
+                continue;
+            }
+            let mut roots = BTreeMap::new();
+            self.roots(function, 1.0, 0, &mut roots);
+            let mut moved: Vec<(Option<Sym>, i64)> = Vec::new();
+            for (root, share) in roots {
+                let Some(from) = functions.get_mut(&Some(root)) else {
+                    continue;
+                };
+                let taken = scaled(ns, share).min(from.sum());
+                let part = taken as f64 / from.sum().max(1) as f64;
+                for (file, left_ns) in &mut from.0 {
+                    let ns = scaled(*left_ns, part);
+                    *left_ns -= ns;
+                    moved.push((*file, ns));
+                }
+            }
+            let natives = functions.entry(Some(function)).or_default();
+            for (file, ns) in moved {
+                natives.add(file, ns);
+            }
+        }
+    }
+}
+
+/// Callers of callers that are looked through; they may call each other.
+const DEEPEST: usize = 8;
+
+fn scaled(ns: i64, by: f64) -> i64 {
+    (ns as f64 * by).round() as i64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn samples_in_calls_that_were_not_seen_are_those_calls_own() {
+        use crate::analyze::measure::measure;
+        use crate::trace::provenance::Stage;
+        // `score` is seen for 20 ms of 60, half of them native.
+        let text = r#"
+track    kind       start  end    name    file        value     line  args
+py:main  python     0ms    100ms  main    app.py      -         1     -
+py:main  python     10ms   30ms   score   app.py      -         5     -
+py:main  sample     20ms   -      x       fast/x.so   10000000  -     -
+py:main  throttled  30ms   90ms   score   app.py      2         5     {"time_ns":40000000}
+py:main  sample     40ms   -      x       fast/x.so   10000000  -     -
+py:main  sample     60ms   -      x       fast/x.so   10000000  -     -
+"#;
+        let reader = crate::trace::text::reader(text, Stage::Timeline).unwrap();
+        let m = measure(reader, &Default::default(), &Default::default()).unwrap();
+        let of = |name: &str| {
+            let mut all = m.functions.iter();
+            let sums = &all
+                .find(|(key, _)| m.names.text(key.name) == name)
+                .unwrap()
+                .1;
+            (sums.self_ns / 1_000_000, sums.native_ns / 1_000_000)
+        };
+        assert_eq!(of("score"), (60, 30));
+        assert_eq!(of("main"), (40, 0));
+        let times = &m.threads.values().next().unwrap().times;
+        assert_eq!(
+            (times.python_ns, times.native_sum_ns()),
+            (70_000_000, 30_000_000)
+        );
+    }
 
     #[test]
     fn sampled_time_goes_from_the_interpreter_to_the_library_and_never_beyond_what_there_is() {

@@ -9,7 +9,7 @@ use super::Step;
 use super::device::percentile;
 use super::facts::MOST_STEPS;
 use super::measure::{FunctionKey, FunctionSums, Measures, Natives, library};
-use crate::trace::{Kind, Sym};
+use crate::trace::{Kind, Names, Sym};
 
 /// A function is a step when it takes at least this share of the timeline …
 const STEP_SHARE: f64 = 0.03;
@@ -66,6 +66,13 @@ fn step(
     }
 }
 
+/// Whether a function is the program's own Python, neither Python's nor an installed package's.
+pub(super) fn is_own(key: &FunctionKey, names: &Names) -> bool {
+    let file = key.file.map_or("", |file| names.text(file));
+    let installed = file.contains("site-packages") || file.contains("/lib/python");
+    key.kind == Kind::Python && !file.starts_with('<') && !installed
+}
+
 /// Scopes, what a device repeats, then tasks, then functions that look like steps: the heaviest of each first.
 pub(super) fn steps(m: &Measures) -> Vec<Step> {
     let heaviest = |mut steps: Vec<Step>| {
@@ -83,12 +90,7 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
         .iter()
         .map(|(f, spans)| step(m.name(*f).to_owned(), "task", spans.clone(), (0, None)));
     let repeats = |key: &FunctionKey, sums: &FunctionSums| {
-        let file = key.file.map_or("", |file| m.names.text(file));
-        let own = !file.starts_with('<')
-            && !file.contains("site-packages")
-            && !file.contains("/lib/python");
-        key.kind == Kind::Python
-            && own
+        is_own(key, &m.names)
             && sums.spans.len() as u64 >= STEP_CALLS
             && sums.total_ns as f64 >= STEP_SHARE * m.span_ns() as f64
     };
@@ -183,20 +185,37 @@ pub(super) fn long(step: &Step) -> Long {
         .collect();
     let sum: i64 = spans.iter().map(|(_, dur)| dur).sum();
     let excess: i64 = found.iter().map(|(_, dur)| dur - median).sum();
+    // And of those alone that nearly all of it is in: others are only a little longer, by chance.
+    let mut most = found.clone();
+    most.sort_by_key(|(at, dur)| (std::cmp::Reverse(*dur), *at));
+    let mut in_most = 0;
+    most.retain(|(_, dur)| {
+        let counts = (in_most as f64) < NEARLY * excess as f64;
+        in_most += dur - median;
+        counts
+    });
+    most.sort_unstable();
+    Long {
+        count: found.len(),
+        share: found.len() as f64 / spans.len().max(1) as f64,
+        excess: excess as f64 / sum.max(1) as f64,
+        regular: regular(&found).max(regular(&most)),
+    }
+}
+
+/// Of the distances between steps, in steps, the part that is within a tenth of the median.
+fn regular(found: &[(usize, i64)]) -> f64 {
     let mut apart: Vec<usize> = found.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     apart.sort_unstable();
     let usual = apart.get(apart.len() / 2).copied().unwrap_or(0);
     let same = apart
         .iter()
-        .filter(|apart| apart.abs_diff(usual) <= usual / 10)
-        .count();
-    Long {
-        count: found.len(),
-        share: found.len() as f64 / spans.len().max(1) as f64,
-        excess: excess as f64 / sum.max(1) as f64,
-        regular: same as f64 / apart.len().max(1) as f64,
-    }
+        .filter(|apart| apart.abs_diff(usual) <= usual / 10);
+    same.count() as f64 / apart.len().max(1) as f64
 }
+
+/// The part of the long steps' excess that is looked at for how regularly they come.
+const NEARLY: f64 = 0.9;
 
 /// A step that takes so many times the median of those behind it is a warm-up: compiling, filling caches.
 const WARM: f64 = 1.5;

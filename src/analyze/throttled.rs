@@ -76,6 +76,20 @@ impl Unseen {
     }
 }
 
+impl Unseen {
+    /// Who calls functions that were in bursts, and for how long that was seen.
+    pub fn callers(&self) -> BTreeMap<usize, Vec<(usize, i64)>> {
+        let mut all: BTreeMap<usize, Vec<(usize, i64)>> = BTreeMap::new();
+        for (&(caller, function), &ns) in &self.by_caller {
+            if self.calls.contains_key(&function) {
+                all.entry(function).or_default().push((caller, ns));
+            }
+        }
+        all.values_mut().for_each(|callers| callers.sort_unstable());
+        all
+    }
+}
+
 fn scaled(ns: i64, by: f64) -> i64 {
     (ns as f64 * by).round() as i64
 }

@@ -263,6 +263,10 @@ pub fn settle(m: &mut Measures, waited: Waited, names: &Names) {
 
 /// Longer than this is too long for a turn of an event loop: asyncio's own `slow_callback_duration`.
 const SLOW_TURN_NS: i64 = 100_000_000;
+/// And this where hardly any other is so long: requests that take less wait for it.
+const LONG_TURN_NS: i64 = 5_000_000;
+/// One in so many is hardly any.
+const FEW: u64 = 25;
 /// Waits of tasks that are kept for percentiles.
 const MOST_READY: usize = 200_000;
 
@@ -271,8 +275,12 @@ const MOST_READY: usize = 200_000;
 pub struct Loops {
     /// From the end of a turn's poll, when a task was ready at the latest, to its segment.
     pub ready_ns: Vec<i64>,
-    /// Callbacks and segments of tasks that took too long for a turn, by the function with the most time of its own.
-    pub slow: BTreeMap<usize, (u64, i64)>,
+    /// Callbacks and segments of tasks that took too long for a turn, by the function with the most time of its own; and
+    /// those that are long if most others are not.
+    slow: BTreeMap<usize, (u64, i64)>,
+    long: BTreeMap<usize, (u64, i64)>,
+    /// Callbacks and segments of tasks.
+    count: u64,
     /// Waits in the midst of a turn, by the Python function that waits.
     pub waiting: BTreeMap<usize, i64>,
     /// By thread: when its last poll ended, and the longest own time in this turn.
@@ -309,14 +317,28 @@ impl Loops {
 
     /// It has ended.
     pub fn end(&mut self, track: Track, dur_ns: i64) {
-        if let Some((_, function)) = self
-            .longest
-            .remove(&track)
-            .filter(|_| dur_ns >= SLOW_TURN_NS)
-        {
-            let (count, ns) = self.slow.entry(function).or_default();
-            *count += 1;
-            *ns += dur_ns;
+        self.count += 1;
+        let Some((_, function)) = self.longest.remove(&track) else {
+            return;
+        };
+        for (least_ns, all) in [
+            (SLOW_TURN_NS, &mut self.slow),
+            (LONG_TURN_NS, &mut self.long),
+        ] {
+            if dur_ns >= least_ns {
+                let (count, ns) = all.entry(function).or_default();
+                *count += 1;
+                *ns += dur_ns;
+            }
+        }
+    }
+
+    /// Those that keep others waiting: that are too long for any loop, or for one whose turns are short.
+    pub fn slow(&self) -> &BTreeMap<usize, (u64, i64)> {
+        let long: u64 = self.long.values().map(|(count, _)| count).sum();
+        match long * FEW < self.count {
+            true => &self.long,
+            false => &self.slow,
         }
     }
 }

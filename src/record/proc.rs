@@ -18,6 +18,8 @@ pub struct Stat {
     pub state: char,
     pub ppid: u32,
     pub cpu_ns: i64,
+    /// The part of `cpu_ns` that was spent in the kernel.
+    pub system_ns: i64,
     /// Page faults that needed no disk, of all its threads.
     pub minor_faults: u64,
     pub start_ticks: u64,
@@ -51,6 +53,7 @@ impl Stat {
             cpu_ns: (number(14)? as i64)
                 .saturating_add(number(15)? as i64)
                 .saturating_mul(TICK_NS),
+            system_ns: (number(15)? as i64).saturating_mul(TICK_NS),
             minor_faults: number(10)?,
             start_ticks: number(22)?,
             environment_end: number(51).unwrap_or(0),

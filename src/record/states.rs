@@ -451,7 +451,7 @@ impl Life {
         }
     }
 
-    /// A row for each change of 2 %.
+    /// A row for each change of 2 %, and one for the time in the kernel then: faults are most of it, or not.
     fn faults(
         &mut self,
         pid: u32,
@@ -465,11 +465,17 @@ impl Life {
             return;
         }
         self.minor_faults = stat.minor_faults;
-        let sym = drain.names.sym("process.minor_faults");
-        let at_ns = now.monotonic_ns;
-        let mut row = Event::new(Kind::Counter, sym, at_ns, number, pid, u64::from(pid));
-        row.value = Some(stat.minor_faults as f64);
-        out.push(row);
+        let counters = [
+            ("process.minor_faults", stat.minor_faults as f64),
+            ("process.system_ns", stat.system_ns as f64),
+        ];
+        for (name, value) in counters {
+            let sym = drain.names.sym(name);
+            let at_ns = now.monotonic_ns;
+            let mut row = Event::new(Kind::Counter, sym, at_ns, number, pid, u64::from(pid));
+            row.value = Some(value);
+            out.push(row);
+        }
     }
 
     fn look_at_threads(

@@ -40,7 +40,7 @@ pub unsafe fn tell_thread(py: &Py) {
 /// # Safety
 /// The GIL is held.
 pub unsafe fn find(py: &'static Py) {
-    let Some((start, end)) = runtime() else {
+    let Some((start, end)) = py::extent(c"_PyRuntime") else {
         hot::note("threads that wait for the GIL are not told from others: _PyRuntime has no size");
         return;
     };
@@ -55,33 +55,6 @@ pub unsafe fn find(py: &'static Py) {
     if let Some(record) = record() {
         hot::write_process(&record);
     }
-}
-
-/// Where `_PyRuntime` begins and ends.
-fn runtime() -> Option<(u64, u64)> {
-    /// `RTLD_DL_SYMENT` of dlfcn.h: `dladdr1` gives the symbol's entry.
-    const SYMENT: c_int = 1;
-    type Dladdr1 =
-        unsafe extern "C" fn(*const c_void, *mut libc::Dl_info, *mut *mut c_void, c_int) -> c_int;
-    let (start, dladdr1) = (py::sym(c"_PyRuntime"), py::sym(c"dladdr1"));
-    if start.is_null() || dladdr1.is_null() {
-        return None;
-    }
-    let mut entry: *mut c_void = std::ptr::null_mut();
-    // SAFETY: the C library's function of that name; both places live for the call, and the entry it gives is an
-    // Elf64_Sym of the library's own symbol table.
-    let size = unsafe {
-        let dladdr1 = std::mem::transmute::<*mut c_void, Dladdr1>(dladdr1);
-        let mut info: libc::Dl_info = std::mem::zeroed();
-        if dladdr1(start, &mut info, &mut entry, SYMENT) == 0
-            || entry.is_null()
-            || info.dli_saddr != start
-        {
-            return None;
-        }
-        (*entry.cast::<libc::Elf64_Sym>()).st_size
-    };
-    (size > 0).then(|| (start as u64, start as u64 + size))
 }
 
 /// The functions of the C API that give the GIL away and take it.

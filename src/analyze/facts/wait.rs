@@ -95,16 +95,17 @@ pub(super) fn waits(
         waiting,
         "",
     );
-    let slow: i64 = loops.slow.values().map(|(_, ns)| ns).sum();
-    let top = loops.slow.iter().rev().max_by_key(|(_, (_, ns))| *ns);
+    let slow: i64 = loops.slow().values().map(|(_, ns)| ns).sum();
+    let top = loops.slow().iter().rev().max_by_key(|(_, (_, ns))| *ns);
     place(
         "eventloop.slow",
         top.map(|(function, _)| *function),
         slow,
         "",
     );
-    let count: u64 = loops.slow.values().map(|(count, _)| count).sum();
+    let count: u64 = loops.slow().values().map(|(count, _)| count).sum();
     fact("eventloop.slow.count", json!(count));
+    fact("eventloop.slow.mean_ns", json!(slow / count.max(1) as i64));
     if !loops.ready_ns.is_empty() {
         let mut ready = loops.ready_ns.clone();
         ready.sort_unstable();

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::super::device::percentile;
-use super::super::measure::Measures;
-use super::super::{Analysis, Function, steps};
+use super::super::measure::{FunctionKey, FunctionSums, Measures};
+use super::super::{Analysis, Function, Step, steps};
 
 /// Memory that a program takes while it starts does not count as growth: up to this part of the run.
 const SETTLED: f64 = 0.4;
+
+/// Memory comes and goes if a process gives back one part in so many of the most it has, and so much.
+const CHURN: i64 = 8;
+const CHURN_BYTES: i64 = 32 << 20;
 
 /// What a first touch of a page costs, the fault and its zeroing, where the recorder has not measured it: lmbench's
 /// lat_pagefault gives 200 to 700 ns on machines that are no guests.
@@ -81,8 +85,57 @@ pub(super) fn facts(
         percentiles(facts, "step.dur_ns", durations);
     }
     put(facts, "work.share", json!(work));
+    if let Some((load, ns)) = loading(m, &a.steps) {
+        put(facts, "load.time_ns", json!(ns));
+        put(facts, "load.share", json!(ns as f64 / span));
+        let (key, sums) = &m.functions[load];
+        let load = super::function(m, load, key, sums);
+        texts.insert("load.name".into(), load.name.clone());
+        texts.insert("load.where".into(), super::place_of(&load));
+        rows.insert("load".into(), load.row);
+    }
     requests(m, facts, span);
     memory(m, facts, steps_count, span);
+}
+
+/// What makes something ready, by words of its name.
+const LOADS: [&str; 14] = [
+    "__init__", "__new__", "load", "init", "setup", "set_up", "build", "compile", "warm",
+    "prepare", "open", "create", "connect", "restore",
+];
+/// Of the time behind it, how much the steps fill that it makes ready for, and how many there are at least.
+const FILLS: f64 = 0.6;
+const FOLLOW: u64 = 10;
+/// Of what is before the first of these steps, how much it takes.
+const MOST_OF_START: f64 = 0.6;
+
+/// The function that a program spends its start in before it does what it does again and again: called once, and named as
+/// what makes something ready is. A phase of a batch job has another name, or is called more often.
+fn loading(m: &Measures, all: &[Step]) -> Option<(usize, i64)> {
+    let end_ns = m.end_ns;
+    let follows = |step: &&Step| {
+        let first = step.spans.first().map_or(end_ns, |(start, _)| *start);
+        let rest = (end_ns - first).max(1) as f64;
+        step.count >= FOLLOW && steps::covered_ns(step) as f64 > FILLS * rest
+    };
+    let firsts = all.iter().filter(follows).map(|step| step.spans[0].0);
+    let work_ns = firsts.min_by_key(|first| std::cmp::Reverse(*first))?;
+    let before = (work_ns - m.start_ns).max(1) as f64;
+    let is_ready = |(at, (key, sums)): (usize, &(FunctionKey, FunctionSums))| {
+        let [(start, dur)] = sums.spans[..] else {
+            return None;
+        };
+        let name = m.names.text(key.name).to_lowercase();
+        let last = name.rsplit('.').next().unwrap_or("");
+        let loads = LOADS.iter().any(|word| last.contains(word));
+        let own = steps::is_own(key, &m.names);
+        (loads && own && start + dur <= work_ns && dur as f64 > MOST_OF_START * before)
+            .then_some((at, dur))
+    };
+    // of several within each other, the outermost
+    (m.functions.iter().enumerate())
+        .filter_map(is_ready)
+        .max_by_key(|(_, dur)| *dur)
 }
 
 /// Functions that copy what they are given, by the end of their names.
@@ -195,11 +248,22 @@ fn requests(m: &Measures, facts: &mut BTreeMap<String, Value>, span: f64) {
 }
 
 fn memory(m: &Measures, facts: &mut BTreeMap<String, Value>, steps: u64, span: f64) {
-    let since = m.start_ns + (SETTLED * span) as i64;
+    let at = |part: f64| m.start_ns + (part * span) as i64;
+    // The least in a stretch of time: what is freed again is no growth.
+    let least = |series: &[(i64, i64)], from: f64, to: f64| {
+        let before = series.partition_point(|(time, _)| *time <= at(from)).max(1) - 1;
+        let after = series.partition_point(|(time, _)| *time <= at(to));
+        series[before..after.max(before + 1)]
+            .iter()
+            .map(|(_, bytes)| *bytes)
+            .min()
+    };
     let growth = |series: &Vec<(i64, i64)>| {
-        let at = series.partition_point(|(at, _)| *at <= since);
-        let before = series[..at].last().or(series.first())?;
-        Some((series.last()?.1 - before.1, before.1))
+        if series.is_empty() {
+            return None;
+        }
+        let before = least(series, SETTLED - 0.1, SETTLED + 0.1)?;
+        Some((least(series, 0.8, 1.0)? - before, before))
     };
     let most = m.rss_bytes.values().filter_map(growth).max();
     if let Some((bytes, before)) = most {
@@ -209,17 +273,33 @@ fn memory(m: &Measures, facts: &mut BTreeMap<String, Value>, steps: u64, span: f
             "memory.growth.share",
             json!(bytes as f64 / before.max(1) as f64),
         );
-        // Of the steps in that part of the run.
-        let each = bytes as f64 / (steps as f64 * (1.0 - SETTLED)).max(1.0);
+        // Of the steps between: from the beginning of the first stretch to that of the last.
+        let each = bytes as f64 / (steps as f64 / 2.0).max(1.0);
         put(facts, "memory.growth.per_step_bytes", json!(each as i64));
     }
-    let faults = |series: &Vec<(i64, i64)>| {
+    let since = at(SETTLED);
+    let grown = |series: &Vec<(i64, i64)>| {
         let at = series.partition_point(|(at, _)| *at <= since);
         let before = series[..at].last().or(series.first())?;
         Some(series.last()?.1 - before.1)
     };
-    if let Some(count) = m.faults.values().filter_map(faults).max() {
-        let ns = (count as f64 * m.fault_ns.unwrap_or(FAULT_NS)) as i64;
+    let most = m
+        .faults
+        .iter()
+        .filter_map(|(process, series)| Some((grown(series)?, process)));
+    if let Some((count, process)) = most.max() {
+        let mut ns = (count as f64 * m.fault_ns.unwrap_or(FAULT_NS)) as i64;
+        // Where much memory comes and goes, the kernel gives it out in large pages: few faults that zero 2 MiB each. Nobody
+        // counts those apart, but the time in the kernel is theirs.
+        let rss = m.rss_bytes.get(process).map_or(&[][..], Vec::as_slice);
+        let since = rss.partition_point(|(at, _)| *at <= since).max(1) - 1;
+        let sizes = &rss[since.min(rss.len())..];
+        let most = sizes.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+        let freed: i64 = (sizes.windows(2).map(|pair| (pair[0].1 - pair[1].1).max(0))).sum();
+        if freed > (most / CHURN).max(CHURN_BYTES) {
+            let system = m.system_ns.get(process).and_then(grown);
+            ns = ns.max(system.unwrap_or(0));
+        }
         put(facts, "fault.count", json!(count));
         put(facts, "fault.time_ns", json!(ns));
         put(

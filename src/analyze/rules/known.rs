@@ -34,6 +34,7 @@ pub const FACTS: &[&str] = &[
     "eventloop.ready_ns_p50",
     "eventloop.ready_ns_p99",
     "eventloop.slow.count",
+    "eventloop.slow.mean_ns",
     "eventloop.slow.share",
     "eventloop.slow.time_ns",
     "eventloop.wait.share",
@@ -143,6 +144,8 @@ pub const FACTS: &[&str] = &[
     "launch.shorter.count",
     "launch.shorter.share",
     "launch.slow.count",
+    "load.share",
+    "load.time_ns",
     "lock.contended.share",
     "lock.share",
     "lock.top.share",
@@ -318,6 +321,8 @@ pub const TEXTS: &[&str] = &[
     "host.copy.name",
     "host.copy.where",
     "kernel.top.name",
+    "load.name",
+    "load.where",
     "lock.top.name",
     "lock.top.where",
     "native.library",
@@ -338,7 +343,9 @@ pub fn default(name: &str) -> Option<f64> {
         Some(0.0)
     } else if name.starts_with("replay.") && name != "replay.error.share" {
         Some(1.0)
-    } else if name.starts_with("step.long.") || matches!(name, "step.count" | "fault.share") {
+    } else if name.starts_with("step.long.")
+        || matches!(name, "step.count" | "fault.share" | "load.share")
+    {
         Some(0.0)
     } else {
         None

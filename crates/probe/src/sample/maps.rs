@@ -18,9 +18,37 @@ pub struct Maps {
     ranges: Vec<Range>,
     ids: HashMap<String, u32>,
     python: String,
-    /// Where the C library copies memory, once it was looked up, and the id of that.
-    copies: Option<u64>,
-    copying: Option<u32>,
+    /// Functions with a name of their own, once they were looked up.
+    parts: Option<[Part; 2]>,
+}
+
+/// A function that says more than its library does.
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    start: u64,
+    end: u64,
+    /// Of its name, once it was seen.
+    id: Option<u32>,
+}
+
+impl Part {
+    fn all() -> [Part; 2] {
+        let copies = py::sym(c"memcpy") as u64;
+        let part = |name, start, end| Part {
+            name,
+            start,
+            end,
+            id: None,
+        };
+        // The loop that runs bytecode: what is called for it (operators, methods, allocation) is elsewhere.
+        let (start, end) = py::extent(c"_PyEval_EvalFrameDefault").unwrap_or_default();
+        let length = if copies == 0 { 0 } else { COPY_BYTES };
+        [
+            part("memcpy", copies, copies + length),
+            part("eval", start, end),
+        ]
+    }
 }
 
 /// Length of the C library's `memcpy` from where its symbol points: of the version for this processor, which `memmove`
@@ -39,27 +67,43 @@ impl Maps {
         self.find(ip).map(|at| self.ranges[at].path.as_str())
     }
 
-    /// The id of the library's name, or of the C library's `memcpy`: copying is nobody's own work, whoever asked for it.
+    /// The id of the library's name, or of a function in it that has one of its own: copying is nobody's own work, whoever
+    /// asked for it, and the interpreter's loop is no native function's.
     pub fn id(&mut self, ip: u64) -> u32 {
-        let copies = *self.copies.get_or_insert_with(|| py::sym(c"memcpy") as u64);
-        if copies != 0 && (copies..copies + COPY_BYTES).contains(&ip) {
-            if self.copying.is_none() {
-                let file = name::shorten(self.path(ip).unwrap_or(GENERATED)).to_owned();
-                self.copying = Some(hot::define("memcpy", last(&file), 0));
+        let parts = self.parts.get_or_insert_with(Part::all);
+        if let Some(at) = parts
+            .iter()
+            .position(|part| (part.start..part.end).contains(&ip))
+        {
+            if let Some(id) = parts[at].id {
+                return id;
             }
-            return self.copying.unwrap_or_default();
+            let (name, path) = (
+                parts[at].name,
+                self.path(ip).unwrap_or(GENERATED).to_owned(),
+            );
+            let id = hot::define(name, self.file(&path), 0);
+            if let Some(parts) = &mut self.parts {
+                parts[at].id = Some(id);
+            }
+            return id;
         }
         let path = self.path(ip).unwrap_or(GENERATED).to_owned();
         if let Some(&id) = self.ids.get(&path) {
             return id;
         }
-        let file = match path == self.python {
-            true => "python",
-            false => name::shorten(&path),
-        };
+        let file = self.file(&path);
         let id = hot::define(last(file), file, 0);
         self.ids.insert(path, id);
         id
+    }
+
+    /// A library's path as traces have it.
+    fn file<'a>(&self, path: &'a str) -> &'a str {
+        match path == self.python {
+            true => "python",
+            false => name::shorten(path),
+        }
     }
 
     fn find(&self, ip: u64) -> Option<usize> {
