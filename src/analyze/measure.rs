@@ -750,7 +750,8 @@ impl Pass {
         let file = names.text(event.file.unwrap_or(event.name));
         // Pickling is copying, too, and where calls are not recorded only samples tell of it.
         let copies = names.text(event.name) == "memcpy" || library(file) == "_pickle";
-        if cpu_ns <= 0 || sampled::interprets(file) && !copies {
+        let interprets = sampled::interprets(file) && !copies;
+        if cpu_ns <= 0 || interprets && file != "python" {
             return;
         }
         self.pop_until(track, event.start_ns, names);
@@ -758,6 +759,7 @@ impl Pass {
         let function = stack.last().and_then(|frame| frame.within.python);
         let thread = self.measures.thread(track, event.pid);
         match stack.last_mut() {
+            None if interprets => {}
             None => {
                 let sums = &mut thread.times.outside_ns;
                 *sums.entry(library(file).to_owned()).or_default() += cpu_ns;
@@ -769,6 +771,12 @@ impl Pass {
                     _ => 0.0,
                 };
                 let ns = (cpu_ns as f64 * (1.0 + short)) as i64;
+                if interprets {
+                    let eval = names.text(event.name) == "eval";
+                    self.sampled
+                        .interpreter(track, function, event.file, ns, eval);
+                    return;
+                }
                 frame.natives.add(event.file, ns);
                 self.sampled.add(track, function, event.file, ns);
                 if let Some(function) = function.filter(|_| copies) {
