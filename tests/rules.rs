@@ -267,6 +267,46 @@ fn what_is_made_ready_before_the_work_is_startup() {
 }
 
 #[test]
+fn statements_one_by_one_are_batches_taken_apart() {
+    let of = |per_step: i64| {
+        let mut text = String::from(
+            "track    kind    start  end     name  file    line
+             py:main  python  0ms    1000ms  main  app.py  1\n",
+        );
+        for step in 0..10 {
+            let start = step * 100;
+            text += &format!(
+                "py:main python {start}ms {}ms answer app.py 5\n",
+                start + 99
+            );
+            for at in 0..per_step {
+                let start = start + 3 * at;
+                text += &format!(
+                    "py:main python {start}ms {}ms customer app.py 9\n",
+                    start + 3
+                );
+                // the call site is dropped after a few
+                if step == 0 {
+                    let name = "sqlite3.Connection.execute";
+                    text += &format!(
+                        "py:main native {start}ms {}ms {name} _sqlite3.so -\n",
+                        start + 1
+                    );
+                }
+            }
+        }
+        analysis(&text, &Rules::built_in().unwrap())
+    };
+    let many = of(30);
+    assert_eq!(many.facts["query.count"], 300);
+    assert_eq!(many.facts["query.per_step"], 30.0);
+    let found = many.findings.iter().find(|f| f.id == "small-batches");
+    assert_eq!(found.unwrap().place, "customer (app.py:9)");
+    let few = of(5);
+    assert!(few.findings.iter().all(|f| f.id != "small-batches"));
+}
+
+#[test]
 fn what_the_interpreter_copies_is_copying() {
     let mut text = String::from(
         "track    kind    start  end     name    file    line  value

@@ -20,8 +20,11 @@ struct Sight {
     /// not worth its events is dropped, and what comes after says nothing of it.
     own_ns: i64,
     since_ns: i64,
-    /// Native functions that do not wait, and their own time.
-    natives: Vec<(usize, i64)>,
+    /// The frames, likewise.
+    frames: u64,
+    since: u64,
+    /// Native functions that do not wait, their own time, and their calls.
+    natives: Vec<(usize, i64, u64)>,
 }
 
 impl Sight {
@@ -30,8 +33,8 @@ impl Sight {
     }
 
     fn ns(&self, native: usize) -> i64 {
-        let found = self.natives.iter().find(|(known, _)| *known == native);
-        found.map_or(0, |(_, ns)| *ns)
+        let found = self.natives.iter().find(|(known, ..)| *known == native);
+        found.map_or(0, |(_, ns, _)| *ns)
     }
 }
 
@@ -63,9 +66,16 @@ impl Blind {
         if sight.is_shed(end_ns) {
             return;
         }
-        match sight.natives.iter_mut().find(|(known, _)| *known == native) {
-            Some((_, sum)) => *sum += ns,
-            None => sight.natives.push((native, ns)),
+        match sight
+            .natives
+            .iter_mut()
+            .find(|(known, ..)| *known == native)
+        {
+            Some((_, sum, calls)) => {
+                *sum += ns;
+                *calls += 1;
+            }
+            None => sight.natives.push((native, ns, 1)),
         }
     }
 
@@ -83,12 +93,14 @@ impl Blind {
         let sight = self.sight(function);
         if !sight.is_shed(end_ns) {
             sight.since_ns += own_ns;
+            sight.since += 1;
             if native_ns > 0 {
                 sight.own_ns += std::mem::take(&mut sight.since_ns);
+                sight.frames += std::mem::take(&mut sight.since);
             }
             return Vec::new();
         }
-        let natives_ns: i64 = sight.natives.iter().map(|(_, ns)| ns).sum();
+        let natives_ns: i64 = sight.natives.iter().map(|(_, ns, _)| ns).sum();
         if natives_ns == 0 {
             return Vec::new();
         }
@@ -97,7 +109,7 @@ impl Blind {
         let mut seen_ns = if samples { 0 } else { native_ns };
         let mut left_ns = own_ns;
         let mut moved = Vec::new();
-        for &(native, ns) in &sight.natives {
+        for &(native, ns, _) in &sight.natives {
             if samples && in_library(native) {
                 continue;
             }
@@ -114,6 +126,23 @@ impl Blind {
             *self.moved.entry((track, function, native)).or_default() += ns;
         }
         moved
+    }
+}
+
+impl Blind {
+    /// How often a function calls a native function in one of its own calls, as far as that was seen: call sites of short
+    /// functions are dropped soon.
+    pub fn calls(&self) -> BTreeMap<(usize, usize), f64> {
+        let mut all = BTreeMap::new();
+        for (function, sight) in self.sights.iter().enumerate() {
+            for &(native, _, calls) in &sight.natives {
+                all.insert(
+                    (function, native),
+                    calls as f64 / sight.frames.max(1) as f64,
+                );
+            }
+        }
+        all
     }
 }
 

@@ -247,6 +247,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         &mut texts,
         &mut rows,
     );
+    work::queries(m, &on_path, denominator, &mut a, &mut texts, &mut rows);
     (a, Texts { texts, rows })
 }
 

@@ -231,6 +231,10 @@ pub struct Measures {
     pub wait_error2: f64,
     /// Time in which the interpreter copied memory, by samples: slices of bytes, lists that grow.
     pub copied: BTreeMap<(Track, usize), i64>,
+    /// By function in bursts: the time in calls that were not seen for each ns of those that were.
+    pub unseen: BTreeMap<usize, f64>,
+    /// By function and native function: calls of that in one of this.
+    pub calls: BTreeMap<(usize, usize), f64>,
     /// Processors of the machine it was recorded on.
     pub cpus: Option<u64>,
     /// What a page fault costs there.
@@ -426,7 +430,9 @@ pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measure
     }
     let scales = throttled::settle(&mut pass.measures, &pass.unseen);
     blind::settle(&mut pass.measures, &pass.blind, &scales, &names);
-    waited::settle(&mut pass.measures, pass.waited, &names);
+    pass.measures.calls = pass.blind.calls();
+    pass.measures.unseen.clone_from(&scales);
+    waited::settle(&mut pass.measures, pass.waited, &scales, &names);
     let bursts = Bursts {
         unseen: scales,
         callers: pass.unseen.callers(),

@@ -122,6 +122,13 @@ const SYNCHRONIZE: [&str; 6] = [
     "multiprocessing/queues.py",
 ];
 
+/// Where the workers of pools wait for what is next: file, and the beginning of the function's name.
+const WORKERS: [(&str, &str); 3] = [
+    ("concurrent/futures/process.py", "_process_worker"),
+    ("concurrent/futures/process.py", "_ExecutorManagerThread."),
+    ("multiprocessing/pool.py", "worker"),
+];
+
 /// Frames above a read of a socket that are looked at: those of the socket's file, and who reads.
 const KEPT: usize = 4;
 
@@ -173,9 +180,15 @@ pub fn is_idle<'a>(
                         "multiprocessing/synchronize.py",
                     ])
             };
-            stack
-                .take_while(within)
-                .any(|place| place.name.ends_with("Queue.get"))
+            // whose frame may not have been recorded
+            let mut stack =
+                stack.skip_while(|place| within(place) && !place.name.ends_with("Queue.get"));
+            stack.next().is_some_and(|place| {
+                let works = |(file, name): &(&str, &str)| {
+                    place.file.ends_with(file) && place.name.starts_with(name)
+                };
+                within(&place) || waits == Waits::Io && WORKERS.iter().any(works)
+            })
         }
         _ => false,
     }
@@ -221,7 +234,8 @@ fn moved(from: &mut i64, shares: &BTreeMap<Waits, i64>, to: &mut BTreeMap<Waits,
 }
 
 /// Moves waits out of the time of the interpreter and of libraries: of each thread, and of each function.
-pub fn settle(m: &mut Measures, waited: Waited, names: &Names) {
+/// `unseen` is, by function, the time in calls that were not seen for each ns of those that were: they waited alike.
+pub fn settle(m: &mut Measures, waited: Waited, unseen: &BTreeMap<usize, f64>, names: &Names) {
     for (track, places) in waited.0 {
         let mut python: BTreeMap<Waits, i64> = BTreeMap::new();
         for (place, shares) in places {
@@ -229,7 +243,9 @@ pub fn settle(m: &mut Measures, waited: Waited, names: &Names) {
             match place {
                 In::Python(function) => {
                     let idle = shares.get(&Waits::Idle).copied().unwrap_or(0);
-                    m.book_wait(track, function, ns, idle);
+                    let all = 1.0 + unseen.get(&function).copied().unwrap_or(0.0);
+                    let of_all = |ns: i64| (ns as f64 * all).round() as i64;
+                    m.book_wait(track, function, of_all(ns), of_all(idle));
                     for (waits, ns) in shares {
                         *python.entry(waits).or_default() += ns;
                     }
@@ -418,6 +434,12 @@ mod tests {
             place("work", "app.py"),
         ];
         assert!(idle(Waits::Lock, "lock.acquire", &get));
+        let pool = [
+            place("Connection._recv", "/lib/multiprocessing/connection.py"),
+            place("_process_worker", "/lib/concurrent/futures/process.py"),
+        ];
+        assert!(idle(Waits::Io, "read", &pool) && idle(Waits::Io, "read", &pool[1..]));
+        assert!(!idle(Waits::Lock, "", &pool[1..]), "a lock of its task's");
         assert!(!idle(
             Waits::Lock,
             "lock.acquire",

@@ -95,15 +95,26 @@ pub(super) fn waits(
         waiting,
         "",
     );
-    let slow: i64 = loops.slow().values().map(|(_, ns)| ns).sum();
-    let top = loops.slow().iter().rev().max_by_key(|(_, (_, ns))| *ns);
+    // Calls that were not seen are like those that were.
+    let all = |function: usize| 1.0 + m.unseen.get(&function).copied().unwrap_or(0.0);
+    let slow = (loops.slow().iter()).map(|(&function, &(count, ns))| {
+        let scaled = |number: f64| (number * all(function)).round();
+        (
+            function,
+            scaled(count as f64) as u64,
+            scaled(ns as f64) as i64,
+        )
+    });
+    let slows: Vec<(usize, u64, i64)> = slow.collect();
+    let slow: i64 = slows.iter().map(|(.., ns)| ns).sum();
+    let top = slows.iter().rev().max_by_key(|(.., ns)| *ns);
     place(
         "eventloop.slow",
-        top.map(|(function, _)| *function),
+        top.map(|(function, ..)| *function),
         slow,
         "",
     );
-    let count: u64 = loops.slow().values().map(|(count, _)| count).sum();
+    let count: u64 = slows.iter().map(|(_, count, _)| count).sum();
     fact("eventloop.slow.count", json!(count));
     fact("eventloop.slow.mean_ns", json!(slow / count.max(1) as i64));
     if !loops.ready_ns.is_empty() {

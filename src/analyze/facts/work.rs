@@ -203,6 +203,48 @@ pub(super) fn copies(
     }
 }
 
+/// What the path asks a database, statement by statement: how often, and the time of the functions that do.
+pub(super) fn queries(
+    m: &Measures,
+    on_path: &[Function],
+    span: f64,
+    a: &mut Analysis,
+    texts: &mut BTreeMap<String, String>,
+    rows: &mut BTreeMap<String, i64>,
+) {
+    let asks = |native: usize| m.name(native).ends_with(".execute");
+    let mut per_call: BTreeMap<usize, f64> = BTreeMap::new();
+    for (&(function, native), calls) in &m.calls {
+        if asks(native) {
+            *per_call.entry(function).or_default() += calls;
+        }
+    }
+    let asking = on_path
+        .iter()
+        .filter_map(|f| Some((f, per_call.get(&f.at)?)));
+    let asking: Vec<(&Function, &f64)> = asking.collect();
+    let Some((most, _)) = asking.iter().max_by_key(|(f, _)| f.self_ns) else {
+        return;
+    };
+    let count: f64 = asking
+        .iter()
+        .map(|(f, calls)| f.calls as f64 * **calls)
+        .sum();
+    let time_ns: i64 = asking.iter().map(|(f, _)| f.self_ns).sum();
+    let steps = a.facts.get("step.count").and_then(Value::as_f64);
+    put(&mut a.facts, "query.count", json!(count.round() as i64));
+    put(
+        &mut a.facts,
+        "query.per_step",
+        json!(count / steps.unwrap_or(1.0).max(1.0)),
+    );
+    put(&mut a.facts, "query.time_ns", json!(time_ns));
+    put(&mut a.facts, "query.share", json!(time_ns as f64 / span));
+    texts.insert("query.name".into(), most.name.clone());
+    texts.insert("query.where".into(), super::place_of(most));
+    rows.insert("query".into(), most.row);
+}
+
 fn requests(m: &Measures, facts: &mut BTreeMap<String, Value>, span: f64) {
     let r = &m.requests;
     let seconds = span / 1e9;
