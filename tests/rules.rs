@@ -204,7 +204,7 @@ fn callbacks_that_compute_for_long_are_named() {
     let beside = |short: i64| {
         let mut text = String::from("track kind start end name file line flow\n");
         for turn in 0..5 {
-            let start = turn * 100;
+            let start = turn * 200;
             text += &format!(
                 "py:main python {start}ms {}ms plan app.py 4 {}\n",
                 start + 40,
@@ -221,8 +221,8 @@ fn callbacks_that_compute_for_long_are_named() {
         }
         analysis(&text, &Rules::built_in().unwrap())
     };
-    assert_eq!(of(&beside(20)), ["plan (app.py:4)"]);
-    assert_eq!(beside(20).facts["eventloop.slow.mean_ns"], 40_000_000);
+    assert_eq!(of(&beside(30)), ["plan (app.py:4)"]);
+    assert_eq!(beside(30).facts["eventloop.slow.mean_ns"], 40_000_000);
     assert!(
         of(&beside(8)).is_empty(),
         "one in nine is what the loop does"
@@ -322,8 +322,8 @@ fn what_the_interpreter_copies_is_copying() {
     let of = |text: &str| analysis(text, &Rules::built_in().unwrap());
     let copied = of(&text);
     assert_eq!(copied.facts["host.copy.time_ns"], 490_000_000);
-    assert_eq!(copied.findings[0].id, "host-copies");
-    assert_eq!(copied.findings[0].place, "frames (app.py:5)");
+    let found = copied.findings.iter().find(|f| f.id == "host-copies");
+    assert_eq!(found.unwrap().place, "frames (app.py:5)");
     let other = of(&text.replace("memcpy", "libc.so.6"));
     assert_eq!(other.facts["host.copy.time_ns"], 0);
 }
