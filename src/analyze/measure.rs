@@ -367,7 +367,7 @@ struct Flags {
 /// Those of the reader.
 pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measures> {
     // What device work and operators have in args is another's business, and much of it differs from row to row.
-    let mut reader = reader.with_args_of(|kind| {
+    let mut reader = reader.without_links().with_args_of(|kind| {
         use Kind::*;
         !kind.on_device() && !matches!(kind, Op | Launch | Api | Alloc | Annotation | Flow | Sync)
     });

@@ -5,6 +5,7 @@
 
 mod columns;
 mod ipc;
+mod rows;
 mod table;
 
 use std::fs::File;
@@ -40,8 +41,7 @@ pub struct Reader {
     pipe: bool,
     /// The `end` row was met.
     ended: bool,
-    /// Kinds of rows whose args are read.
-    args_of: fn(Kind) -> bool,
+    rows: rows::Rows,
 }
 
 /// What was found in an input.
@@ -157,7 +157,7 @@ impl Reader {
             form,
             pipe: !seekable,
             ended: false,
-            args_of: |_| true,
+            rows: rows::Rows::default(),
         }))
     }
 
@@ -168,7 +168,16 @@ impl Reader {
 
     /// Reads args of rows of these kinds only: others' are null, and their texts take no memory.
     pub fn with_args_of(mut self, kinds: fn(Kind) -> bool) -> Reader {
-        self.args_of = kinds;
+        self.rows.args_of = kinds;
+        self
+    }
+
+    /// Leaves parents and causes unread: they are null. To be asked for before the first row is read.
+    pub fn without_links(mut self) -> Reader {
+        self.rows.links = false;
+        if let Form::Parquet(table) = &mut self.form {
+            table.leave_out(&rows::LINKS);
+        }
         self
     }
 
@@ -217,7 +226,7 @@ impl Reader {
                 what,
             };
             let from = events.len();
-            guard(|| columns::decode(&batch, self.args_of, names, events)).map_err(damaged)?;
+            guard(|| self.rows.decode(&batch, names, events)).map_err(damaged)?;
             if self.ended && events.len() > from {
                 return Err(damaged("rows after the end mark".into()));
             }
