@@ -66,6 +66,11 @@ fn step(
     }
 }
 
+/// Whether a function of this file may be a step: it is the program's, neither Python's nor an installed package's.
+pub(super) fn is_own(file: &str) -> bool {
+    !file.starts_with('<') && !file.contains("site-packages") && !file.contains("/lib/python")
+}
+
 /// Scopes, what a device repeats, then tasks, then functions that look like steps: the heaviest of each first.
 pub(super) fn steps(m: &Measures) -> Vec<Step> {
     let heaviest = |mut steps: Vec<Step>| {
@@ -84,11 +89,8 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
         .map(|(f, spans)| step(m.name(*f).to_owned(), "task", spans.clone(), (0, None)));
     let repeats = |key: &FunctionKey, sums: &FunctionSums| {
         let file = key.file.map_or("", |file| m.names.text(file));
-        let own = !file.starts_with('<')
-            && !file.contains("site-packages")
-            && !file.contains("/lib/python");
         key.kind == Kind::Python
-            && own
+            && is_own(file)
             && sums.spans.len() as u64 >= STEP_CALLS
             && sums.total_ns as f64 >= STEP_SHARE * m.span_ns() as f64
     };

@@ -12,6 +12,9 @@ use crate::trace::Sym;
 /// Pieces kept of one thread: about as many as a minute without device work has. What is older is not known any more.
 const MOST_PIECES: usize = 1 << 20;
 
+/// Places kept to be used again: as many as there are spans between two launches, and more.
+const MOST_SPARE: usize = 1 << 10;
+
 /// What the innermost span is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doing {
@@ -87,6 +90,15 @@ pub struct Piece {
     pub launched_ns: i64,
 }
 
+impl Piece {
+    fn follows(&self) -> bool {
+        match self.doing {
+            Doing::Wait(waits, contended) => follows(waits, contended),
+            _ => false,
+        }
+    }
+}
+
 /// A `wait` row: of `dur_ns` from `from_ns` on the thread waited for `wait_ns`, nobody knows when.
 #[derive(Clone, Copy, Debug)]
 pub struct Shade {
@@ -114,6 +126,10 @@ pub struct Trail {
     pub cursor_ns: i64,
     pub pieces: VecDeque<Piece>,
     pub shades: VecDeque<Shade>,
+    /// Places that nobody asks for any more, to be made into others.
+    spare: Vec<Rc<Place>>,
+    /// End of the last piece in which it may wait for another thread.
+    follows_ns: i64,
     /// End of its last launch.
     pub launched_ns: i64,
     /// From here on nothing is booked for the replay.
@@ -128,6 +144,8 @@ impl Default for Trail {
             cursor_ns: i64::MIN,
             pieces: VecDeque::new(),
             shades: VecDeque::new(),
+            spare: Vec::new(),
+            follows_ns: i64::MIN,
             launched_ns: i64::MIN,
             booked_ns: i64::MIN,
             called: None,
@@ -157,9 +175,26 @@ impl Trail {
             launched_ns: self.launched_ns,
         };
         self.cursor_ns = to_ns;
+        if piece.follows() {
+            self.follows_ns = to_ns;
+        }
         self.pieces.push_back(piece);
         if self.pieces.len() > MOST_PIECES {
             self.pieces.pop_front();
+        }
+    }
+
+    /// A new place: one for each span, and so in memory that another one had.
+    pub fn place(&mut self, place: Place) -> Rc<Place> {
+        let Some(mut spare) = self.spare.pop() else {
+            return Rc::new(place);
+        };
+        match Rc::get_mut(&mut spare) {
+            Some(other) => {
+                *other = place;
+                spare
+            }
+            None => Rc::new(place),
         }
     }
 
@@ -170,7 +205,11 @@ impl Trail {
             false => reach_ns,
         };
         while self.pieces.front().is_some_and(|p| p.to_ns <= until) {
-            self.pieces.pop_front();
+            let place = self.pieces.pop_front().and_then(|piece| piece.place);
+            let last = |place: &Rc<Place>| Rc::strong_count(place) == 1;
+            if let Some(place) = place.filter(last).filter(|_| self.spare.len() < MOST_SPARE) {
+                self.spare.push(place);
+            }
         }
         let called = self.called.map_or(until, |(_, start, _)| start.min(until));
         while self.shades.front().is_some_and(|s| s.to_ns <= called) {
@@ -180,15 +219,15 @@ impl Trail {
 
     /// Whether in a window it waits for what another thread may do.
     pub fn follows(&self, from_ns: i64, to_ns: i64) -> bool {
+        if self.shades.is_empty() && self.follows_ns <= from_ns {
+            return false;
+        }
         let over = |shade: &Shade| shade.from_ns < to_ns && shade.to_ns > from_ns;
         let shaded = self.shades.iter().filter(|shade| over(shade));
         let mut shaded = shaded.filter_map(|shade| Some((shade.waits?, shade.contended)));
         let mut pieces = self.within(from_ns, to_ns);
         shaded.any(|(waits, contended)| follows(waits, contended))
-            || pieces.any(|(.., piece)| match piece.doing {
-                Doing::Wait(waits, contended) => follows(waits, contended),
-                _ => false,
-            })
+            || pieces.any(|(.., piece)| piece.follows())
     }
 
     /// The pieces that overlap a window, each cut to it.

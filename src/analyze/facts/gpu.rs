@@ -296,8 +296,9 @@ fn replays(model: &Model, a: &mut Analysis) {
                 .insert(format!("replay.{name}.{what}"), json!(value));
         }
     };
+    let times_ns = model.times_ns();
     for (cause, left) in REMOVABLE {
-        if model.time_ns(cause) as f64 <= LEAST * measured {
+        if times_ns[cause as usize] as f64 <= LEAST * measured {
             told(cause.word(), base, base);
             continue;
         }

@@ -2,6 +2,8 @@
 //!
 //! Most columns of a batch hold nothing but nulls, or none; they are told apart once for the batch, not in each row.
 
+use std::ops::Range;
+
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
@@ -15,7 +17,7 @@ pub const LINKS: [&str; 2] = ["parent", "cause"];
 
 /// What of a row is read, and what is known of texts from one batch to the next.
 #[derive(Debug)]
-pub struct Rows {
+pub struct Decoder {
     /// Kinds of rows whose args are read.
     pub args_of: fn(Kind) -> bool,
     /// Whether [`LINKS`] are read.
@@ -24,9 +26,9 @@ pub struct Rows {
     files: Known,
 }
 
-impl Default for Rows {
-    fn default() -> Rows {
-        Rows {
+impl Default for Decoder {
+    fn default() -> Decoder {
+        Decoder {
             args_of: |_| true,
             links: true,
             names: Known::default(),
@@ -35,14 +37,15 @@ impl Default for Rows {
     }
 }
 
-impl Rows {
-    /// Appends the rows of a batch whose schema was checked.
+impl Decoder {
+    /// Appends some rows of a batch whose schema was checked.
     ///
     /// # Errors
     /// A null where the format has none, or a kind that it does not know.
     pub fn decode(
         &mut self,
         batch: &RecordBatch,
+        rows: Range<usize>,
         names: &mut Names,
         events: &mut Vec<Event>,
     ) -> Result<(), String> {
@@ -75,8 +78,8 @@ impl Rows {
         let name_syms = self.names.of(&name, names);
         let file = Words::of(batch, "file")?;
         let file_syms = self.files.of(&file, names);
-        events.reserve(batch.num_rows());
-        for row in 0..batch.num_rows() {
+        events.reserve(rows.len());
+        for row in rows {
             let key = words.keys.get(row).ok_or("a row without kind")? as usize;
             let kind = kinds.get(key).copied().flatten().ok_or_else(|| {
                 let word = words.texts.iter().nth(key).flatten();
@@ -130,6 +133,7 @@ impl<'a, T: ArrowNativeType> Numbers<'a, T> {
         }
     }
 
+    #[inline(always)]
     fn get(&self, row: usize) -> Option<T> {
         match self {
             Numbers::Null => None,
@@ -197,6 +201,7 @@ impl<'a> Words<'a> {
     }
 
     /// The symbol of a row's text, which becomes known when it is first met.
+    #[inline(always)]
     fn sym(&self, row: usize, known: &mut [Option<Sym>], names: &mut Names) -> Option<Sym> {
         let key = usize::try_from(self.keys.get(row)?).ok()?;
         let slot = known.get_mut(key)?;
