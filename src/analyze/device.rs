@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::idle::Work;
 use super::kinds::{Kinds, Memory};
+use super::launches::{Launch, Launches};
 use super::replay::Launched;
 use crate::trace::{Event, HashMap, Kind, Names, Sym};
 
@@ -102,9 +103,7 @@ pub struct Devices {
     pub unstarted: u64,
     /// By device and stream.
     pub streams: BTreeMap<Track, Stream>,
-    launches: Vec<Launch>,
-    /// By process and correlation: the last launch of it.
-    launch_of: HashMap<(u32, u64), u32>,
+    launches: Launches,
     rows: Vec<Row>,
     /// Whether kernels of a name are a collective's.
     comms: HashMap<Sym, bool>,
@@ -141,17 +140,6 @@ pub struct Queue {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Launch {
-    track: (u32, u64),
-    /// Its number in the replay; `None` if it does not nest in its thread's spans.
-    op: Option<u32>,
-    start_ns: i64,
-    end_ns: i64,
-    /// Device rows that it started.
-    started: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
 struct Row {
     key: Option<(u32, u64)>,
     /// Its launch, where that came first.
@@ -177,19 +165,19 @@ impl Devices {
     /// The number in the replay of a launch that was taken before.
     pub fn replayed(&mut self, event: &Event, op: u32) {
         let key = event.correlation.map(|c| (event.process, c));
-        if let Some(&at) = key.and_then(|key| self.launch_of.get(&key)) {
-            self.launches[at as usize].op = Some(op);
+        if let Some(at) = key.and_then(|key| self.launches.find(key)) {
+            self.launches.all[at as usize].op = Some(op);
         }
     }
 
     /// The number of the launch with a process and correlation.
     pub fn launch_of(&self, key: (u32, u64)) -> Option<u32> {
-        self.launch_of.get(&key).copied()
+        self.launches.find(key)
     }
 
     /// The thread of a launch, its start and its end.
     pub fn launched_by(&self, launch: u32) -> Option<((u32, u64), i64, i64)> {
-        let launch = self.launches.get(launch as usize)?;
+        let launch = self.launches.all.get(launch as usize)?;
         Some((launch.track, launch.start_ns, launch.end_ns))
     }
 
@@ -199,19 +187,15 @@ impl Devices {
             .correlation
             .map(|correlation| (event.process, correlation));
         if event.kind == Kind::Launch {
-            let launch = Launch {
-                track: (event.process, event.tid),
-                op: None,
-                start_ns: event.start_ns,
-                end_ns: event.end_ns(),
-                started: 0,
-            };
             if let Some(key) = key {
-                let next = self.launches.len() as u32;
-                match *self.launch_of.entry(key).or_insert(next) {
-                    at if at == next => self.launches.push(launch),
-                    at => self.launches[at as usize] = launch,
-                }
+                self.launches.add(Launch {
+                    key,
+                    track: (event.process, event.tid),
+                    op: None,
+                    start_ns: event.start_ns,
+                    end_ns: event.end_ns(),
+                    started: 0,
+                });
             }
             return None;
         }
@@ -285,15 +269,14 @@ impl Devices {
 
     /// Joins device work to its launches: a kernel may stand before its launch's end.
     pub fn finish(&mut self) {
-        let mut launches = std::mem::take(&mut self.launches);
-        let launch_of = std::mem::take(&mut self.launch_of);
+        let mut known = std::mem::take(&mut self.launches);
         let mut rows = std::mem::take(&mut self.rows);
         rows.sort_by_key(|row| row.start_ns);
         let streams: BTreeMap<Track, u32> = self.streams.keys().copied().zip(0..).collect();
         for row in &mut rows {
-            let later = || launch_of.get(&row.key?).copied();
+            let later = || known.find(row.key?);
             row.launch = row.launch.or_else(later);
-            let Some(launch) = row.launch.map(|at| &mut launches[at as usize]) else {
+            let Some(launch) = row.launch.map(|at| &mut known.all[at as usize]) else {
                 continue;
             };
             self.launched.extend(launch.op.map(|op| Launched {
@@ -321,7 +304,7 @@ impl Devices {
         let mut changes: BTreeMap<Track, Vec<(i64, i64)>> = BTreeMap::new();
         for work in &rows {
             // What has none was launched before the trace began.
-            let Some(launch) = work.launch.map(|at| launches[at as usize]) else {
+            let Some(launch) = work.launch.map(|at| known.all[at as usize]) else {
                 continue;
             };
             let delay = (work.start_ns - launch.end_ns).max(0);
@@ -347,7 +330,7 @@ impl Devices {
                 max,
             };
         }
-        let started = launches.iter().filter(|launch| launch.started > 0);
+        let started = known.all.iter().filter(|launch| launch.started > 0);
         self.launch_durs_ns = started.map(|l| l.end_ns - l.start_ns).collect();
         self.launch_durs_ns.sort_unstable();
         self.launch_delays_ns.sort_unstable();

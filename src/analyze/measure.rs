@@ -335,6 +335,7 @@ pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measure
         pass.pop_until(track, i64::MAX, &names);
     }
     pass.stacks.settle(&mut pass.measures);
+    pass.measures.paths = pass.functions.into_paths();
     for (_, sums) in &mut pass.measures.functions {
         sums.error_ns = (Z95 * sums.variance.sqrt()) as i64;
     }

@@ -13,7 +13,7 @@ use crate::trace::Sym;
 const MOST_PIECES: usize = 1 << 20;
 
 /// Places kept to be used again: as many as there are spans between two launches, and more.
-const MOST_SPARE: usize = 1 << 10;
+const MOST_SPARE: usize = 1 << 12;
 
 /// What the innermost span is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,10 +205,15 @@ impl Trail {
             false => reach_ns,
         };
         while self.pieces.front().is_some_and(|p| p.to_ns <= until) {
-            let place = self.pieces.pop_front().and_then(|piece| piece.place);
-            let last = |place: &Rc<Place>| Rc::strong_count(place) == 1;
-            if let Some(place) = place.filter(last).filter(|_| self.spare.len() < MOST_SPARE) {
-                self.spare.push(place);
+            let mut last = self.pieces.pop_front().and_then(|piece| piece.place);
+            while let Some(mut place) = last {
+                let Some(spare) = Rc::get_mut(&mut place) else {
+                    break;
+                };
+                last = spare.around.take();
+                if self.spare.len() < MOST_SPARE {
+                    self.spare.push(place);
+                }
             }
         }
         let called = self.called.map_or(until, |(_, start, _)| start.min(until));

@@ -72,6 +72,8 @@ struct Node {
     first: u32,
     /// What its caller called after it.
     next: u32,
+    /// Time at its end.
+    self_ns: i64,
 }
 
 impl Functions {
@@ -106,7 +108,6 @@ impl Functions {
     /// The path of a function that is called from another path, `before` being the last one that was called there.
     pub fn path(
         &mut self,
-        paths: &mut Vec<PathNode>,
         caller: Option<u32>,
         before: Option<u32>,
         function: usize,
@@ -121,7 +122,7 @@ impl Functions {
         if self.nodes.get(next as usize).is_some_and(is) {
             return Some(next);
         }
-        let Some(path) = self.found(paths, parent, called) else {
+        let Some(path) = self.found(parent, called) else {
             return caller;
         };
         match (before, caller) {
@@ -132,27 +133,38 @@ impl Functions {
         Some(path)
     }
 
+    /// Books time at the end of a path.
+    pub fn spent(&mut self, path: u32, ns: i64) {
+        self.nodes[path as usize].self_ns += ns;
+    }
+
+    /// All paths, and the time at their ends.
+    pub fn into_paths(self) -> Vec<PathNode> {
+        let paths = self.nodes.into_iter().map(|node| PathNode {
+            parent: (node.parent != NONE).then_some(node.parent as usize),
+            function: node.function as usize,
+            self_ns: node.self_ns,
+        });
+        paths.collect()
+    }
+
     /// The same path, looked up; `None` if there are too many for a new one.
-    fn found(&mut self, paths: &mut Vec<PathNode>, parent: u32, function: u32) -> Option<u32> {
+    fn found(&mut self, parent: u32, function: u32) -> Option<u32> {
         let key = (parent, function);
         if let Some(&path) = self.paths.get(&key) {
             return Some(path);
         }
-        if paths.len() >= MOST_PATHS {
+        if self.nodes.len() >= MOST_PATHS {
             return None;
         }
-        paths.push(PathNode {
-            parent: (parent != NONE).then_some(parent as usize),
-            function: function as usize,
-            self_ns: 0,
-        });
+        let path = self.nodes.len() as u32;
         self.nodes.push(Node {
             parent,
             function,
             first: NONE,
             next: NONE,
+            self_ns: 0,
         });
-        let path = paths.len() as u32 - 1;
         self.paths.insert(key, path);
         Some(path)
     }

@@ -392,11 +392,14 @@ impl Pass {
     }
 
     /// A call of a runtime begins: it goes into the replay.
-    pub(super) fn call(&mut self, event: &Event, doing: Doing, names: &Names) {
+    pub(super) fn call(&mut self, event: &Event, names: &Names) {
         let track = (event.process, event.tid);
         let launches = event.kind == Kind::Launch;
-        let known = self.stacks.get(track).is_some_and(|s| s.trail.launches());
-        let waits = known && doing == Doing::Sync;
+        let Some(stack) = self.stacks.get(track) else {
+            return;
+        };
+        let doing = stack.frames.last().map_or(Doing::Code, |top| top.doing);
+        let waits = stack.trail.launches() && doing == Doing::Sync;
         if !launches && !waits {
             return;
         }

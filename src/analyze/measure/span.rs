@@ -1,5 +1,7 @@
 //! Spans as they begin and end: what each adds to its function, its thread, its path and those around it.
 
+use std::collections::BTreeSet;
+
 use super::super::trail::Doing;
 use super::super::waited::{self, Waits};
 use super::functions::Traits;
@@ -50,7 +52,7 @@ impl Pass {
         let caller = stack.frames.last();
         let within = caller.map_or(Within::default(), |frame| frame.within);
         let within_asked = caller.and_then(|frame| frame.asked);
-        let mut frame = Frame {
+        let frame = Frame {
             scope: (event.kind == Kind::Scope).then_some(event.name),
             natives: stack.natives_end(),
             function: None,
@@ -75,17 +77,14 @@ impl Pass {
             },
             place: None,
         };
-        if event.kind != Kind::Scope {
-            self.call_of(event, dur_ns, flags, &mut frame, names);
+        stack.frames.push(frame);
+        if event.kind == Kind::Scope {
+            self.edge(track, event.name, true, event.start_ns, names);
+        } else {
+            self.call_of(event, dur_ns, flags, names);
         }
-        let now_doing = frame.doing;
-        if let Some(stack) = self.stacks.get_mut(track) {
-            stack.frames.push(frame);
-        }
-        match event.kind {
-            Kind::Launch | Kind::Api => self.call(event, now_doing, names),
-            Kind::Scope => self.edge(track, event.name, true, event.start_ns, names),
-            _ => {}
+        if matches!(event.kind, Kind::Launch | Kind::Api) {
+            self.call(event, names);
         }
     }
 
@@ -106,15 +105,8 @@ impl Pass {
         })
     }
 
-    /// What begins is a call of a function: `frame` is what goes onto the stack, as it is without that.
-    fn call_of(
-        &mut self,
-        event: &Event,
-        dur_ns: i64,
-        flags: Flags,
-        frame: &mut Frame,
-        names: &Names,
-    ) {
+    /// What has begun, and is the innermost, is a call of a function.
+    fn call_of(&mut self, event: &Event, dur_ns: i64, flags: Flags, names: &Names) {
         let track = (event.process, event.tid);
         let key = FunctionKey {
             kind: event.kind,
@@ -128,12 +120,18 @@ impl Pass {
         let Some(stack) = self.stacks.get_mut(track) else {
             return;
         };
+        let open = stack.open(function);
+        *open += 1;
+        let outermost = *open == 1;
+        let Some((frame, around)) = stack.frames.split_last_mut() else {
+            return;
+        };
         let caller_function = frame.within.python();
-        let depth = stack.frames.len();
-        let caller = stack.frames.last_mut();
+        let depth = around.len();
+        let caller = around.last_mut();
         let caller_flow = caller.as_ref().and_then(|caller| caller.flow);
         let before = caller.as_ref().and_then(|caller| caller.called);
-        let path = (self.functions).path(&mut m.paths, frame.path, before, function);
+        let path = self.functions.path(frame.path, before, function);
         if let Some(caller) = caller.filter(|caller| caller.path != path) {
             caller.called = path;
         }
@@ -146,9 +144,6 @@ impl Pass {
             false => traits.doing,
         };
         frame.within.compiles = frame.doing == Doing::Import;
-        let open = stack.open(function);
-        *open += 1;
-        let outermost = *open == 1;
         if event.kind == Kind::Python && !stack.imported {
             self.unseen.seen(caller_function, function, dur_ns);
         }
@@ -187,11 +182,12 @@ impl Pass {
             }
         }
         if traits.waits {
-            self.wait_of(track, names.text(event.name), frame, names);
+            let (name, accepts) = (names.text(event.name), &mut self.accepts);
+            wait_of(m, accepts, name, frame, around, names);
         }
         frame.polls = frame.waits == Some(Waits::Idle) || traits.poll;
         let begins = event.flow.is_some() && caller_flow != event.flow;
-        let loops = &mut self.measures.loops;
+        let loops = &mut m.loops;
         if (begins || traits.callback) && !frame.within.step {
             frame.step = true;
             frame.within.step = true;
@@ -211,30 +207,6 @@ impl Pass {
         }
     }
 
-    /// What begins is a native call that is known to wait: for what.
-    fn wait_of(&mut self, track: Track, name: &str, frame: &mut Frame, names: &Names) {
-        let (m, Some(stack)) = (&self.measures, self.stacks.get(track)) else {
-            return;
-        };
-        let waits = Waits::of_call(name);
-        // Who takes connections and then polls waits for the next one, or for what they send.
-        if name.ends_with("accept") {
-            let python = stack.frames.iter().rev().filter(|f| f.kind == Kind::Python);
-            self.accepts
-                .extend(python.take(2).filter_map(Frame::function));
-        }
-        let caller = frame.within.python();
-        let serves = caller.is_some_and(|f| self.accepts.contains(&f))
-            && (name.ends_with("select") || name.ends_with("poll"));
-        let around = || places(m, &stack.frames, names);
-        frame.waits = Some(match serves || waited::is_idle(waits, name, "", around()) {
-            true => Waits::Idle,
-            false => waits,
-        });
-        let contended = waits == Waits::Lock && waited::is_contended(around().next());
-        frame.doing = Doing::Wait(frame.waits.unwrap_or(waits), contended);
-    }
-
     /// Ends every span that is over at `at_ns`, and books the time it did not spend in others.
     pub(super) fn pop_until(&mut self, track: Track, at_ns: i64, names: &Names) {
         let Some(stack) = self.stacks.get_mut(track) else {
@@ -251,8 +223,12 @@ impl Pass {
             if let Some(scope) = frame.scope.filter(|_| stack.trail.launches()) {
                 edges.push((scope, end_ns));
             }
+            let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
+            if let Some(path) = frame.path {
+                self.functions.spent(path, own_ns);
+            }
             let traits = frame.function().map(|f| self.functions.traits(f));
-            self.measures.ended(stack, &frame, traits, names);
+            self.measures.ended(stack, &frame, traits, own_ns, names);
             stack.hand_on(&frame);
         }
         for (scope, end_ns) in edges {
@@ -263,12 +239,15 @@ impl Pass {
 
 impl Measures {
     /// Books a span that has ended, and was the stack's innermost.
-    fn ended(&mut self, stack: &mut Stack, frame: &Frame, traits: Option<Traits>, names: &Names) {
-        let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
+    fn ended(
+        &mut self,
+        stack: &mut Stack,
+        frame: &Frame,
+        traits: Option<Traits>,
+        own_ns: i64,
+        names: &Names,
+    ) {
         let caller = stack.frames.last().and_then(|frame| frame.within.python());
-        if let Some(path) = frame.path {
-            self.paths[path as usize].self_ns += own_ns;
-        }
         self.spent(stack, frame, traits, own_ns, names);
         if let Some(name) = frame.scope.filter(|_| !stack.natives(frame).is_empty()) {
             let name = names.text(name);
@@ -406,4 +385,30 @@ impl Measures {
             own.native_ns += native_ns;
         }
     }
+}
+
+/// What has begun is a native call that is known to wait: for what. `accepts`: functions that take connections.
+fn wait_of(
+    m: &Measures,
+    accepts: &mut BTreeSet<usize>,
+    name: &str,
+    frame: &mut Frame,
+    around: &[Frame],
+    names: &Names,
+) {
+    let waits = Waits::of_call(name);
+    // Who takes connections and then polls waits for the next one, or for what they send.
+    if name.ends_with("accept") {
+        let python = around.iter().rev().filter(|f| f.kind == Kind::Python);
+        accepts.extend(python.take(2).filter_map(Frame::function));
+    }
+    let serves = frame.within.python().is_some_and(|f| accepts.contains(&f))
+        && (name.ends_with("select") || name.ends_with("poll"));
+    let stack = || places(m, around, names);
+    frame.waits = Some(match serves || waited::is_idle(waits, name, "", stack()) {
+        true => Waits::Idle,
+        false => waits,
+    });
+    let contended = waits == Waits::Lock && waited::is_contended(stack().next());
+    frame.doing = Doing::Wait(frame.waits.unwrap_or(waits), contended);
 }
