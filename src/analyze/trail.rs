@@ -90,9 +90,10 @@ pub struct Piece {
     pub launched_ns: i64,
 }
 
-impl Piece {
-    fn follows(&self) -> bool {
-        match self.doing {
+impl Doing {
+    /// Whether it may be a wait for another thread's answer.
+    fn follows(self) -> bool {
+        match self {
             Doing::Wait(waits, contended) => follows(waits, contended),
             _ => false,
         }
@@ -165,26 +166,28 @@ impl Trail {
             && (self.launches() || reach_ns.is_some_and(|reach_ns| to_ns > reach_ns))
     }
 
-    /// Adds the time up to `to_ns`.
+    /// Adds the time up to `to_ns`. Inlined, as [`Trail::place`] is: what is put together elsewhere, in small parts, and
+    /// then copied as a whole makes the processor wait, twice for each span.
+    #[inline(always)]
     pub fn add(&mut self, to_ns: i64, doing: Doing, place: Option<Rc<Place>>) {
-        let piece = Piece {
+        if doing.follows() {
+            self.follows_ns = to_ns;
+        }
+        self.pieces.push_back(Piece {
             from_ns: self.cursor_ns,
             to_ns,
             doing,
             place,
             launched_ns: self.launched_ns,
-        };
+        });
         self.cursor_ns = to_ns;
-        if piece.follows() {
-            self.follows_ns = to_ns;
-        }
-        self.pieces.push_back(piece);
         if self.pieces.len() > MOST_PIECES {
             self.pieces.pop_front();
         }
     }
 
     /// A new place: one for each span, and so in memory that another one had.
+    #[inline(always)]
     pub fn place(&mut self, place: Place) -> Rc<Place> {
         let Some(mut spare) = self.spare.pop() else {
             return Rc::new(place);
@@ -232,7 +235,7 @@ impl Trail {
         let mut shaded = shaded.filter_map(|shade| Some((shade.waits?, shade.contended)));
         let mut pieces = self.within(from_ns, to_ns);
         shaded.any(|(waits, contended)| follows(waits, contended))
-            || pieces.any(|(.., piece)| piece.follows())
+            || pieces.any(|(.., piece)| piece.doing.follows())
     }
 
     /// The pieces that overlap a window, each cut to it.
