@@ -319,7 +319,7 @@ mod tests {
 
     fn place(start_ns: i64, end_ns: i64, around: Option<Rc<Place>>) -> Rc<Place> {
         Rc::new(Place {
-            label: Label::Function(start_ns as usize),
+            label: Label::Function(start_ns as u32),
             start_ns,
             end_ns,
             sourced: true,
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn parts_of_a_cause_are_one_gap_s() {
         let mut gaps = Gaps::default();
-        let part = |cause, function: Option<usize>, ns| Part {
+        let part = |cause, function: Option<u32>, ns| Part {
             cause,
             label: function.map(Label::Function),
             ns,

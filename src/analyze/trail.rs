@@ -45,7 +45,7 @@ pub enum Doing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Label {
     /// A function, by its number among the measures.
-    Function(usize),
+    Function(u32),
     Scope(Sym),
 }
 
@@ -218,6 +218,9 @@ impl Trail {
                     self.spare.push(place);
                 }
             }
+        }
+        if self.pieces.is_empty() {
+            self.pieces.clear(); // begins anew where memory is warm, rather than going around in all that there is
         }
         let called = self.called.map_or(until, |(_, start, _)| start.min(until));
         while self.shades.front().is_some_and(|s| s.to_ns <= called) {

@@ -179,6 +179,7 @@ pub(super) fn unexplained_ns(m: &Measures) -> i64 {
 fn place(m: &Measures, label: Label) -> String {
     match label {
         Label::Function(at) => {
+            let at = at as usize;
             let (key, sums) = &m.functions[at];
             place_of(&function(m, at, key, sums))
         }

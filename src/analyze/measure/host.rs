@@ -97,7 +97,7 @@ fn place(frames: &mut [Frame], at: usize, trail: &mut Trail) -> Option<Rc<Place>
             _ => frames[at - 1].place.clone(),
         };
         let frame = &mut frames[at];
-        let label = match (frame.function(), frame.scope) {
+        let label = match (frame.function, frame.scope) {
             (Some(function), _) => Some(Label::Function(function)),
             (None, scope) => scope.map(Label::Scope),
         };
@@ -465,7 +465,7 @@ impl Measures {
     /// The name of what is to blame.
     pub fn label(&self, label: Label) -> &str {
         match label {
-            Label::Function(function) => self.name(function),
+            Label::Function(function) => self.name(function as usize),
             Label::Scope(scope) => self.names.text(scope),
         }
     }
