@@ -46,8 +46,8 @@ pub struct Reader {
     pipe: bool,
     /// The `end` row was met.
     ended: bool,
-    decoder: rows::Decoder,
-    batch: Option<Batch>,
+    decoder: Box<rows::Decoder>,
+    batch: Option<Box<Batch>>,
 }
 
 /// What was found in an input.
@@ -72,12 +72,12 @@ struct Batch {
 }
 
 impl Batch {
-    fn new((rows, place): (RecordBatch, String)) -> Batch {
-        Batch {
+    fn new((rows, place): (RecordBatch, String)) -> Box<Batch> {
+        Box::new(Batch {
             rows,
             place,
             read: 0,
-        }
+        })
     }
 }
 
@@ -182,7 +182,7 @@ impl Reader {
             form,
             pipe: !seekable,
             ended: false,
-            decoder: rows::Decoder::default(),
+            decoder: Box::default(),
             batch: None,
         }))
     }
@@ -238,7 +238,7 @@ impl Reader {
                 (None, Form::Arrow(stream)) => stream.next_batch(path)?.map(Batch::new),
                 (None, Form::Parquet(table)) => table.next_batch(path)?.map(Batch::new),
             };
-            let Some(Batch { rows, place, read }) = batch else {
+            let Some(Batch { rows, place, read }) = batch.map(|batch| *batch) else {
                 return match self.ended {
                     true => Ok(false),
                     false => Err(Error::Cut {
@@ -266,10 +266,9 @@ impl Reader {
                 events.pop();
                 self.ended = true;
             }
-            self.batch = (to < rows.num_rows()).then_some(Batch {
-                rows,
-                place,
-                read: to,
+            self.batch = (to < rows.num_rows()).then(|| {
+                let read = to;
+                Box::new(Batch { rows, place, read })
             });
             if events.len() > from {
                 return Ok(true);
