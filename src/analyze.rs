@@ -12,6 +12,7 @@ pub mod expression; // conditions over named values, in CEL
 pub mod facts;
 pub mod idle; // why a device had nothing to do
 mod kinds;
+mod launches;
 mod lines;
 pub mod measure;
 pub mod page;

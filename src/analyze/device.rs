@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::idle::Work;
 use super::kinds::{Kinds, Memory};
+use super::launches::{Launch, Launches};
 use super::replay::Launched;
 use crate::trace::{Event, HashMap, Kind, Names, Sym};
 
@@ -24,10 +25,13 @@ impl Intervals {
 
     /// Length of the union.
     pub fn union_ns(&self) -> i64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_unstable();
+        // A timeline's are, and lists of them are runs: a sort that looks for runs has little to do.
+        let mut sorted = std::borrow::Cow::Borrowed(&self.0);
+        if !sorted.is_sorted() {
+            sorted.to_mut().sort();
+        }
         let (mut total, mut reach) = (0, i64::MIN);
-        for (start, end) in sorted {
+        for &(start, end) in sorted.iter() {
             if end > reach {
                 total += end - start.max(reach);
                 reach = end;
@@ -44,7 +48,8 @@ impl Intervals {
 
     /// Length of the part of this union that lies in none of the others.
     pub fn exposed_ns(&self, others: &[&Intervals]) -> i64 {
-        let others = Intervals(others.iter().flat_map(|other| other.0.clone()).collect());
+        let others = others.iter().flat_map(|other| other.0.iter().copied());
+        let others = Intervals(others.collect());
         let both = Intervals(self.0.iter().chain(&others.0).copied().collect());
         both.union_ns() - others.union_ns()
     }
@@ -98,8 +103,10 @@ pub struct Devices {
     pub unstarted: u64,
     /// By device and stream.
     pub streams: BTreeMap<Track, Stream>,
-    launches: HashMap<(u32, u64), Launch>,
+    launches: Launches,
     rows: Vec<Row>,
+    /// Whether kernels of a name are a collective's.
+    comms: HashMap<Sym, bool>,
     /// Names and starts of the kernels of each stream.
     pub kernel_names: BTreeMap<Track, Vec<(Sym, i64)>>,
     /// All device work whose launch is a call of the replay, by start; once all are in.
@@ -133,19 +140,10 @@ pub struct Queue {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Launch {
-    track: (u32, u64),
-    /// Its number in the replay; `None` if it does not nest in its thread's spans.
-    op: Option<u32>,
-    start_ns: i64,
-    end_ns: i64,
-    /// Device rows that it started.
-    started: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
 struct Row {
     key: Option<(u32, u64)>,
+    /// Its launch, where that came first.
+    launch: Option<u32>,
     start_ns: i64,
     dur_ns: i64,
     stream: Track,
@@ -167,14 +165,19 @@ impl Devices {
     /// The number in the replay of a launch that was taken before.
     pub fn replayed(&mut self, event: &Event, op: u32) {
         let key = event.correlation.map(|c| (event.process, c));
-        if let Some(launch) = key.and_then(|key| self.launches.get_mut(&key)) {
-            launch.op = Some(op);
+        if let Some(at) = key.and_then(|key| self.launches.find(key)) {
+            self.launches.all[at as usize].op = Some(op);
         }
     }
 
+    /// The number of the launch with a process and correlation.
+    pub fn launch_of(&self, key: (u32, u64)) -> Option<u32> {
+        self.launches.find(key)
+    }
+
     /// The thread of a launch, its start and its end.
-    pub fn launched_by(&self, key: (u32, u64)) -> Option<((u32, u64), i64, i64)> {
-        let launch = self.launches.get(&key)?;
+    pub fn launched_by(&self, launch: u32) -> Option<((u32, u64), i64, i64)> {
+        let launch = self.launches.all.get(launch as usize)?;
         Some((launch.track, launch.start_ns, launch.end_ns))
     }
 
@@ -184,14 +187,16 @@ impl Devices {
             .correlation
             .map(|correlation| (event.process, correlation));
         if event.kind == Kind::Launch {
-            let launch = Launch {
-                track: (event.process, event.tid),
-                op: None,
-                start_ns: event.start_ns,
-                end_ns: event.end_ns(),
-                started: 0,
-            };
-            self.launches.extend(key.map(|key| (key, launch)));
+            if let Some(key) = key {
+                self.launches.add(Launch {
+                    key,
+                    track: (event.process, event.tid),
+                    op: None,
+                    start_ns: event.start_ns,
+                    end_ns: event.end_ns(),
+                    started: 0,
+                });
+            }
             return None;
         }
         if event.kind == Kind::Api && names.text(event.name).contains("LaunchKernel") {
@@ -216,8 +221,10 @@ impl Devices {
             Kind::Kernel => {
                 self.kernels += 1;
                 self.kernel_sum_ns += end - start;
-                let name = names.text(event.name).to_ascii_lowercase();
-                let comm = name.contains("nccl") || name.contains("rccl");
+                let comm = *self.comms.entry(event.name).or_insert_with(|| {
+                    let name = names.text(event.name).to_ascii_lowercase();
+                    name.contains("nccl") || name.contains("rccl")
+                });
                 if comm {
                     &mut self.comm
                 } else {
@@ -234,8 +241,10 @@ impl Devices {
             Kind::Memcpy => self.memcpy.add(start, end),
             _ => {}
         }
+        let launch = key.and_then(|key| self.launch_of(key));
         self.rows.push(Row {
             key,
+            launch,
             start_ns: start,
             dur_ns: end - start,
             stream: place,
@@ -248,6 +257,7 @@ impl Devices {
             end_ns: end,
             gpu,
             key,
+            launch,
             row,
         })
     }
@@ -259,12 +269,14 @@ impl Devices {
 
     /// Joins device work to its launches: a kernel may stand before its launch's end.
     pub fn finish(&mut self) {
-        let mut launches = std::mem::take(&mut self.launches);
+        let mut known = std::mem::take(&mut self.launches);
         let mut rows = std::mem::take(&mut self.rows);
         rows.sort_by_key(|row| row.start_ns);
         let streams: BTreeMap<Track, u32> = self.streams.keys().copied().zip(0..).collect();
-        for row in &rows {
-            let Some(launch) = row.key.and_then(|key| launches.get_mut(&key)) else {
+        for row in &mut rows {
+            let later = || known.find(row.key?);
+            row.launch = row.launch.or_else(later);
+            let Some(launch) = row.launch.map(|at| &mut known.all[at as usize]) else {
                 continue;
             };
             self.launched.extend(launch.op.map(|op| Launched {
@@ -292,7 +304,7 @@ impl Devices {
         let mut changes: BTreeMap<Track, Vec<(i64, i64)>> = BTreeMap::new();
         for work in &rows {
             // What has none was launched before the trace began.
-            let Some(launch) = work.key.and_then(|key| launches.get(&key)) else {
+            let Some(launch) = work.launch.map(|at| known.all[at as usize]) else {
                 continue;
             };
             let delay = (work.start_ns - launch.end_ns).max(0);
@@ -318,7 +330,7 @@ impl Devices {
                 max,
             };
         }
-        let started = launches.values().filter(|launch| launch.started > 0);
+        let started = known.all.iter().filter(|launch| launch.started > 0);
         self.launch_durs_ns = started.map(|l| l.end_ns - l.start_ns).collect();
         self.launch_durs_ns.sort_unstable();
         self.launch_delays_ns.sort_unstable();

@@ -208,6 +208,8 @@ pub struct Work {
     pub gpu: Gpu,
     /// Process and correlation of its launch.
     pub key: Option<(u32, u64)>,
+    /// Its number, if it came before.
+    pub launch: Option<u32>,
     pub row: i64,
 }
 
@@ -230,6 +232,8 @@ pub struct Gaps {
     /// Of the union: in which launched work did not begin for longer than [`STALL_NS`].
     pub stalled_ns: i64,
     reach_ns: BTreeMap<Option<Gpu>, i64>,
+    /// The least of them.
+    least_ns: Option<i64>,
     pending: VecDeque<Work>,
 }
 
@@ -245,7 +249,8 @@ impl Gaps {
     /// The next work to set against the last, if its launch is known or does not come any more.
     pub fn due(&mut self, now_ns: i64, known: impl Fn((u32, u64)) -> bool) -> Option<Work> {
         let next = self.pending.front()?;
-        let ready = next.key.is_none_or(known) || now_ns - next.start_ns > LATE_NS;
+        let known = next.launch.is_some() || next.key.is_none_or(known);
+        let ready = known || now_ns - next.start_ns > LATE_NS;
         ready.then(|| self.pending.pop_front()).flatten()
     }
 
@@ -262,29 +267,33 @@ impl Gaps {
             *reach = work.end_ns.max(*reach);
             gap
         };
-        [ended(None), ended(Some(work.gpu))].into_iter().flatten()
+        let gaps = [ended(None), ended(Some(work.gpu))];
+        self.least_ns = self.reach_ns.values().min().copied();
+        gaps.into_iter().flatten()
     }
 
     /// Until when devices are known to be busy: nobody asks for what lies before. `None` before the first work.
     pub fn reach_ns(&self) -> Option<i64> {
-        let reach_ns = self.reach_ns.values().min().copied();
         let waiting = self.pending.front().map(|work| work.start_ns);
-        reach_ns.or(waiting)
+        self.least_ns.or(waiting)
     }
 
     /// Books the parts of a gap; they add up to its length.
     pub fn book(&mut self, gap: Gap, parts: &[Part], row: i64) {
-        let mut by_cause: BTreeMap<Cause, i64> = BTreeMap::new();
+        let mut by_cause = [0; Cause::ALL.len()];
         for &Part {
             cause, label, ns, ..
         } in parts.iter().filter(|part| part.ns > 0)
         {
-            *by_cause.entry(cause).or_default() += ns;
+            by_cause[cause as usize] += ns;
             if let Some(label) = label.filter(|_| gap.0.is_none()) {
                 *self.labels.entry((cause, label)).or_default() += ns;
             }
         }
-        for (cause, ns) in by_cause {
+        for (cause, ns) in Cause::ALL.into_iter().zip(by_cause) {
+            if ns == 0 {
+                continue;
+            }
             let sum = self.sums.entry((gap.0, cause)).or_default();
             sum.time_ns += ns;
             sum.count += 1;
@@ -310,7 +319,7 @@ mod tests {
 
     fn place(start_ns: i64, end_ns: i64, around: Option<Rc<Place>>) -> Rc<Place> {
         Rc::new(Place {
-            label: Label::Function(start_ns as usize),
+            label: Label::Function(start_ns as u32),
             start_ns,
             end_ns,
             sourced: true,
@@ -356,6 +365,7 @@ mod tests {
             end_ns,
             gpu: Gpu { owner: 0, device },
             key: None,
+            launch: None,
             row: 0,
         };
         let mut ends = |work: Work| -> Vec<_> {
@@ -373,7 +383,7 @@ mod tests {
     #[test]
     fn parts_of_a_cause_are_one_gap_s() {
         let mut gaps = Gaps::default();
-        let part = |cause, function: Option<usize>, ns| Part {
+        let part = |cause, function: Option<u32>, ns| Part {
             cause,
             label: function.map(Label::Function),
             ns,

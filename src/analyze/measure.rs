@@ -2,40 +2,38 @@
 //!
 //! Memory grows with functions, call paths and open spans, not with events. Nothing here judges; rules do.
 
+mod functions;
 mod host; // what host threads do while devices are idle
+mod span; // spans as they begin and end
+mod stack;
 mod wait; // `wait` rows, and what waits say of event loops and locks
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 use super::ask::Asks;
 use super::blind::{self, Blind};
 use super::device::{Devices, Owner};
-use super::idle::Gaps;
+use super::idle::{Gaps, Part};
 use super::lines::Counted;
 use super::replay::{Model, Ops};
 use super::requests::Requests;
 use super::sampled::{self, Bursts, Sampled};
 use super::select::Windows;
 use super::throttled::{self, Unseen};
-use super::trail::{Doing, Place, Trail};
 use super::waited::{self, Loops, Waited, Waits};
 use crate::cli::Progress;
 use crate::clock::FOREIGN;
 use crate::error::Result;
 use crate::trace::io::Reader;
 use crate::trace::{Event, HashMap, Kind, Names, Sym};
-use host::{doing, is_sourced, tell};
-use wait::places;
+use functions::Functions;
+use stack::Stacks;
 
 /// Durations kept of one function or scope: a step that runs more often than this is too short to be one.
 const MOST_DURATIONS: usize = 200_000;
 
 /// Two-sided 95 % of the normal distribution.
 const Z95: f64 = 1.96;
-
-/// Call paths kept; what would be one more is booked on its caller.
-const MOST_PATHS: usize = 50_000;
 
 /// Where a span's code is: what makes two spans the same function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +69,7 @@ pub struct FunctionSums {
     /// Time suspended between two segments of one task.
     pub await_ns: i64,
     pub awaits: u64,
-    /// Start and length of each call that was not suspended; empty when there were too many.
+    /// Start and length of each call that was not suspended, if it may be a step; empty when there were too many.
     pub spans: Vec<(i64, i64)>,
     pub too_many: bool,
     /// Native time inside, what it called included, by the library's file; recursion counted once. Samples included.
@@ -274,72 +272,8 @@ impl Natives {
         self.0.iter().map(|(_, ns)| ns).sum()
     }
 
-    fn add_all(&mut self, other: &Natives) {
-        other.0.iter().for_each(|&(file, ns)| self.add(file, ns));
-    }
-}
-
-#[derive(Debug)]
-struct Frame {
-    /// Name, if it is a scope.
-    scope: Option<Sym>,
-    natives: Natives,
-    function: Option<usize>,
-    path: Option<usize>,
-    kind: Kind,
-    start_ns: i64,
-    end_ns: i64,
-    child_ns: i64,
-    /// In native functions that it called itself, if it is of Python.
-    native_ns: i64,
-    flow: Option<u64>,
-    importing: bool,
-    waits: Option<Waits>,
-    /// It is what an event loop does between two polls: a callback, a task's segment.
-    step: bool,
-    /// A poll of an event loop.
-    polls: bool,
-    new_call: bool,
-    /// What holds for it and all that is around it, so that a deep stack need not be searched.
-    within: Within,
-    doing: Doing,
-    sourced: bool,
-    /// It is what a question is about, or within that.
-    asked: Option<u8>,
-    /// Made when somebody asks.
-    place: Option<Rc<Place>>,
-}
-
-/// Of a frame, itself included.
-#[derive(Clone, Copy, Debug, Default)]
-struct Within {
-    /// The innermost Python function.
-    python: Option<usize>,
-    /// A step of an event loop.
-    step: bool,
-    /// Start of the innermost turn of an event loop.
-    turn_ns: Option<i64>,
-    /// Something is imported or compiled.
-    compiles: bool,
-}
-
-/// What is open on a thread.
-#[derive(Debug, Default)]
-struct Stack {
-    frames: Vec<Frame>,
-    /// How often each function is, by its number.
-    open: Vec<u32>,
-    /// Another profiler's file tells of it: nothing was left out of it by a budget.
-    imported: bool,
-    trail: Trail,
-}
-
-impl Stack {
-    fn opened(&mut self, function: usize) -> &mut u32 {
-        if function >= self.open.len() {
-            self.open.resize(function + 1, 0);
-        }
-        &mut self.open[function]
+    fn add_all(&mut self, other: &[(Option<Sym>, i64)]) {
+        other.iter().for_each(|&(file, ns)| self.add(file, ns));
     }
 }
 
@@ -354,25 +288,24 @@ struct Pass {
     measures: Measures,
     /// Number of the timeline's row.
     row: i64,
-    index: HashMap<FunctionKey, usize>,
-    children: HashMap<(Option<usize>, usize), usize>,
-    stacks: HashMap<Track, Stack>,
+    functions: Functions,
+    stacks: Stacks,
     tasks: HashMap<u64, Task>,
     suspended: HashMap<(u64, usize, usize), i64>,
     flags: HashMap<Sym, Flags>,
-    /// By function: what its spans are, and whether it says more than those around it.
-    doings: Vec<(Doing, bool)>,
     /// Python functions that take connections.
     accepts: BTreeSet<usize>,
     gaps: Gaps,
     ops: Ops,
+    /// Of the last call that went into it: memory to be used again.
+    parts: Vec<Part>,
     asks: Asks,
     sampled: Sampled,
     waited: Waited,
     unseen: Unseen,
     blind: Blind,
     /// By call path: time in which clients' next requests were waited for, and in which something else sent by a socket.
-    clients: HashMap<usize, (i64, i64)>,
+    clients: HashMap<u32, (i64, i64)>,
 }
 
 /// What a span's args say, read once for each distinct text.
@@ -392,7 +325,7 @@ struct Flags {
 /// Those of the reader.
 pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measures> {
     // What device work and operators have in args is another's business, and much of it differs from row to row.
-    let mut reader = reader.with_args_of(|kind| {
+    let mut reader = reader.without_links().with_args_of(|kind| {
         use Kind::*;
         !kind.on_device() && !matches!(kind, Op | Launch | Api | Alloc | Annotation | Flow | Sync)
     });
@@ -421,10 +354,11 @@ pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measure
         progress.add(events.len() as u64);
     }
     pass.idle(i64::MAX, &names);
-    let tracks: Vec<_> = pass.stacks.keys().copied().collect();
-    for track in tracks {
+    for track in pass.stacks.tracks() {
         pass.pop_until(track, i64::MAX, &names);
     }
+    pass.stacks.settle(&mut pass.measures);
+    pass.measures.paths = pass.functions.into_paths();
     for (_, sums) in &mut pass.measures.functions {
         sums.error_ns = (Z95 * sums.variance.sqrt()) as i64;
     }
@@ -516,224 +450,16 @@ impl Pass {
         }
     }
 
-    fn span(&mut self, event: &Event, names: &Names) {
-        let Some(dur_ns) = event.dur_ns else { return };
-        let flags = match event.args {
-            None => Flags::default(),
-            Some(args) => *self.flags.entry(args).or_insert_with(|| {
-                let args = json(Some(args), names);
-                let holds = |key: &str| args[key].as_bool().unwrap_or(false);
-                Flags {
-                    resumed: holds("resumed"),
-                    suspended: holds("suspended"),
-                    crossed: holds("async"),
-                    sampled: holds("sampled"),
-                    error_ns: args["error_ns"].as_i64().unwrap_or(0),
-                }
-            }),
-        };
-        if event.kind == Kind::Scope {
-            let name = names.text(event.name).to_owned();
-            self.measures
-                .scopes
-                .entry(name)
-                .or_default()
-                .push((event.start_ns, dur_ns));
-            if flags.crossed {
-                return;
-            }
-        }
-        if event.kind == Kind::Nvtx && crate::correlate::crosses(event, names) {
-            return;
-        }
-        let track = (event.process, event.tid);
-        self.pop_until(track, event.start_ns, names);
-        let processes = &self.measures.processes;
-        let all = self.stacks.entry(track).or_insert_with(|| Stack {
-            imported: processes.get(&track.0).is_some_and(|p| p.imported),
-            ..Stack::default()
-        });
-        let imported = all.imported;
-        let stack = &mut all.frames;
-        if stack.last().is_some_and(|top| event.end_ns() > top.end_ns) {
-            return; // it does not nest: what it overlaps already has this time
-        }
-        tell(all, event.start_ns, self.gaps.reach_ns());
-        let stack = &mut all.frames;
-        let thread = self.measures.thread(track, event.pid);
-        thread.first_ns = Some(
-            thread
-                .first_ns
-                .map_or(event.start_ns, |first| first.min(event.start_ns)),
-        );
-        thread.last_ns = thread.last_ns.max(event.end_ns());
-        match stack.last_mut() {
-            Some(top) => top.child_ns += dur_ns,
-            None => thread.covered_ns += dur_ns,
-        }
-        let caller = stack.last();
-        let mut within = caller.map_or(Within::default(), |frame| frame.within);
-        let caller_function = within.python;
-        let (caller_path, caller_flow) = (caller.and_then(|f| f.path), caller.and_then(|f| f.flow));
-        let mut importing = caller.is_some_and(|frame| frame.importing);
-        let within_asked = caller.and_then(|frame| frame.asked);
-        let depth = stack.len();
-        let mut frame = Frame {
-            scope: (event.kind == Kind::Scope).then_some(event.name),
-            natives: Natives::default(),
-            function: None,
-            path: caller_path,
-            kind: event.kind,
-            start_ns: event.start_ns,
-            end_ns: event.end_ns(),
-            child_ns: 0,
-            native_ns: 0,
-            flow: event.flow,
-            importing,
-            waits: None,
-            step: false,
-            polls: false,
-            new_call: !flags.resumed,
-            within,
-            doing: Doing::Code,
-            sourced: event.kind == Kind::Scope,
-            asked: match self.asks.is_empty() {
-                true => None,
-                false => self.asks.number(names.text(event.name)).or(within_asked),
-            },
-            place: None,
-        };
-        if event.kind != Kind::Scope {
-            let key = FunctionKey {
-                kind: event.kind,
-                name: event.name,
-                file: event.file,
-                line: event.line,
-            };
-            let function = function(&mut self.index, &mut self.measures.functions, key);
-            if event.kind == Kind::Python && !imported {
-                self.unseen.seen(caller_function, function, dur_ns);
-            }
-            let sums = &mut self.measures.functions[function].1;
-            sums.calls += u64::from(!flags.resumed);
-            if sums.calls == 1 || dur_ns > sums.longest.1 {
-                sums.longest = (self.row, dur_ns);
-            }
-            importing |= names.text(event.name) == "_find_and_load";
-            if importing {
-                sums.import_ns += dur_ns;
-            }
-            while self.doings.len() <= function {
-                let key = &self.measures.functions[self.doings.len()].0;
-                let file = key.file.map_or("", |file| names.text(file));
-                let sourced = key.kind == Kind::Python && is_sourced(file);
-                self.doings.push((doing(key, names), sourced));
-            }
-            let (doing, sourced) = self.doings[function];
-            frame.sourced = sourced;
-            frame.doing = match importing || within.compiles {
-                true => Doing::Import,
-                false => doing,
-            };
-            within.compiles = frame.doing == Doing::Import;
-            frame.importing = importing;
-            frame.function = Some(function);
-            let name = names.text(event.name);
-            let stack = &all.frames;
-            if event.kind == Kind::Native && waits(name) {
-                let stack = places(&self.measures, stack, names);
-                let waits = Waits::of_call(name);
-                // Who takes connections and then polls waits for the next one, or for what they send.
-                if name.ends_with("accept") {
-                    let stack = all.frames.iter().rev().filter(|f| f.kind == Kind::Python);
-                    self.accepts
-                        .extend(stack.take(2).filter_map(|frame| frame.function));
-                }
-                let serves = caller_function.is_some_and(|f| self.accepts.contains(&f))
-                    && (name.ends_with("select") || name.ends_with("poll"));
-                frame.waits = Some(match serves || waited::is_idle(waits, name, "", stack) {
-                    true => Waits::Idle,
-                    false => waits,
-                });
-                let contended = waits == Waits::Lock
-                    && waited::is_contended(places(&self.measures, &all.frames, names).next());
-                frame.doing = Doing::Wait(frame.waits.unwrap_or(waits), contended);
-            }
-            let begins = event.flow.is_some() && caller_flow != event.flow;
-            if (begins || waited::is_callback(event.kind, name)) && !within.step {
-                frame.step = true;
-                within.step = true;
-                self.measures.loops.begin(track);
-            }
-            if begins && let Some(turn_ns) = within.turn_ns {
-                self.measures.loops.ready(track, turn_ns, event.start_ns);
-            }
-            if waited::is_turn(name) {
-                within.turn_ns = Some(event.start_ns);
-            }
-            if event.kind == Kind::Python {
-                within.python = Some(function);
-            }
-            frame.within = within;
-            frame.polls = frame.waits == Some(Waits::Idle) || waited::is_poll(name);
-            let sums = &mut self.measures.functions[function].1;
-            let open = all.opened(function);
-            *open += 1;
-            if *open == 1 {
-                sums.total_ns += dur_ns;
-            }
-            if let Some(flow) = event.flow {
-                if flags.resumed
-                    && let Some(since_ns) = self.suspended.remove(&(flow, function, depth))
-                {
-                    sums.await_ns += event.start_ns - since_ns;
-                    sums.awaits += 1;
-                }
-                if flags.suspended {
-                    self.suspended
-                        .insert((flow, function, depth), event.end_ns());
-                }
-                if caller_flow != Some(flow) {
-                    self.task(flow, function, event, flags);
-                }
-            }
-            let sums = &mut self.measures.functions[function].1;
-            if flags.sampled {
-                let error_ns = flags.error_ns as f64;
-                sums.sampled = true;
-                sums.variance += error_ns * error_ns;
-            } else if event.kind == Kind::Python
-                && !flags.resumed
-                && !flags.suspended
-                && !sums.too_many
-            {
-                sums.spans.push((event.start_ns, dur_ns));
-                if sums.spans.len() > MOST_DURATIONS {
-                    sums.spans = Vec::new();
-                    sums.too_many = true;
-                }
-            }
-            frame.path = self.path(caller_path, function);
-        }
-        let now_doing = frame.doing;
-        if let Some(all) = self.stacks.get_mut(&track) {
-            all.frames.push(frame);
-        }
-        match event.kind {
-            Kind::Launch | Kind::Api => self.call(event, now_doing, names),
-            Kind::Scope => self.edge(track, event.name, true, event.start_ns, names),
-            _ => {}
-        }
-    }
-
     /// A function was not seen for a while.
     fn throttled(&mut self, event: &Event, names: &Names) {
-        let function = self.function(FunctionKey {
+        let key = FunctionKey {
             kind: Kind::Python,
             name: event.name,
             file: event.file,
             line: event.line,
-        });
+        };
+        let known = &mut self.measures.functions;
+        let function = self.functions.number(known, key, names);
         let args = json(event.args, names);
         let of = |key: &str| args[key].as_f64().unwrap_or(0.0);
         let calls = event.value.unwrap_or(0.0);
@@ -742,10 +468,6 @@ impl Pass {
         self.unseen.add(function, calls, error, of("bias"), time_ns);
         self.blind.shed(function, event.start_ns);
         self.measures.throttled += 1;
-    }
-
-    fn function(&mut self, key: FunctionKey) -> usize {
-        function(&mut self.index, &mut self.measures.functions, key)
     }
 
     /// A sample in the interpreter's own time of a span, or outside of all.
@@ -761,10 +483,9 @@ impl Pass {
             return;
         }
         self.pop_until(track, event.start_ns, names);
-        let stack = &mut self.stacks.entry(track).or_default().frames;
-        let function = stack.last().and_then(|frame| frame.within.python);
+        let stack = self.stacks.or_new(track, || false);
         let thread = self.measures.thread(track, event.pid);
-        match stack.last_mut() {
+        match stack.frames.last() {
             None if interprets => {}
             None => {
                 let sums = &mut thread.times.outside_ns;
@@ -777,13 +498,14 @@ impl Pass {
                     _ => 0.0,
                 };
                 let ns = (cpu_ns as f64 * (1.0 + short)) as i64;
+                let (natives, function) = (frame.natives, frame.within.python());
                 if interprets {
                     let eval = names.text(event.name) == "eval";
                     self.sampled
                         .interpreter(track, function, event.file, ns, eval);
                     return;
                 }
-                frame.natives.add(event.file, ns);
+                stack.add_native(natives, event.file, ns);
                 self.sampled.add(track, function, event.file, ns);
                 if let Some(function) = function.filter(|_| copies) {
                     *self.measures.copied.entry((track, function)).or_default() += ns;
@@ -807,204 +529,6 @@ impl Pass {
             spans.push((first_ns, event.end_ns() - first_ns));
         }
     }
-
-    fn path(&mut self, caller: Option<usize>, function: usize) -> Option<usize> {
-        let paths = &mut self.measures.paths;
-        if let Some(&path) = self.children.get(&(caller, function)) {
-            return Some(path);
-        }
-        if paths.len() >= MOST_PATHS {
-            return caller;
-        }
-        paths.push(PathNode {
-            parent: caller,
-            function,
-            self_ns: 0,
-        });
-        self.children.insert((caller, function), paths.len() - 1);
-        Some(paths.len() - 1)
-    }
-
-    /// Ends every span that is over at `at_ns`, and books the time it did not spend in others.
-    fn pop_until(&mut self, track: (u32, u64), at_ns: i64, names: &Names) {
-        let reach_ns = self.gaps.reach_ns();
-        let mut edges = Vec::new();
-        let Some(stack) = self.stacks.get_mut(&track) else {
-            return;
-        };
-        let m = &mut self.measures;
-        while let Some(top) = stack.frames.last().filter(|top| top.end_ns <= at_ns) {
-            let end_ns = top.end_ns;
-            tell(stack, end_ns, reach_ns);
-            let Stack {
-                frames,
-                open,
-                trail,
-                imported,
-            } = &mut *stack;
-            let Some(mut frame) = frames.pop() else { break };
-            if let Some(scope) = frame.scope.filter(|_| trail.launches()) {
-                edges.push((scope, frame.end_ns));
-            }
-            let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
-            // What rows said of calls along this path says it of those too that were too short for one.
-            let of = frame.path.filter(|_| frame.waits == Some(Waits::Io));
-            if let Some((clients_ns, others_ns)) = of.and_then(|path| self.clients.get(&path))
-                && clients_ns > others_ns
-            {
-                frame.waits = Some(Waits::Idle);
-            }
-            let caller = frames.last().and_then(|frame| frame.within.python);
-            let times = &mut m.threads.entry(track).or_default().times;
-            let mut estimated_ns = 0;
-            if let Some(path) = frame.path {
-                m.paths[path].self_ns += own_ns;
-            }
-            match frame.kind {
-                _ if frame.importing && frame.kind != Kind::Gc => times.import_ns += own_ns,
-                Kind::Python => {
-                    times.python_ns += own_ns;
-                    if let (Some(function), false) = (frame.function, *imported) {
-                        let in_library = |native: usize| {
-                            let file = m.functions[native].0.file;
-                            !sampled::interprets(file.map_or("python", |file| names.text(file)))
-                        };
-                        let natives = (self.blind).frame(
-                            track,
-                            function,
-                            frame.end_ns,
-                            (own_ns, frame.native_ns),
-                            in_library,
-                        );
-                        for (native, ns) in natives {
-                            let file = m.functions[native].0.file;
-                            frame.natives.add(file, ns);
-                            times.native(library(file.map_or("", |file| names.text(file))), ns);
-                            times.python_ns -= ns;
-                            estimated_ns += ns;
-                        }
-                    }
-                }
-                Kind::Gc => times.gc_ns += own_ns,
-                Kind::Native if frame.waits.is_some() => {
-                    times.wait_ns += own_ns;
-                    let waits = frame.waits.unwrap_or(Waits::Blocked);
-                    *times.waits.entry(waits).or_default() += own_ns;
-                }
-                Kind::Native | Kind::Op => {
-                    let file = frame.function.and_then(|f| m.functions[f].0.file);
-                    frame.natives.add(file, own_ns);
-                    let library = match (frame.kind, file) {
-                        (Kind::Op, None) => "framework",
-                        _ => library(file.map_or("", |file| names.text(file))),
-                    };
-                    times.native(library, own_ns);
-                }
-                Kind::Launch | Kind::Api => {
-                    let name = frame.function.map(|f| m.functions[f].0.name);
-                    let waits = name.is_some_and(|name| names.text(name).contains("Synchronize"));
-                    if waits {
-                        m.syncs.0 += 1;
-                        m.syncs.1 += own_ns;
-                    }
-                    let what = match (frame.kind, waits) {
-                        (Kind::Launch, _) => "launch",
-                        (_, true) => "gpu wait",
-                        (_, false) => "driver",
-                    };
-                    *times.calls_ns.entry(what).or_default() += own_ns;
-                }
-                _ if caller.is_some() => times.python_ns += own_ns,
-                _ => {}
-            }
-            if let Some(name) = frame.scope.filter(|_| !frame.natives.0.is_empty()) {
-                let name = names.text(name);
-                match m.scope_natives.get_mut(name) {
-                    Some(natives) => natives.add_all(&frame.natives),
-                    None => drop(
-                        m.scope_natives
-                            .insert(name.to_owned(), frame.natives.clone()),
-                    ),
-                }
-            }
-            if frame.kind == Kind::Gc {
-                m.gc_count += 1;
-                m.gc_ns += own_ns;
-            }
-            if let Some(waits) = frame.waits.filter(|_| !frame.importing) {
-                m.waited(track, waits, own_ns, caller, frames, names);
-            }
-            if frame.polls {
-                m.loops.polled(track, frame.end_ns);
-            }
-            if let Some(function) = frame.function {
-                if frame.within.step {
-                    m.loops.spent(track, function, own_ns);
-                }
-                if frame.step {
-                    m.loops.end(track, frame.end_ns - frame.start_ns);
-                }
-                let sums = &mut m.functions[function].1;
-                sums.self_ns += own_ns;
-                open[function] -= 1;
-                if open[function] == 0 {
-                    sums.natives.add_all(&frame.natives);
-                }
-                let native_ns = match frame.kind {
-                    Kind::Native | Kind::Op | Kind::Launch | Kind::Api => own_ns,
-                    _ => 0,
-                };
-                sums.native_ns += native_ns;
-                if frame.waits.is_some() {
-                    sums.wait_ns += own_ns;
-                }
-                if !frame.importing {
-                    let own = m.own.entry((track, function)).or_default();
-                    if let Some(waits) = frame.waits {
-                        own.wait_ns += own_ns;
-                        own.idle_ns += if waits == Waits::Idle { own_ns } else { 0 };
-                    }
-                    own.calls += u64::from(frame.new_call);
-                    own.self_ns += own_ns;
-                    own.native_ns += native_ns;
-                }
-                if let Some(caller) = caller.filter(|_| frame.kind == Kind::Native) {
-                    m.book(track, caller, frame.importing, own_ns, own_ns);
-                    let mut around = frames.iter_mut().rev();
-                    if let (None, false) = (frame.waits, frame.importing || *imported)
-                        && let Some(around) = around.find(|around| around.kind == Kind::Python)
-                    {
-                        around.native_ns += own_ns;
-                        self.blind.native(caller, function, frame.end_ns, own_ns);
-                    }
-                }
-                if estimated_ns > 0 {
-                    m.book(track, function, false, 0, estimated_ns);
-                }
-            } else if let Some(caller) = caller {
-                // A scope's own time is that of the function it stands in.
-                m.book(track, caller, frame.importing, own_ns, 0);
-            }
-            if let Some(around) = frames.last_mut() {
-                around.natives.add_all(&frame.natives);
-            }
-        }
-        for (scope, end_ns) in edges {
-            self.edge(track, scope, false, end_ns, names);
-        }
-    }
-}
-
-/// The number of a function, which it gets when it is new.
-fn function(
-    index: &mut HashMap<FunctionKey, usize>,
-    functions: &mut Vec<(FunctionKey, FunctionSums)>,
-    key: FunctionKey,
-) -> usize {
-    *index.entry(key).or_insert_with(|| {
-        functions.push((key, FunctionSums::default()));
-        functions.len() - 1
-    })
 }
 
 impl Measures {

@@ -341,14 +341,14 @@ impl Model {
 
     fn works(&self, launched: &[Launched], place: &[u32]) -> Vec<Work> {
         let mut last_of_stream: Vec<Option<usize>> = vec![None; self.streams];
-        let mut first_of_op: HashMap<u32, usize> = HashMap::default();
+        let mut first_of_op: Vec<Option<usize>> = vec![None; self.ops.len()];
         let mut ended: Option<usize> = None; // latest end so far
         let (mut delays, mut behinds) = (Vec::new(), Vec::new());
         let mut works: Vec<(usize, Work, bool, bool)> = Vec::with_capacity(launched.len());
         for (at, w) in launched.iter().enumerate() {
             let op = self.ops[w.op as usize];
             let before = last_of_stream[w.stream as usize].map(|at| launched[at].end_ns);
-            let first = *first_of_op.entry(w.op).or_insert(at);
+            let first = *first_of_op[w.op as usize].get_or_insert(at);
             let queued = before.is_some_and(|before| before > op.end_ns);
             let behind = before.map_or(0, |before| w.start_ns - before);
             let delay = w.start_ns - op.end_ns.min(w.start_ns);
@@ -467,34 +467,26 @@ impl Model {
         self.works.is_empty()
     }
 
-    /// Time that a cause has in it, of all threads; of waits for a device and of copies all calls, and the copies.
-    pub fn time_ns(&self, cause: Cause) -> i64 {
-        let parts = self
-            .parts
-            .iter()
-            .filter(|(of, ..)| *of == cause)
-            .map(|(.., ns)| ns);
-        let calls = self.ops.iter().enumerate().map(|(at, op)| {
+    /// Time that each cause has in it, of all threads; of waits for a device and of copies all calls, and the copies.
+    pub fn times_ns(&self) -> [i64; Cause::ALL.len()] {
+        let mut times = [0; Cause::ALL.len()];
+        for (cause, _, ns) in &self.parts {
+            times[*cause as usize] += ns;
+        }
+        for (op, loads) in self.ops.iter().zip(&self.loads) {
             let of = match op.what {
                 What::Sync => Cause::Sync,
-                What::Launch { .. } if self.loads[at] => Cause::Import,
+                What::Launch { .. } if *loads => Cause::Import,
                 What::Launch { copies: true } => Cause::Copy,
                 What::Launch { copies: false } => Cause::Launch,
-                What::Begin(_) | What::End(_) => return 0,
+                What::Begin(_) | What::End(_) => continue,
             };
-            let held = if cause == Cause::Gil { op.gil_ns } else { 0 };
-            held + if of == cause {
-                op.end_ns - op.start_ns
-            } else {
-                0
-            }
-        });
-        let copies = self
-            .works
-            .iter()
-            .filter(|work| cause == Cause::Copy && work.copies);
-        let copies: i64 = copies.map(|work| work.end_ns - work.start_ns).sum();
-        parts.sum::<i64>() + calls.sum::<i64>() + copies
+            times[of as usize] += op.end_ns - op.start_ns;
+            times[Cause::Gil as usize] += op.gil_ns;
+        }
+        let copies = self.works.iter().filter(|work| work.copies);
+        times[Cause::Copy as usize] += copies.map(|work| work.end_ns - work.start_ns).sum::<i64>();
+        times
     }
 
     /// From the first call to the last return or the last work's end, as it was.

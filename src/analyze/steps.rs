@@ -9,7 +9,7 @@ use super::Step;
 use super::device::percentile;
 use super::facts::MOST_STEPS;
 use super::measure::{FunctionKey, FunctionSums, Measures, Natives, library};
-use crate::trace::{Kind, Names, Sym};
+use crate::trace::{Kind, Sym};
 
 /// A function is a step when it takes at least this share of the timeline …
 const STEP_SHARE: f64 = 0.03;
@@ -66,11 +66,9 @@ fn step(
     }
 }
 
-/// Whether a function is the program's own Python, neither Python's nor an installed package's.
-pub(super) fn is_own(key: &FunctionKey, names: &Names) -> bool {
-    let file = key.file.map_or("", |file| names.text(file));
-    let installed = file.contains("site-packages") || file.contains("/lib/python");
-    key.kind == Kind::Python && !file.starts_with('<') && !installed
+/// Whether a function of this file may be a step: it is the program's, neither Python's nor an installed package's.
+pub(super) fn is_own(file: &str) -> bool {
+    !file.starts_with('<') && !file.contains("site-packages") && !file.contains("/lib/python")
 }
 
 /// Scopes, what a device repeats, then tasks, then functions that look like steps: the heaviest of each first.
@@ -90,7 +88,9 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
         .iter()
         .map(|(f, spans)| step(m.name(*f).to_owned(), "task", spans.clone(), (0, None)));
     let repeats = |key: &FunctionKey, sums: &FunctionSums| {
-        is_own(key, &m.names)
+        let file = key.file.map_or("", |file| m.names.text(file));
+        key.kind == Kind::Python
+            && is_own(file)
             && sums.spans.len() as u64 >= STEP_CALLS
             && sums.total_ns as f64 >= STEP_SHARE * m.span_ns() as f64
     };

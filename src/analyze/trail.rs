@@ -12,6 +12,9 @@ use crate::trace::Sym;
 /// Pieces kept of one thread: about as many as a minute without device work has. What is older is not known any more.
 const MOST_PIECES: usize = 1 << 20;
 
+/// Places kept to be used again: as many as there are spans between two launches, and more.
+const MOST_SPARE: usize = 1 << 12;
+
 /// What the innermost span is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doing {
@@ -42,7 +45,7 @@ pub enum Doing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Label {
     /// A function, by its number among the measures.
-    Function(usize),
+    Function(u32),
     Scope(Sym),
 }
 
@@ -87,6 +90,16 @@ pub struct Piece {
     pub launched_ns: i64,
 }
 
+impl Doing {
+    /// Whether it may be a wait for another thread's answer.
+    fn follows(self) -> bool {
+        match self {
+            Doing::Wait(waits, contended) => follows(waits, contended),
+            _ => false,
+        }
+    }
+}
+
 /// A `wait` row: of `dur_ns` from `from_ns` on the thread waited for `wait_ns`, nobody knows when.
 #[derive(Clone, Copy, Debug)]
 pub struct Shade {
@@ -114,6 +127,10 @@ pub struct Trail {
     pub cursor_ns: i64,
     pub pieces: VecDeque<Piece>,
     pub shades: VecDeque<Shade>,
+    /// Places that nobody asks for any more, to be made into others.
+    spare: Vec<Rc<Place>>,
+    /// End of the last piece in which it may wait for another thread.
+    follows_ns: i64,
     /// End of its last launch.
     pub launched_ns: i64,
     /// From here on nothing is booked for the replay.
@@ -128,6 +145,8 @@ impl Default for Trail {
             cursor_ns: i64::MIN,
             pieces: VecDeque::new(),
             shades: VecDeque::new(),
+            spare: Vec::new(),
+            follows_ns: i64::MIN,
             launched_ns: i64::MIN,
             booked_ns: i64::MIN,
             called: None,
@@ -147,19 +166,38 @@ impl Trail {
             && (self.launches() || reach_ns.is_some_and(|reach_ns| to_ns > reach_ns))
     }
 
-    /// Adds the time up to `to_ns`.
+    /// Adds the time up to `to_ns`. Inlined, as [`Trail::place`] is: what is put together elsewhere, in small parts, and
+    /// then copied as a whole makes the processor wait, twice for each span.
+    #[inline(always)]
     pub fn add(&mut self, to_ns: i64, doing: Doing, place: Option<Rc<Place>>) {
-        let piece = Piece {
+        if doing.follows() {
+            self.follows_ns = to_ns;
+        }
+        self.pieces.push_back(Piece {
             from_ns: self.cursor_ns,
             to_ns,
             doing,
             place,
             launched_ns: self.launched_ns,
-        };
+        });
         self.cursor_ns = to_ns;
-        self.pieces.push_back(piece);
         if self.pieces.len() > MOST_PIECES {
             self.pieces.pop_front();
+        }
+    }
+
+    /// A new place: one for each span, and so in memory that another one had.
+    #[inline(always)]
+    pub fn place(&mut self, place: Place) -> Rc<Place> {
+        let Some(mut spare) = self.spare.pop() else {
+            return Rc::new(place);
+        };
+        match Rc::get_mut(&mut spare) {
+            Some(other) => {
+                *other = place;
+                spare
+            }
+            None => Rc::new(place),
         }
     }
 
@@ -170,7 +208,19 @@ impl Trail {
             false => reach_ns,
         };
         while self.pieces.front().is_some_and(|p| p.to_ns <= until) {
-            self.pieces.pop_front();
+            let mut last = self.pieces.pop_front().and_then(|piece| piece.place);
+            while let Some(mut place) = last {
+                let Some(spare) = Rc::get_mut(&mut place) else {
+                    break;
+                };
+                last = spare.around.take();
+                if self.spare.len() < MOST_SPARE {
+                    self.spare.push(place);
+                }
+            }
+        }
+        if self.pieces.is_empty() {
+            self.pieces.clear(); // begins anew where memory is warm, rather than going around in all that there is
         }
         let called = self.called.map_or(until, |(_, start, _)| start.min(until));
         while self.shades.front().is_some_and(|s| s.to_ns <= called) {
@@ -180,15 +230,15 @@ impl Trail {
 
     /// Whether in a window it waits for what another thread may do.
     pub fn follows(&self, from_ns: i64, to_ns: i64) -> bool {
+        if self.shades.is_empty() && self.follows_ns <= from_ns {
+            return false;
+        }
         let over = |shade: &Shade| shade.from_ns < to_ns && shade.to_ns > from_ns;
         let shaded = self.shades.iter().filter(|shade| over(shade));
         let mut shaded = shaded.filter_map(|shade| Some((shade.waits?, shade.contended)));
         let mut pieces = self.within(from_ns, to_ns);
         shaded.any(|(waits, contended)| follows(waits, contended))
-            || pieces.any(|(.., piece)| match piece.doing {
-                Doing::Wait(waits, contended) => follows(waits, contended),
-                _ => false,
-            })
+            || pieces.any(|(.., piece)| piece.doing.follows())
     }
 
     /// The pieces that overlap a window, each cut to it.

@@ -5,6 +5,7 @@
 
 mod columns;
 mod ipc;
+mod rows;
 mod table;
 
 use std::fs::File;
@@ -12,6 +13,8 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
+
+use arrow::array::RecordBatch;
 
 use super::provenance::Provenance;
 use super::schema::{Event, Kind, Names, VERSION};
@@ -30,6 +33,9 @@ const OLDEST: u32 = 1;
 /// Rows of one Arrow batch: a few MB, so that a reader's memory stays small.
 pub const BATCH_ROWS: usize = 1 << 16;
 
+/// Rows that are delivered at once: what is done with them finds them in the processor's own cache.
+const ROWS: usize = 1 << 10;
+
 /// Reads a trace, batch by batch.
 #[derive(Debug)]
 pub struct Reader {
@@ -40,8 +46,8 @@ pub struct Reader {
     pipe: bool,
     /// The `end` row was met.
     ended: bool,
-    /// Kinds of rows whose args are read.
-    args_of: fn(Kind) -> bool,
+    decoder: Box<rows::Decoder>,
+    batch: Option<Box<Batch>>,
 }
 
 /// What was found in an input.
@@ -54,6 +60,25 @@ pub enum Opened {
         input: Input,
         found: &'static str,
     },
+}
+
+/// A batch that is being delivered.
+#[derive(Debug)]
+struct Batch {
+    rows: RecordBatch,
+    place: String,
+    /// How many of its rows were delivered.
+    read: usize,
+}
+
+impl Batch {
+    fn new((rows, place): (RecordBatch, String)) -> Box<Batch> {
+        Box::new(Batch {
+            rows,
+            place,
+            read: 0,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -157,7 +182,8 @@ impl Reader {
             form,
             pipe: !seekable,
             ended: false,
-            args_of: |_| true,
+            decoder: Box::default(),
+            batch: None,
         }))
     }
 
@@ -168,7 +194,16 @@ impl Reader {
 
     /// Reads args of rows of these kinds only: others' are null, and their texts take no memory.
     pub fn with_args_of(mut self, kinds: fn(Kind) -> bool) -> Reader {
-        self.args_of = kinds;
+        self.decoder.args_of = kinds;
+        self
+    }
+
+    /// Leaves parents and causes unread: they are null. To be asked for before the first row is read.
+    pub fn without_links(mut self) -> Reader {
+        self.decoder.links = false;
+        if let Form::Parquet(table) = &mut self.form {
+            table.leave_out(&rows::LINKS);
+        }
         self
     }
 
@@ -198,11 +233,12 @@ impl Reader {
     pub fn next_batch(&mut self, names: &mut Names, events: &mut Vec<Event>) -> Result<bool> {
         loop {
             let path = &self.path;
-            let batch = match &mut self.form {
-                Form::Arrow(stream) => stream.next_batch(path)?,
-                Form::Parquet(table) => table.next_batch(path)?,
+            let batch = match (self.batch.take(), &mut self.form) {
+                (Some(batch), _) => Some(batch),
+                (None, Form::Arrow(stream)) => stream.next_batch(path)?.map(Batch::new),
+                (None, Form::Parquet(table)) => table.next_batch(path)?.map(Batch::new),
             };
-            let Some((batch, place)) = batch else {
+            let Some(Batch { rows, place, read }) = batch.map(|batch| *batch) else {
                 return match self.ended {
                     true => Ok(false),
                     false => Err(Error::Cut {
@@ -217,7 +253,8 @@ impl Reader {
                 what,
             };
             let from = events.len();
-            guard(|| columns::decode(&batch, self.args_of, names, events)).map_err(damaged)?;
+            let to = rows.num_rows().min(read + ROWS);
+            guard(|| self.decoder.decode(&rows, read..to, names, events)).map_err(damaged)?;
             if self.ended && events.len() > from {
                 return Err(damaged("rows after the end mark".into()));
             }
@@ -229,6 +266,10 @@ impl Reader {
                 events.pop();
                 self.ended = true;
             }
+            self.batch = (to < rows.num_rows()).then(|| {
+                let read = to;
+                Box::new(Batch { rows, place, read })
+            });
             if events.len() > from {
                 return Ok(true);
             }

@@ -179,6 +179,7 @@ pub(super) fn unexplained_ns(m: &Measures) -> i64 {
 fn place(m: &Measures, label: Label) -> String {
     match label {
         Label::Function(at) => {
+            let at = at as usize;
             let (key, sums) = &m.functions[at];
             place_of(&function(m, at, key, sums))
         }
@@ -296,8 +297,9 @@ fn replays(model: &Model, a: &mut Analysis) {
                 .insert(format!("replay.{name}.{what}"), json!(value));
         }
     };
+    let times_ns = model.times_ns();
     for (cause, left) in REMOVABLE {
-        if model.time_ns(cause) as f64 <= LEAST * measured {
+        if times_ns[cause as usize] as f64 <= LEAST * measured {
             told(cause.word(), base, base);
             continue;
         }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::device::percentile;
 use super::super::measure::{FunctionKey, FunctionSums, Measures};
 use super::super::{Analysis, Function, Step, steps};
+use crate::trace::Kind;
 
 /// Memory that a program takes while it starts does not count as growth: up to this part of the run.
 const SETTLED: f64 = 0.4;
@@ -128,7 +129,8 @@ fn loading(m: &Measures, all: &[Step]) -> Option<(usize, i64)> {
         let name = m.names.text(key.name).to_lowercase();
         let last = name.rsplit('.').next().unwrap_or("");
         let loads = LOADS.iter().any(|word| last.contains(word));
-        let own = steps::is_own(key, &m.names);
+        let file = key.file.map_or("", |file| m.names.text(file));
+        let own = key.kind == Kind::Python && steps::is_own(file);
         (loads && own && start + dur <= work_ns && dur as f64 > MOST_OF_START * before)
             .then_some((at, dur))
     };

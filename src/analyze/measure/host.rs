@@ -3,9 +3,11 @@
 use std::rc::Rc;
 
 use super::super::idle::{self, Cause, FOLLOW_NS, Part, STALL_NS, WORK_NS};
-use super::super::trail::{Doing, Label, Place, Shade, follows};
+use super::super::trail::{Doing, Label, Place, Shade, Trail, follows};
 use super::super::waited::{self, Waits};
-use super::{Frame, FunctionKey, Measures, Pass, Stack, Track, places};
+use super::stack::{Frame, Stack};
+use super::wait::places;
+use super::{FunctionKey, Measures, Pass, Track};
 use crate::trace::{Event, Kind, Names};
 
 /// Parts of a stretch of a thread's time.
@@ -82,8 +84,11 @@ pub(super) fn doing(key: &FunctionKey, names: &Names) -> Doing {
 const DEEPEST: usize = 4096;
 
 /// The place of a stack's frame `at`, made now if it has none yet.
-fn place(frames: &mut [Frame], at: usize) -> Option<Rc<Place>> {
+fn place(frames: &mut [Frame], at: usize, trail: &mut Trail) -> Option<Rc<Place>> {
     let at = at.min(DEEPEST);
+    if let Some(place) = &frames[at].place {
+        return Some(place.clone());
+    }
     let missing = (0..=at).rev().take_while(|&at| frames[at].place.is_none());
     let first = missing.last().unwrap_or(at + 1);
     for at in first..=at {
@@ -97,7 +102,7 @@ fn place(frames: &mut [Frame], at: usize) -> Option<Rc<Place>> {
             (None, scope) => scope.map(Label::Scope),
         };
         frame.place = match label {
-            Some(label) => Some(Rc::new(Place {
+            Some(label) => Some(trail.place(Place {
                 label,
                 start_ns: frame.start_ns,
                 end_ns: frame.end_ns,
@@ -130,7 +135,7 @@ pub(super) fn tell(stack: &mut Stack, to_ns: i64, reach_ns: Option<i64>) {
     }
     let (doing, at) = match frames.len().checked_sub(1) {
         None => (Doing::Outside, None),
-        Some(top) => (frames[top].doing, place(frames, top)),
+        Some(top) => (frames[top].doing, place(frames, top, trail)),
     };
     trail.add(to_ns, doing, at);
 }
@@ -140,7 +145,7 @@ impl Pass {
     pub(super) fn told(&mut self, track: Track, at_ns: i64, names: &Names) {
         self.pop_until(track, at_ns, names);
         let reach_ns = self.gaps.reach_ns();
-        if let Some(stack) = self.stacks.get_mut(&track) {
+        if let Some(stack) = self.stacks.get_mut(track) {
             tell(stack, at_ns, reach_ns);
         }
     }
@@ -155,7 +160,7 @@ impl Pass {
         names: &Names,
     ) {
         let reach_ns = self.gaps.reach_ns();
-        let Some(stack) = self.stacks.get(&track) else {
+        let Some(stack) = self.stacks.get(track) else {
             return;
         };
         if !stack.trail.launches() && reach_ns.is_none_or(|reach_ns| event.end_ns() <= reach_ns) {
@@ -163,7 +168,7 @@ impl Pass {
         }
         let contended = waits == Some(Waits::Lock)
             && waited::is_contended(places(&self.measures, &stack.frames, names).next());
-        if let Some(stack) = self.stacks.get_mut(&track) {
+        if let Some(stack) = self.stacks.get_mut(track) {
             stack.trail.shades.push_back(Shade {
                 from_ns: event.start_ns,
                 to_ns: event.end_ns(),
@@ -178,14 +183,15 @@ impl Pass {
     pub(super) fn idle(&mut self, now_ns: i64, names: &Names) {
         loop {
             let devices = &self.measures.devices;
-            let known = |key| devices.launched_by(key).is_some();
+            let known = |key| devices.launch_of(key).is_some();
             let Some(work) = self.gaps.due(now_ns, known) else {
                 return;
             };
-            let launch = work.key.and_then(|key| devices.launched_by(key));
-            let gaps: Vec<_> = self.gaps.next(&work).collect();
+            let later = || devices.launch_of(work.key?);
+            let launch = work.launch.or_else(later);
+            let launch = launch.and_then(|launch| devices.launched_by(launch));
             let mut last: Option<(i64, i64, Parts)> = None;
-            for gap in gaps {
+            for gap in self.gaps.next(&work) {
                 let (_, from, to) = gap;
                 let parts = match last.take().filter(|(f, t, _)| (*f, *t) == (from, to)) {
                     Some((.., parts)) => parts,
@@ -213,50 +219,50 @@ impl Pass {
         };
         let begun = begun.clamp(from, to);
         let returned = returned.clamp(begun, to);
-        let mut parts = self.explain(track, from, begun, begun, names);
+        let mut parts = Parts::new();
+        self.explain(track, (from, begun), begun, names, &mut parts);
         if returned > begun {
             // In the call itself; which may wait, as one that copies does.
-            parts.extend(self.explain(track, begun, returned, to, names));
+            self.explain(track, (begun, returned), to, names, &mut parts);
         }
         if to - returned < STALL_NS {
             parts.push(part(Cause::Queued, None, to - returned));
             return parts;
         }
         // The device did not begin what it had: what does the host wait for?
-        let waits = self.explain(track, returned, to, to, names);
-        parts.extend(waits.into_iter().map(|of| match of.cause {
-            Cause::Sync | Cause::Copy => of,
-            _ => part(Cause::Queued, None, of.ns),
-        }));
+        let first = parts.len();
+        self.explain(track, (returned, to), to, names, &mut parts);
+        for of in &mut parts[first..] {
+            if !matches!(of.cause, Cause::Sync | Cause::Copy) {
+                *of = part(Cause::Queued, None, of.ns);
+            }
+        }
         parts
     }
 
-    /// What a thread did from `from` to `to`, if its next launch begins at `launch_ns`. The parts add up.
+    /// Adds what a thread did from `from` to `to`, if its next launch begins at `launch_ns`. The parts add up.
     pub(super) fn explain(
         &mut self,
         track: Track,
-        from: i64,
-        to: i64,
+        (from, to): (i64, i64),
         launch_ns: i64,
         names: &Names,
-    ) -> Parts {
+        parts: &mut Parts,
+    ) {
         if to <= from {
-            return Vec::new();
+            return;
         }
         self.told(track, to, names);
-        let trail = self.stacks.get(&track).map(|stack| &stack.trail);
+        let trail = self.stacks.get(track).map(|stack| &stack.trail);
         if to - from >= FOLLOW_NS && trail.is_some_and(|trail| trail.follows(from, to)) {
-            let others: Vec<Track> = (self.stacks.keys())
-                .filter(|other| other.0 == track.0 && **other != track)
-                .copied()
-                .collect();
-            for other in others {
+            let others = self.stacks.others(track);
+            for other in others.map(|other| other.track).collect::<Vec<_>>() {
                 self.told(other, to, names);
             }
         }
-        let mut parts = Vec::new();
-        let Some(Stack { trail, .. }) = self.stacks.get(&track) else {
-            return vec![part(Cause::Host, None, to - from)];
+        let Some(Stack { trail, .. }) = self.stacks.get(track) else {
+            parts.push(part(Cause::Host, None, to - from));
+            return;
         };
         let mut at = from;
         let unseen = |ns: i64| match ns < WORK_NS {
@@ -285,7 +291,7 @@ impl Pass {
                     None => parts.push(part(Cause::Runnable, place, ns)),
                     Some(waits) => {
                         let follow = follows(waits, shade.contended);
-                        self.waiting(track, (f, t), ns, waits, follow, place, &mut parts);
+                        self.waiting(track, (f, t), ns, waits, follow, place, parts);
                     }
                 }
             }
@@ -293,7 +299,7 @@ impl Pass {
             match piece.doing {
                 Doing::Wait(waits, contended) => {
                     let follow = follows(waits, contended);
-                    self.waiting(track, (a, b), rest, waits, follow, label, &mut parts);
+                    self.waiting(track, (a, b), rest, waits, follow, label, parts);
                 }
                 _ => parts.push(part(cause, label, rest)),
             }
@@ -306,7 +312,6 @@ impl Pass {
         if at < to {
             parts.push(part(unseen(to - at), None, to - at));
         }
-        parts
     }
 
     /// A wait of `ns` in a window: what another thread of the process did meanwhile, where it is for that.
@@ -323,17 +328,15 @@ impl Pass {
     ) {
         let mut rest = ns;
         if follow && to - from >= FOLLOW_NS {
-            let works = |other: &Track| -> i64 {
-                let trail = &self.stacks[other].trail;
-                let pieces = trail.within(from, to);
+            let works = |other: &Stack| -> i64 {
+                let pieces = other.trail.within(from, to);
                 let works = pieces.filter(|(.., p)| matches!(p.doing, Doing::Code | Doing::Op));
                 works.map(|(a, b, _)| b - a).sum()
             };
-            let others = self.stacks.keys();
-            let others = others.filter(|other| other.0 == track.0 && **other != track);
-            let most = others.map(|other| (works(other), std::cmp::Reverse(*other)));
-            if let Some((_, std::cmp::Reverse(other))) = most.max().filter(|(ns, _)| *ns > 0) {
-                let trail = &self.stacks[&other].trail;
+            let others = self.stacks.others(track);
+            let most = others.map(|other| (works(other), other));
+            let most = most.max_by_key(|(ns, other)| (*ns, std::cmp::Reverse(other.track)));
+            if let Some((_, Stack { trail, .. })) = most.filter(|(ns, _)| *ns > 0) {
                 for (a, b, piece) in trail.within(from, to) {
                     if !matches!(piece.doing, Doing::Code | Doing::Op) {
                         continue;
@@ -352,10 +355,11 @@ impl Pass {
         parts.push(part(Cause::of_wait(waits), label, rest));
     }
 
-    /// Books a thread's time since its last call for the replay.
-    fn since(&mut self, track: Track, at_ns: i64, names: &Names) -> Parts {
-        let Some(stack) = self.stacks.get(&track) else {
-            return Vec::new();
+    /// A thread's time since its last call, for the replay.
+    fn since(&mut self, track: Track, at_ns: i64, names: &Names, parts: &mut Parts) {
+        parts.clear();
+        let Some(stack) = self.stacks.get(track) else {
+            return;
         };
         let from = match (stack.trail.booked_ns, stack.trail.pieces.front()) {
             // Its first call: since the device has been idle.
@@ -363,7 +367,7 @@ impl Pass {
             (booked_ns, _) => booked_ns,
         };
         if from == i64::MIN || from >= at_ns {
-            return Vec::new();
+            return;
         }
         if let Some((op, start, end)) = stack.trail.called {
             let gil = stack
@@ -374,31 +378,33 @@ impl Pass {
             let held = gil.map(|shade| shade.within_ns(start, end)).sum();
             self.ops.held(op, held);
         }
-        let parts = self.explain(track, from, at_ns, at_ns, names);
+        self.explain(track, (from, at_ns), at_ns, names, parts);
         // While another thread launches, work that launches nothing is that thread's, and is waited for.
         let elsewhere = self.ops.launched_elsewhere(track, from);
-        let told = |mut part: Part| {
+        for part in parts {
             let waits = match part.cause {
                 Cause::Preprocessing => elsewhere && part.asked.is_none(),
                 Cause::Host => elsewhere || part.ns >= WORK_NS,
                 _ => false,
             };
             part.cause = if waits { Cause::Blocked } else { part.cause };
-            part
-        };
-        parts.into_iter().map(told).collect()
+        }
     }
 
     /// A call of a runtime begins: it goes into the replay.
-    pub(super) fn call(&mut self, event: &Event, doing: Doing, names: &Names) {
+    pub(super) fn call(&mut self, event: &Event, names: &Names) {
         let track = (event.process, event.tid);
         let launches = event.kind == Kind::Launch;
-        let known = self.stacks.get(&track).is_some_and(|s| s.trail.launches());
-        let waits = known && doing == Doing::Sync;
+        let Some(stack) = self.stacks.get(track) else {
+            return;
+        };
+        let doing = stack.frames.last().map_or(Doing::Code, |top| top.doing);
+        let waits = stack.trail.launches() && doing == Doing::Sync;
         if !launches && !waits {
             return;
         }
-        let parts = self.since(track, event.start_ns, names);
+        let mut parts = std::mem::take(&mut self.parts);
+        self.since(track, event.start_ns, names, &mut parts);
         let span = (event.start_ns, event.end_ns());
         let op = match launches {
             true => {
@@ -408,7 +414,8 @@ impl Pass {
             }
             false => self.ops.sync(track, span, &parts),
         };
-        if let Some(Stack { trail, .. }) = self.stacks.get_mut(&track) {
+        self.parts = parts;
+        if let Some(Stack { trail, .. }) = self.stacks.get_mut(track) {
             trail.booked_ns = trail.booked_ns.max(span.1);
             trail.called = Some((op, span.0, span.1));
             if launches {
@@ -426,13 +433,15 @@ impl Pass {
         at_ns: i64,
         names: &Names,
     ) {
-        let known = self.stacks.get(&track).is_some_and(|s| s.trail.launches());
+        let known = self.stacks.get(track).is_some_and(|s| s.trail.launches());
         if !known {
             return;
         }
-        let parts = self.since(track, at_ns, names);
+        let mut parts = std::mem::take(&mut self.parts);
+        self.since(track, at_ns, names, &mut parts);
         self.ops.edge(track, scope, begins, at_ns, &parts);
-        if let Some(Stack { trail, .. }) = self.stacks.get_mut(&track) {
+        self.parts = parts;
+        if let Some(Stack { trail, .. }) = self.stacks.get_mut(track) {
             trail.booked_ns = trail.booked_ns.max(at_ns);
         }
     }
@@ -456,7 +465,7 @@ impl Measures {
     /// The name of what is to blame.
     pub fn label(&self, label: Label) -> &str {
         match label {
-            Label::Function(function) => self.name(function),
+            Label::Function(function) => self.name(function as usize),
             Label::Scope(scope) => self.names.text(scope),
         }
     }

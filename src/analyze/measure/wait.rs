@@ -1,7 +1,8 @@
 //! `wait` rows on their way into the measures, and what waits hold up.
 
 use super::super::waited::{self, In, Place, Waits};
-use super::{Frame, Measures, Pass, Stack, Track, json};
+use super::stack::{Frame, Stack};
+use super::{Measures, Pass, Track, json};
 use crate::trace::{Event, Kind, Names};
 
 /// A thread that ran for less than this part of a row hardly ran at all, and a sample in it says nothing of the rest.
@@ -32,12 +33,12 @@ impl Pass {
         if let Some(holder) = args["holder"].as_u64().filter(|_| waits == Waits::Gil) {
             let holder = (event.process, holder);
             self.pop_until(holder, event.start_ns, names);
-            let top = self.stacks.get(&holder).and_then(|s| s.frames.last());
-            let function = top.and_then(|frame| frame.within.python);
+            let top = self.stacks.get(holder).and_then(|s| s.frames.last());
+            let function = top.and_then(|frame| frame.within.python());
             let key = (track, holder, function);
             *self.measures.holders.entry(key).or_default() += ns;
         }
-        let Some(Stack { frames: stack, .. }) = self.stacks.get(&track) else {
+        let Some(Stack { frames: stack, .. }) = self.stacks.get(track) else {
             return;
         };
         let Some(top) = stack.last().filter(|top| !top.importing) else {
@@ -57,8 +58,8 @@ impl Pass {
         if of_client == Some(true) {
             waits = Waits::Idle;
         }
-        let function = top.within.python;
-        let place = match (top.kind, top.waits, top.function) {
+        let function = top.within.python();
+        let place = match (top.kind, top.waits, top.function()) {
             (Kind::Native | Kind::Op, Some(known), _) if waits == Waits::Gil => In::Waiting(known),
             (Kind::Native | Kind::Op, Some(_), _) => return, // it says so itself
             (Kind::Native | Kind::Op, None, Some(native)) => {
@@ -98,7 +99,7 @@ pub(super) fn places<'a>(
     names: &'a Names,
 ) -> impl Iterator<Item = Place<'a>> {
     let python = stack.iter().rev().filter(|f| f.kind == Kind::Python);
-    python.filter_map(|frame| frame.function).map(|function| {
+    python.filter_map(Frame::function).map(|function| {
         let key = &m.functions[function].0;
         Place {
             name: names.text(key.name),

@@ -1,12 +1,11 @@
-//! Rows to columns and back: the order and types of `formats/trace-v1.md`.
+//! Rows to columns: the order and types of `formats/trace-v1.md`.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayBuilder, ArrayRef, AsArray, DictionaryArray, PrimitiveArray, RecordBatch,
-    StringArray, StringBuilder,
+    ArrayBuilder, ArrayRef, DictionaryArray, PrimitiveArray, RecordBatch, StringBuilder,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::{
@@ -15,7 +14,7 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 
-use super::super::schema::{Event, Kind, Names, Sym};
+use super::super::schema::{Event, Names, Sym};
 use crate::error::{Error, Result, nearest};
 
 /// Every column: name, type, whether it may be null.
@@ -347,143 +346,10 @@ impl Texts {
     }
 }
 
-/// Appends the rows of a batch whose schema was checked; args only of rows of some kinds.
-///
-/// # Errors
-/// A null where the format has none, or a kind that it does not know.
-pub fn decode(
-    batch: &RecordBatch,
-    args_of: fn(Kind) -> bool,
-    names: &mut Names,
-    events: &mut Vec<Event>,
-) -> std::result::Result<(), String> {
-    let start_ns = numbers::<Int64Type>(batch, "start_ns")?;
-    let dur_ns = numbers::<Int64Type>(batch, "dur_ns")?;
-    let line = numbers::<UInt32Type>(batch, "line")?;
-    let process = numbers::<UInt32Type>(batch, "process")?;
-    let pid = numbers::<UInt32Type>(batch, "pid")?;
-    let tid = numbers::<UInt64Type>(batch, "tid")?;
-    let device = numbers::<UInt32Type>(batch, "device")?;
-    let stream = numbers::<UInt32Type>(batch, "stream")?;
-    let correlation = numbers::<UInt64Type>(batch, "correlation")?;
-    let flow = numbers::<UInt64Type>(batch, "flow")?;
-    let parent = numbers::<Int64Type>(batch, "parent")?;
-    let cause = numbers::<Int64Type>(batch, "cause")?;
-    let bytes = numbers::<Int64Type>(batch, "bytes")?;
-    let value = numbers::<Float64Type>(batch, "value")?;
-    let args = column(batch, "args")?
-        .as_string_opt::<i32>()
-        .ok_or("column args has another type")?;
-    let kind = Words::new(batch, "kind")?;
-    let mut name = Words::new(batch, "name")?;
-    let mut file = Words::new(batch, "file")?;
-    for (what, nulls) in [
-        ("start_ns", start_ns.null_count()),
-        ("process", process.null_count()),
-        ("pid", pid.null_count()),
-        ("tid", tid.null_count()),
-    ] {
-        if nulls > 0 {
-            return Err(format!("{nulls} rows without {what}"));
-        }
-    }
-    let mut kinds: Vec<Option<Kind>> = Vec::new();
-    kinds.extend(
-        kind.texts
-            .iter()
-            .map(|word| word.and_then(|w| w.parse().ok())),
-    );
-    events.reserve(batch.num_rows());
-    for row in 0..batch.num_rows() {
-        let kind = match kind.key(row) {
-            Some(key) => kinds.get(key).copied().flatten().ok_or_else(|| {
-                let word = kind.texts.iter().nth(key).flatten().unwrap_or("null");
-                format!("unknown kind {:?}", super::one_line(word))
-            })?,
-            None => return Err("a row without kind".into()),
-        };
-        let name = name.sym(row, names).ok_or("a row without name")?;
-        events.push(Event {
-            start_ns: start_ns.value(row),
-            dur_ns: optional(dur_ns, row),
-            kind,
-            name,
-            file: file.sym(row, names),
-            line: optional(line, row),
-            process: process.value(row),
-            pid: pid.value(row),
-            tid: tid.value(row),
-            device: optional(device, row),
-            stream: optional(stream, row),
-            correlation: optional(correlation, row),
-            flow: optional(flow, row),
-            parent: optional(parent, row),
-            cause: optional(cause, row),
-            bytes: optional(bytes, row),
-            value: optional(value, row),
-            args: (args.is_valid(row) && args_of(kind)).then(|| names.sym(args.value(row))),
-        });
-    }
-    Ok(())
-}
-
-fn optional<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, row: usize) -> Option<T::Native> {
-    array.is_valid(row).then(|| array.value(row))
-}
-
-fn column<'a>(batch: &'a RecordBatch, name: &str) -> std::result::Result<&'a ArrayRef, String> {
-    batch
-        .column_by_name(name)
-        .ok_or_else(|| format!("no column {name}"))
-}
-
-fn numbers<'a, T: ArrowPrimitiveType>(
-    batch: &'a RecordBatch,
-    name: &str,
-) -> std::result::Result<&'a PrimitiveArray<T>, String> {
-    column(batch, name)?
-        .as_primitive_opt::<T>()
-        .ok_or_else(|| format!("column {name} has another type"))
-}
-
-/// A column of texts of one batch, each interned when it is first met.
-struct Words<'a> {
-    keys: &'a PrimitiveArray<Int32Type>,
-    texts: &'a StringArray,
-    syms: Vec<Option<Sym>>,
-}
-
-impl<'a> Words<'a> {
-    fn new(batch: &'a RecordBatch, name: &str) -> std::result::Result<Words<'a>, String> {
-        let wrong = || format!("column {name} has another type");
-        let array = column(batch, name)?
-            .as_dictionary_opt::<Int32Type>()
-            .ok_or_else(wrong)?;
-        let texts = array.values().as_string_opt::<i32>().ok_or_else(wrong)?;
-        Ok(Words {
-            keys: array.keys(),
-            texts,
-            syms: vec![None; texts.len()],
-        })
-    }
-
-    fn key(&self, row: usize) -> Option<usize> {
-        let key = self.keys.is_valid(row).then(|| self.keys.value(row))?;
-        usize::try_from(key).ok()
-    }
-
-    fn sym(&mut self, row: usize, names: &mut Names) -> Option<Sym> {
-        let key = self.key(row)?;
-        let slot = self.syms.get_mut(key)?;
-        if slot.is_none() && self.texts.is_valid(key) {
-            *slot = Some(names.sym(self.texts.value(key)));
-        }
-        *slot
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use arrow::array::{Array, AsArray};
+
     use super::*;
 
     #[test]

@@ -5,9 +5,9 @@ use std::io::{self, Seek};
 use std::path::Path;
 
 use arrow::array::RecordBatch;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -15,12 +15,16 @@ use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
 use super::super::provenance::Provenance;
-use super::{BATCH_ROWS, Metadata, PROVENANCE_KEY, VERSION_KEY, columns, guard};
+use super::{Metadata, PROVENANCE_KEY, VERSION_KEY, columns, guard};
 use crate::cli::Output;
 use crate::error::{Error, Result};
 
 /// Rows of one row group.
 const GROUP_ROWS: usize = 1 << 20;
+
+/// Rows that are read at once: few enough that columns and rows stay in a processor's own cache, and that memory is
+/// used again rather than given back to the system and asked for anew.
+const READ_ROWS: usize = 1 << 13;
 
 /// Columns that mostly count up or stay: their differences are small, and dictionaries of them useless, or slower to
 /// look things up in than a difference is to take.
@@ -48,7 +52,21 @@ pub struct Table {
     file: Option<File>,
 }
 
-struct Batches(ParquetRecordBatchReader);
+/// The reader is made when the first row is asked for: until then it may be said what is wanted.
+struct Batches {
+    opened: Option<ParquetRecordBatchReaderBuilder<File>>,
+    read: Option<ParquetRecordBatchReader>,
+}
+
+impl Batches {
+    fn next(&mut self) -> std::result::Result<Option<RecordBatch>, String> {
+        if let Some(opened) = self.opened.take() {
+            self.read = Some(opened.build().map_err(|error| error.to_string())?);
+        }
+        let next = self.read.as_mut().and_then(Iterator::next);
+        next.transpose().map_err(|error| error.to_string())
+    }
+}
 
 impl std::fmt::Debug for Batches {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -90,9 +108,12 @@ impl Table {
         if groups.iter().try_fold(0u64, |sum, &n| sum.checked_add(n)) != Some(rows) {
             return Err(damaged("row groups do not add up".into()));
         }
-        let batches = guard(|| builder.with_batch_size(BATCH_ROWS).build()).map_err(damaged)?;
+        let builder = builder.with_batch_size(READ_ROWS);
         let table = Table {
-            batches: Batches(batches),
+            batches: Batches {
+                opened: Some(builder),
+                read: None,
+            },
             groups,
             rows,
             read: 0,
@@ -106,10 +127,22 @@ impl Table {
         self.rows
     }
 
+    /// Columns that are not to be read.
+    pub fn leave_out(&mut self, columns: &[&str]) {
+        let Some(opened) = self.batches.opened.take() else {
+            return;
+        };
+        let schema = opened.parquet_schema();
+        let wanted = |at: &usize| !columns.contains(&schema.column(*at).name());
+        let wanted = (0..schema.num_columns()).filter(wanted);
+        let mask = ProjectionMask::leaves(schema, wanted);
+        self.batches.opened = Some(opened.with_projection(mask));
+    }
+
     /// The next batch and its place.
     pub fn next_batch(&mut self, path: &Path) -> Result<Option<(RecordBatch, String)>> {
         let place = self.place();
-        let batch = guard(|| self.batches.0.next().transpose());
+        let batch = guard(|| self.batches.next());
         let damaged = |what: String| Error::Corrupt {
             path: path.to_owned(),
             place: place.clone(),
