@@ -141,7 +141,7 @@ fn loading(m: &Measures, all: &[Step]) -> Option<(usize, i64)> {
 }
 
 /// Functions that copy what they are given, by the end of their names.
-const COPIES: [&str; 19] = [
+const COPIES: [&str; 30] = [
     "bytes",
     "bytes.join",
     "str.join",
@@ -161,6 +161,17 @@ const COPIES: [&str; 19] = [
     "pickle.dumps",
     "_pickle.dumps",
     "_pickle.loads",
+    "ndarray.tolist",
+    "ndarray.flatten",
+    "numpy.copy",
+    "numpy.vstack",
+    "numpy.hstack",
+    "numpy.append",
+    "numpy.fromiter",
+    "_pickle.Pickler.dump",
+    "_pickle.Unpickler.load",
+    "array.tolist",
+    "array.tobytes",
 ];
 
 /// What calls that copy take on the path, and what the interpreter itself copies; most of it where.
