@@ -757,6 +757,15 @@ fn a_wrong_expression_gets_one_line_with_what_was_meant() {
 }
 
 #[test]
+fn what_if_about_gaps_needs_a_device() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "t.parquet", HEALTHY, Stage::Timeline);
+    let (line, status) = fault(folder.path(), &["t.parquet", "--what-if", "gaps:launch=0"]);
+    assert_eq!(status, Some(2));
+    assert!(line.contains("none works here") && line.contains("NAME=0.1x"), "{line}");
+}
+
+#[test]
 fn the_same_timeline_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let collections = collections();

@@ -265,7 +265,7 @@ fn a_loop_that_waits_in_a_callback_is_told_from_one_that_waits_for_work() {
             place.as_str().unwrap().starts_with("serve ("),
             "{version:?}: {place}"
         );
-        for idle in ["idles", "selects", "serves"] {
+        for idle in ["idles", "selects", "serves", "keeps"] {
             let analysis = analysis(python, &program, &[idle]);
             let found = findings(&analysis);
             let waits = ["waiting", "blocked-loop", "blocking-io"];

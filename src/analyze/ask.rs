@@ -103,7 +103,7 @@ impl Asks {
     /// Answers all: by a replay where a device works, else by the time it takes within the steps.
     ///
     /// # Errors
-    /// A function or scope that is not in the timeline.
+    /// A function or scope that is not in the timeline; gaps where no device works.
     pub(super) fn answers(&self, m: &Measures, listed: &[Step]) -> Result<Vec<Answer>> {
         let answer = |(at, ask): (usize, &Ask)| {
             let change = match &ask.of {
@@ -111,6 +111,13 @@ impl Asks {
                 Of::Name(name) => format!("{name}={}x", ask.left),
             };
             let time_ns = match &ask.of {
+                Of::Cause(_) if m.model.is_empty() => {
+                    return Err(Error::Invalid {
+                        path: "--what-if".into(),
+                        what: format!("{change} is about a device's gaps, and none works here"),
+                        hint: Some("--what-if NAME=0.1x asks about a function or scope".into()),
+                    });
+                }
                 Of::Cause(_) => 0,
                 Of::Name(name) => time_of(m, name)?,
             };

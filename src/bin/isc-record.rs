@@ -72,7 +72,7 @@ struct Args {
     #[arg(long, conflicts_with = "gpu_only")]
     no_gpu: bool,
     /// Record devices, NVTX, scopes and marks, and no calls of Python
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["include", "exclude", "lines", "sample"])]
     gpu_only: bool,
     /// Which calls of CUDA's driver and runtime: those that start, await or allocate something, or all [default: needed]
     #[arg(long, value_name = "CALLS", value_parser = ["needed", "all"])]

@@ -1,6 +1,6 @@
 """Event loops, for 0.6 s each: one that waits for work, or one that a callback holds up.
 
-    loops.py blocks|idles|selects|serves
+    loops.py blocks|idles|selects|serves|keeps
 """
 
 import asyncio
@@ -36,10 +36,30 @@ def handle():
     server.serve_forever(0.05)
 
 
+def keep():
+    """One client keeps its connection open and asks now and then: who reads from it waits for the next request."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def ask():
+        with socket.create_connection(listener.getsockname()) as peer:
+            for _ in range(20):
+                time.sleep(0.03)
+                peer.sendall(b"?")
+                peer.recv(1)
+
+    threading.Thread(target=ask).start()
+    peer, _ = listener.accept()
+    with peer:
+        while asked := peer.recv(1):
+            peer.sendall(asked)
+
+
 what = sys.argv[1]
 if what == "selects":
     select()
 elif what == "serves":
     handle()
+elif what == "keeps":
+    keep()
 else:
     asyncio.run(serve(what == "blocks"))
