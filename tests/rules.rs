@@ -762,7 +762,10 @@ fn what_if_about_gaps_needs_a_device() {
     write(folder.path(), "t.parquet", HEALTHY, Stage::Timeline);
     let (line, status) = fault(folder.path(), &["t.parquet", "--what-if", "gaps:launch=0"]);
     assert_eq!(status, Some(2));
-    assert!(line.contains("none works here") && line.contains("NAME=0.1x"), "{line}");
+    assert!(
+        line.contains("none works here") && line.contains("NAME=0.1x"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -484,12 +484,13 @@ fn functions_of(m: &Measures, path: Option<(u32, u64)>) -> Vec<Function> {
         .collect()
 }
 
-/// Functions of a thread in which the interpreter copies memory, and for how long.
+/// Functions of a thread in which the interpreter copies memory, and for how long. Where most of what is sampled there is in
+/// libraries, they copy.
 fn copied(m: &Measures, path: Option<(u32, u64)>) -> Vec<(Function, i64)> {
-    let on_path = m
-        .copied
-        .iter()
-        .filter(|((track, _), _)| Some(*track) == path);
+    let on_path = m.copied.iter().filter(|(key, ns)| {
+        let sampled_ns = m.own.get(key).map_or(0, |own| own.sampled_ns);
+        Some(key.0) == path && 2 * **ns > sampled_ns
+    });
     let one = on_path.map(|(&(_, at), &ns)| {
         let (key, sums) = &m.functions[at];
         (function(m, at, key, sums), ns.min(sums.self_ns))
