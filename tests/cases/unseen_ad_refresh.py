@@ -1,6 +1,6 @@
 """A predictor of clicks on ads: it keeps the features of users, follows a file with the model of the hour, and answers one by one.
 
-Injected, in cases named evict: when the cache of features is full, the least used third is found by sorting all and thrown out, which
+Injected, in cases named evict: when the cache of features is full, the few least worth are found by sorting all, and thrown out, which
 takes as long as many answers; the twin's cache throws out the oldest one for each new one. In cases named reload: each 60th request
 unpacks and checks the model's file, changed or not; the twin looks at the file's time first. One request in so many is long.
 """
@@ -29,7 +29,7 @@ ALSO = {
 }
 WHERE = "evict|worth|sort|reload|refresh|load|unpack|check|decompress|get"
 MEASURE = "mean"
-USERS, EVERY = 16_000, 60
+USERS, EVERY = 80_000, 60
 
 
 def features(user):
@@ -56,7 +56,7 @@ class RankedCache:
 
     def evict(self):
         ranked = sorted(self.entries, key=self.worth)
-        for user in ranked[: self.size // 60]:
+        for user in ranked[: self.size // 250]:
             del self.entries[user]
 
     def get(self, user):
@@ -120,7 +120,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "hour.model")
         with open(path, "wb") as file:
-            file.write(zlib.compress(hashlib.shake_128(b"hour").digest(24_000_000 if kind == "reload" else 100_000), 1))
+            file.write(zlib.compress(hashlib.shake_128(b"hour").digest(14_000_000 if kind == "reload" else 100_000), 1))
         model = Model(path, careful=not slow)
         cache = (RankedCache if slow and kind == "evict" else RecentCache)(USERS)
         if kind == "evict":
@@ -134,7 +134,7 @@ def main():
                 model.refresh()
             return model.predict(found[-1])
 
-        work.run(request, {"slow": 1200, "fixed": 3000}[variant])
+        work.run(request, {"slow": 1300, "fixed": 2600}[variant])
 
 
 main()

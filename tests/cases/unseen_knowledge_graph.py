@@ -26,7 +26,7 @@ LABEL = ["gc-pressure"]
 ALSO = {"slow-janitor": ["gil-contention"], "fixed": ["native-hot-spot"]}  # who collects in a thread holds the interpreter
 WHERE = "collect|guard|Guard|check|question|janitor|Janitor|sweep"
 MEASURE = "mean"
-ENTITIES = {"guard": 20_000, "janitor": 12_000}
+ENTITIES = {"guard": 20_000, "janitor": 16_000}
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -79,7 +79,7 @@ class Janitor(threading.Thread):
 
     def run(self):
         while True:
-            time.sleep(0.012)
+            time.sleep(0.006)
             self.sweep()
 
     def sweep(self):
@@ -126,7 +126,7 @@ def main():
         if guard:
             guard.check()
 
-    work.run(question, {"slow": {"guard": 140, "janitor": 300}[kind], "fixed": 800}[variant])
+    work.run(question, {"slow": {"guard": 140, "janitor": 400}[kind], "fixed": 800}[variant])
 
 
 main()

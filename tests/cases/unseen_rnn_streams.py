@@ -16,9 +16,9 @@ import work
 
 CASES = {
     "slow-typists-12": "slow typists 12",
-    "slow-beams-6": "slow beams 6",
+    "slow-beams-10": "slow beams 10",
     "fixed-typists-12": "fixed typists 12",
-    "fixed-beams-6": "fixed beams 6",
+    "fixed-beams-10": "fixed beams 10",
 }
 LABEL = ["small-batches"]
 ALSO = {"slow": ["native-hot-spot"], "fixed": ["native-hot-spot"]}
@@ -82,7 +82,7 @@ def main():
         if kind == "beams":
             keyboard.rank([(number + beam * 11) % KEYS for beam in range(size)])
 
-    work.run(step, {"slow": {"typists": 500, "beams": 800}[kind], "fixed": 1500}[variant])
+    work.run(step, {"slow": {"typists": 800, "beams": 900}[kind], "fixed": 2600}[variant])
 
 
 main()
