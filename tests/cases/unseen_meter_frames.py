@@ -23,7 +23,7 @@ CASES = {
     "healthy": "healthy plain",
 }
 LABEL = {"slow": ["cpu-bound-python", "preprocessing-bound"]}
-ALSO = {"fixed": ["native-hot-spot"], "fixed-bits": ["native-hot-spot", "cpu-bound-python", "preprocessing-bound"], "healthy": ["native-hot-spot"]}
+ALSO = {"fixed": ["native-hot-spot"], "healthy": ["native-hot-spot"]}
 WHERE = "crc|check|bits|fields|unpack"
 FRAME, FRAMES = 32, 100
 WIDTHS = [12, 20, 7, 9, 16, 32, 24, 8, 11, 13, 40, 32]  # of the fields, in bits

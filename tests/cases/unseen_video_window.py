@@ -2,7 +2,8 @@
 
 Injected, in cases named window: for each frame the window is made anew of its last frames and the new one, and copied again to have
 the channels first. The twin writes the frame, channels first, into a ring that is there twice, so that the window is a view of it. In
-cases named crops: each box is cut out of a copy of the whole frame with a margin around; the twin cuts a view, and fills in what reaches over the edge.
+cases named crops: each box is cut out of a copy of the whole frame with a margin around; the twin cuts a view, and fills in what
+reaches over the edge.
 """
 
 import os
@@ -102,7 +103,7 @@ def main():
     frames = random.standard_normal((4, 2 * HIGH, 2 * WIDE, 3), dtype=numpy.float32)
     cutter = Cutter() if variant == "slow" else ThriftyCutter()
     boxes = [(number * 37 % (2 * HIGH), number * 53 % (2 * WIDE)) for number in range(8)]
-    work.run(lambda number: cutter.judge(frames[number % 4], boxes), {"slow": 900, "fixed": 4000}[variant])
+    work.run(lambda number: cutter.judge(frames[number % 4], boxes), {"slow": 900, "fixed": 2200}[variant])
 
 
 main()
