@@ -1,8 +1,8 @@
-"""A guard of turbines: a process sends samples over a bus, a thread reads them, and the main thread judges what is known by now.
+"""A guard of turbines: a process has samples, a thread polls it over a bus, and the main thread judges what is known by now.
 
 Injected: the bus has numbers as varints with zigzag deltas, which the reading thread decodes in Python, byte by byte; whenever the
 judging thread comes back from native code it waits for the decoder to let go of the interpreter. The twin's bus has numbers of four
-bytes, which `array` reads at once. Samples come as often in both; `breeze` and `storm` are how many in a burst.
+bytes, which `array` reads at once. Both rest as long between two polls; `breeze` and `storm` are how many samples come at once.
 """
 
 import array
@@ -27,7 +27,7 @@ LABEL = ["gil-contention"]
 ALSO = {"slow": ["cpu-bound-python"], "fixed": ["native-hot-spot"]}
 WHERE = "decode|varint|listen|Bus|judge|summary|layer"
 MEASURE = "mean"
-BURST = {"breeze": 16_000, "storm": 40_000}
+BURST = {"breeze": 24_000, "storm": 80_000}
 PAUSE_S = 0.006
 HEAD = struct.Struct("<I")
 
@@ -46,33 +46,32 @@ def varints(values):
 
 
 def turbines(link, compact, burst):
-    """The sender: bursts of samples, until nobody listens."""
+    """The sender: a burst of samples for each poll, until nobody listens."""
     values = [20_000 + number * 7919 % 4000 for number in range(burst)]
     body = varints(values) if compact else array.array("I", values).tobytes()
     try:
-        while True:
+        while link.recv(1):
             link.sendall(HEAD.pack(len(body)) + body)
-            time.sleep(PAUSE_S)
     except OSError:
         pass
 
 
 class Bus:
-    """Reads bursts, and knows the latest."""
+    """Polls, and knows the latest."""
 
     def __init__(self, link, compact):
         self.link, self.compact = link, compact
         self.latest = [20_000] * 64
-        self.bursts = 0
+        self.bursts, self.done = 0, False
 
     def listen(self):
         stream = self.link.makefile("rb")
-        while head := stream.read(HEAD.size):
-            body = stream.read(*HEAD.unpack(head))
-            if len(body) < HEAD.unpack(head)[0]:
-                return
+        while not self.done:
+            self.link.sendall(b"?")
+            body = stream.read(*HEAD.unpack(stream.read(HEAD.size)))
             self.latest = self.decode_varints(body) if self.compact else array.array("I", body)
             self.bursts += 1
+            time.sleep(PAUSE_S)
 
     def decode_varints(self, body):
         values, last, rest, shift = [], 0, 0, 0
@@ -110,8 +109,11 @@ def main():
     sender.start()
     theirs.close()
     bus = Bus(ours, compact)
-    threading.Thread(target=bus.listen, daemon=True).start()
-    work.run(Guard(bus).judge, {"slow": {"breeze": 600, "storm": 300}[kind], "fixed": 1000}[variant])
+    listener = threading.Thread(target=bus.listen)
+    listener.start()
+    work.run(Guard(bus).judge, {"slow": {"breeze": 600, "storm": 400}[kind], "fixed": 1000}[variant])
+    bus.done = True
+    listener.join()
     sender.terminate()
     sender.join()
 
