@@ -152,8 +152,13 @@ pub(super) fn main(steps: &[Step]) -> Option<&Step> {
 
 /// Time in which at least one of them runs.
 pub(super) fn covered_ns(step: &Step) -> i64 {
+    union_ns(&step.spans)
+}
+
+/// Time in which at least one of some spans runs, which are in the order of their starts.
+pub(super) fn union_ns(spans: &[(i64, i64)]) -> i64 {
     let (mut sum, mut reach) = (0, i64::MIN);
-    for &(start, dur) in &step.spans {
+    for &(start, dur) in spans {
         sum += (start + dur - start.max(reach)).max(0);
         reach = reach.max(start + dur);
     }

@@ -113,15 +113,13 @@ const MOST_OF_START: f64 = 0.6;
 /// The function that a program spends its start in before it does what it does again and again: called once, and named as
 /// what makes something ready is. A phase of a batch job has another name, or is called more often.
 fn loading(m: &Measures, all: &[Step]) -> Option<(usize, i64)> {
-    let end_ns = m.end_ns;
-    let follows = |step: &&Step| {
-        let first = step.spans.first().map_or(end_ns, |(start, _)| *start);
-        let rest = (end_ns - first).max(1) as f64;
-        step.count >= FOLLOW && steps::covered_ns(step) as f64 > FILLS * rest
+    let works_from = |at_ns: i64| {
+        let rest = (m.end_ns - at_ns).max(1) as f64;
+        all.iter().any(|step| {
+            let spans = &step.spans[step.spans.partition_point(|(start, _)| *start < at_ns)..];
+            spans.len() as u64 >= FOLLOW && steps::union_ns(spans) as f64 > FILLS * rest
+        })
     };
-    let firsts = all.iter().filter(follows).map(|step| step.spans[0].0);
-    let work_ns = firsts.min_by_key(|first| std::cmp::Reverse(*first))?;
-    let before = (work_ns - m.start_ns).max(1) as f64;
     let is_ready = |(at, (key, sums)): (usize, &(FunctionKey, FunctionSums))| {
         let [(start, dur)] = sums.spans[..] else {
             return None;
@@ -131,8 +129,9 @@ fn loading(m: &Measures, all: &[Step]) -> Option<(usize, i64)> {
         let loads = LOADS.iter().any(|word| last.contains(word));
         let file = key.file.map_or("", |file| m.names.text(file));
         let own = key.kind == Kind::Python && steps::is_own(file);
-        (loads && own && start + dur <= work_ns && dur as f64 > MOST_OF_START * before)
-            .then_some((at, dur))
+        let before = (start + dur - m.start_ns).max(1) as f64;
+        let most = dur as f64 > MOST_OF_START * before;
+        (loads && own && most && works_from(start + dur)).then_some((at, dur))
     };
     // of several within each other, the outermost
     (m.functions.iter().enumerate())
@@ -141,10 +140,9 @@ fn loading(m: &Measures, all: &[Step]) -> Option<(usize, i64)> {
 }
 
 /// Functions that copy what they are given, by the end of their names.
-const COPIES: [&str; 30] = [
+const COPIES: [&str; 29] = [
     "bytes",
     "bytes.join",
-    "str.join",
     "bytearray.join",
     "bytearray.extend",
     "bytearray.copy",
