@@ -3,10 +3,10 @@
 //! Switching a function's call sites on again costs more than a burst is worth (crates/probe, `monitor::toggle`), so from
 //! the moment it is shed for the first time its frames look as if they were all interpreter. Before that they were recorded
 //! with what they called: the share of each native function in them then is taken to go on. Only what nothing else tells
-//! of is estimated: samples see the time in libraries, whoever called them, but not in the interpreter's own file, where
-//! the methods of `str`, `list` and `re` are.
+//! of is estimated: samples see the time in libraries, whoever called them, but in the interpreter's own file, where the
+//! methods of `str`, `list` and `re` are, not whose it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::measure::{Measures, Track, library};
 use crate::trace::Names;
@@ -14,8 +14,8 @@ use crate::trace::Names;
 /// What one function's frames showed while they were recorded with what they called.
 #[derive(Debug, Default)]
 struct Sight {
-    /// When it was first shed.
-    shed_ns: Option<i64>,
+    /// When it was first shed, by process: each has a budget of its own.
+    shed_ns: Vec<(u32, i64)>,
     /// The interpreter's own time in them, up to the last one that called anything, and in those since: a call site that is
     /// not worth its events is dropped, and what comes after says nothing of it.
     own_ns: i64,
@@ -28,8 +28,9 @@ struct Sight {
 }
 
 impl Sight {
-    fn is_shed(&self, end_ns: i64) -> bool {
-        self.shed_ns.is_some_and(|shed_ns| end_ns > shed_ns)
+    fn is_shed(&self, process: u32, end_ns: i64) -> bool {
+        let is = |(of, shed_ns): &(u32, i64)| *of == process && end_ns > *shed_ns;
+        self.shed_ns.iter().any(is)
     }
 
     fn ns(&self, native: usize) -> i64 {
@@ -43,8 +44,8 @@ impl Sight {
 pub struct Blind {
     sights: Vec<Sight>,
     moved: BTreeMap<(Track, usize, usize), i64>,
-    /// Samples tell of libraries.
-    pub samples: bool,
+    /// Processes in which samples tell of libraries.
+    sampled: BTreeSet<u32>,
 }
 
 impl Blind {
@@ -56,14 +57,22 @@ impl Blind {
     }
 
     /// The function is in bursts from then on.
-    pub fn shed(&mut self, function: usize, at_ns: i64) {
-        self.sight(function).shed_ns.get_or_insert(at_ns);
+    pub fn shed(&mut self, process: u32, function: usize, at_ns: i64) {
+        let shed_ns = &mut self.sight(function).shed_ns;
+        if shed_ns.iter().all(|(of, _)| *of != process) {
+            shed_ns.push((process, at_ns));
+        }
+    }
+
+    /// A sample was taken there.
+    pub fn sampled(&mut self, process: u32) {
+        self.sampled.insert(process);
     }
 
     /// Takes a native call, which did not wait, when it has ended.
-    pub fn native(&mut self, caller: usize, native: usize, end_ns: i64, ns: i64) {
+    pub fn native(&mut self, track: Track, (caller, native): (usize, usize), end_ns: i64, ns: i64) {
         let sight = self.sight(caller);
-        if sight.is_shed(end_ns) {
+        if sight.is_shed(track.0, end_ns) {
             return;
         }
         match sight
@@ -89,9 +98,9 @@ impl Blind {
         (own_ns, native_ns): (i64, i64),
         in_library: impl Fn(usize) -> bool,
     ) -> Vec<(usize, i64)> {
-        let samples = self.samples;
+        let samples = self.sampled.contains(&track.0);
         let sight = self.sight(function);
-        if !sight.is_shed(end_ns) {
+        if !sight.is_shed(track.0, end_ns) {
             sight.since_ns += own_ns;
             sight.since += 1;
             if native_ns > 0 {

@@ -20,7 +20,7 @@ use super::requests::Requests;
 use super::sampled::{self, Bursts, Sampled};
 use super::select::Windows;
 use super::throttled::{self, Unseen};
-use super::waited::{self, Loops, Waited, Waits};
+use super::waited::{self, In, Loops, Waited, Waits};
 use crate::cli::Progress;
 use crate::clock::FOREIGN;
 use crate::error::Result;
@@ -306,6 +306,10 @@ struct Pass {
     blind: Blind,
     /// By call path: time in which clients' next requests were waited for, and in which something else sent by a socket.
     clients: HashMap<u32, (i64, i64)>,
+    /// Native calls that waited for input or output, by thread and call path.
+    reads: BTreeMap<(Track, u32), i64>,
+    /// Waits in reads that rows do not tell the file of.
+    unclear: BTreeMap<(Track, In, u32), i64>,
 }
 
 /// What a span's args say, read once for each distinct text.
@@ -357,8 +361,9 @@ pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measure
     for track in pass.stacks.tracks() {
         pass.pop_until(track, i64::MAX, &names);
     }
-    pass.stacks.settle(&mut pass.measures);
-    pass.measures.paths = pass.functions.into_paths();
+    std::mem::take(&mut pass.stacks).settle(&mut pass.measures);
+    pass.measures.paths = std::mem::take(&mut pass.functions).into_paths();
+    pass.settle_reads();
     for (_, sums) in &mut pass.measures.functions {
         sums.error_ns = (Z95 * sums.variance.sqrt()) as i64;
     }
@@ -366,11 +371,11 @@ pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measure
     blind::settle(&mut pass.measures, &pass.blind, &scales, &names);
     pass.measures.calls = pass.blind.calls();
     pass.measures.unseen.clone_from(&scales);
-    waited::settle(&mut pass.measures, pass.waited, &scales, &names);
     let bursts = Bursts {
         unseen: scales,
         callers: pass.unseen.callers(),
     };
+    waited::settle(&mut pass.measures, pass.waited, &bursts, &names);
     sampled::settle(&mut pass.measures, pass.sampled, &bursts, &names);
     pass.measures.names = names;
     pass.measures.devices.finish();
@@ -466,13 +471,13 @@ impl Pass {
         let error = (of("calls_high") - calls).max(0.0);
         let time_ns = args["time_ns"].as_f64();
         self.unseen.add(function, calls, error, of("bias"), time_ns);
-        self.blind.shed(function, event.start_ns);
+        self.blind.shed(event.process, function, event.start_ns);
         self.measures.throttled += 1;
     }
 
     /// A sample in the interpreter's own time of a span, or outside of all.
     fn sample(&mut self, event: &Event, names: &Names) {
-        self.blind.samples = true;
+        self.blind.sampled(event.process);
         let track = (event.process, event.tid);
         let cpu_ns = event.value.unwrap_or(0.0) as i64;
         let file = names.text(event.file.unwrap_or(event.name));

@@ -40,6 +40,8 @@ impl Interpreter {
 /// have 0 to 3 % (CPython 3.9 to 3.13, some hundred samples each). Below so many samples nothing is said.
 const LEAST_EVAL: f64 = 0.04;
 const ENOUGH: u64 = 25;
+/// Of all samples of a process in the interpreter's file, those in the loop, if it is known at all.
+const TOLD: f64 = 0.005;
 
 impl Sampled {
     /// Books a sample in the code of `file` on the function it was taken in.
@@ -66,7 +68,7 @@ impl Sampled {
 }
 
 /// Whether code of this file is the interpreter's own work: itself, what it needs of the C library and the loader, the
-/// kernel's page, the probe. A library's time in `memcpy` or `read` is booked there too.
+/// kernel's page, the probe. A library's time in `read` is booked there too.
 pub fn interprets(file: &str) -> bool {
     let own = ["python", "[vdso]", "[vsyscall]", "(generated code)"];
     let system = [
@@ -84,11 +86,19 @@ pub fn interprets(file: &str) -> bool {
 
 /// Moves sampled time from the interpreter to the libraries: of each thread, and of each function up to what it has.
 pub fn settle(m: &mut Measures, mut sampled: Sampled, bursts: &Bursts, names: &Names) {
-    // A probe before this one did not tell the loop from the rest.
-    let told = sampled.interpreter.values().any(|sums| sums.eval > 0);
+    // A probe before this one, or of an interpreter whose loop is elsewhere, does not tell it from the rest.
+    let mut loops: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for ((track, _), sums) in &sampled.interpreter {
+        let (count, eval) = loops.entry(track.0).or_default();
+        (*count, *eval) = (*count + sums.count, *eval + sums.eval);
+    }
+    let told = |(count, eval): &(u64, u64)| *eval as f64 > TOLD * *count as f64;
     for ((track, function), sums) in std::mem::take(&mut sampled.interpreter) {
-        if told && sums.is_native() {
-            sampled.add(track, function, sums.file, sums.ns);
+        if sums.is_native() && loops.get(&track.0).is_some_and(told) {
+            // what calls say of natives in this file is in it already
+            let own = function.and_then(|f| m.own.get(&(track, f)));
+            let most = own.map_or(sums.ns, |own| own.self_ns - own.native_ns - own.wait_ns);
+            sampled.add(track, function, sums.file, sums.ns.min(most.max(0)));
         }
     }
     for (track, mut functions) in sampled.natives {
@@ -135,13 +145,28 @@ pub struct Bursts {
 impl Bursts {
     /// The functions around a function that are not in bursts themselves, by their shares of its calls: what is sampled in
     /// a call that is not seen is sampled in one of these.
-    fn roots(&self, function: usize, share: f64, depth: usize, roots: &mut BTreeMap<usize, f64>) {
+    pub fn roots(&self, function: usize) -> BTreeMap<usize, f64> {
+        let mut roots = BTreeMap::new();
+        self.add_roots(function, 1.0, 0, &mut roots);
+        roots
+    }
+
+    fn add_roots(
+        &self,
+        function: usize,
+        share: f64,
+        depth: usize,
+        roots: &mut BTreeMap<usize, f64>,
+    ) {
         let callers = self.callers.get(&function).map_or(&[][..], Vec::as_slice);
         let of_all: i64 = callers.iter().map(|(_, ns)| ns).sum();
         for &(caller, ns) in callers.iter().filter(|(caller, _)| *caller != function) {
             let share = share * ns as f64 / of_all.max(1) as f64;
+            if share < LEAST_SHARE {
+                continue;
+            }
             match self.unseen.contains_key(&caller) && depth < DEEPEST {
-                true => self.roots(caller, share, depth + 1, roots),
+                true => self.add_roots(caller, share, depth + 1, roots),
                 false => *roots.entry(caller).or_default() += share,
             }
         }
@@ -166,8 +191,7 @@ impl Bursts {
             if ns <= 0 {
                 continue;
             }
-            let mut roots = BTreeMap::new();
-            self.roots(function, 1.0, 0, &mut roots);
+            let roots = self.roots(function);
             let mut moved: Vec<(Option<Sym>, i64)> = Vec::new();
             for (root, share) in roots {
                 let Some(from) = functions.get_mut(&Some(root)) else {
@@ -191,6 +215,8 @@ impl Bursts {
 
 /// Callers of callers that are looked through; they may call each other.
 const DEEPEST: usize = 8;
+/// A caller with less than this share of the calls is passed over: functions that all call each other have many paths.
+const LEAST_SHARE: f64 = 1e-3;
 
 fn scaled(ns: i64, by: f64) -> i64 {
     (ns as f64 * by).round() as i64

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::measure::{Measures, library};
+use super::sampled::Bursts;
 use crate::trace::{HashMap, Kind, Names};
 
 type Track = (u32, u64);
@@ -234,18 +235,44 @@ fn moved(from: &mut i64, shares: &BTreeMap<Waits, i64>, to: &mut BTreeMap<Waits,
 }
 
 /// Moves waits out of the time of the interpreter and of libraries: of each thread, and of each function.
-/// `unseen` is, by function, the time in calls that were not seen for each ns of those that were: they waited alike.
-pub fn settle(m: &mut Measures, waited: Waited, unseen: &BTreeMap<usize, f64>, names: &Names) {
-    for (track, places) in waited.0 {
+/// Gives functions in bursts their part of the waits that rows tell of in their callers.
+fn move_down(bursts: &Bursts, places: &mut BTreeMap<In, BTreeMap<Waits, i64>>) {
+    for (&function, &unseen) in &bursts.unseen {
+        let Some(seen) = places.get(&In::Python(function)).cloned() else {
+            continue;
+        };
+        for (root, share) in bursts.roots(function) {
+            let Some(from) = places.get_mut(&In::Python(root)) else {
+                continue;
+            };
+            let mut moved = Vec::new();
+            for (&waits, &ns) in &seen {
+                let Some(left) = from.get_mut(&waits) else {
+                    continue;
+                };
+                let part = ((ns as f64 * unseen * share).round() as i64).min(*left);
+                *left -= part;
+                moved.push((waits, part));
+            }
+            let to = places.entry(In::Python(function)).or_default();
+            for (waits, ns) in moved {
+                *to.entry(waits).or_default() += ns;
+            }
+        }
+    }
+}
+
+/// Calls in bursts that were not seen waited like those that were: in their callers, as far as rows could tell.
+pub fn settle(m: &mut Measures, waited: Waited, bursts: &Bursts, names: &Names) {
+    for (track, mut places) in waited.0 {
+        move_down(bursts, &mut places);
         let mut python: BTreeMap<Waits, i64> = BTreeMap::new();
         for (place, shares) in places {
             let ns: i64 = shares.values().sum();
             match place {
                 In::Python(function) => {
                     let idle = shares.get(&Waits::Idle).copied().unwrap_or(0);
-                    let all = 1.0 + unseen.get(&function).copied().unwrap_or(0.0);
-                    let of_all = |ns: i64| (ns as f64 * all).round() as i64;
-                    m.book_wait(track, function, of_all(ns), of_all(idle));
+                    m.book_wait(track, function, ns, idle);
                     for (waits, ns) in shares {
                         *python.entry(waits).or_default() += ns;
                     }
@@ -286,15 +313,18 @@ const FEW: u64 = 25;
 /// Waits of tasks that are kept for percentiles.
 const MOST_READY: usize = 200_000;
 
+/// A function, and the callback or task that it ran in.
+type Slow = (usize, Option<usize>);
+
 /// What event loops did.
 #[derive(Debug, Default)]
 pub struct Loops {
     /// From the end of a turn's poll, when a task was ready at the latest, to its segment.
     pub ready_ns: Vec<i64>,
-    /// Callbacks and segments of tasks that took too long for a turn, by the function with the most time of its own; and
-    /// those that are long if most others are not.
-    slow: BTreeMap<usize, (u64, i64)>,
-    long: BTreeMap<usize, (u64, i64)>,
+    /// Callbacks and segments of tasks that took too long for a turn, by the function with the longest time of its own in
+    /// them and their own; and those that are long if most others are not.
+    slow: BTreeMap<Slow, (u64, i64)>,
+    long: BTreeMap<Slow, (u64, i64)>,
     /// Callbacks and segments of tasks.
     count: u64,
     /// Waits in the midst of a turn, by the Python function that waits.
@@ -332,7 +362,7 @@ impl Loops {
     }
 
     /// It has ended.
-    pub fn end(&mut self, track: Track, dur_ns: i64) {
+    pub fn end(&mut self, track: Track, step: Option<usize>, dur_ns: i64) {
         self.count += 1;
         let Some((_, function)) = self.longest.remove(&track) else {
             return;
@@ -342,7 +372,7 @@ impl Loops {
             (LONG_TURN_NS, &mut self.long),
         ] {
             if dur_ns >= least_ns {
-                let (count, ns) = all.entry(function).or_default();
+                let (count, ns) = all.entry((function, step)).or_default();
                 *count += 1;
                 *ns += dur_ns;
             }
@@ -350,7 +380,7 @@ impl Loops {
     }
 
     /// Those that keep others waiting: that are too long for any loop, or for one whose turns are short.
-    pub fn slow(&self) -> &BTreeMap<usize, (u64, i64)> {
+    pub fn slow(&self) -> &BTreeMap<Slow, (u64, i64)> {
         let long: u64 = self.long.values().map(|(count, _)| count).sum();
         match long * FEW < self.count {
             true => &self.long,

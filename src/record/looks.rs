@@ -471,10 +471,11 @@ fn file_kind(pid: u32, fd: u32, sockets: &mut Sockets) -> &'static str {
     let target = fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap_or_default();
     let target = target.to_string_lossy();
     if let Some(inode) = target.strip_prefix("socket:[") {
-        let inode = inode.trim_end_matches(']').parse();
-        return match inode.is_ok_and(|inode| sockets.is_taken(pid, inode)) {
-            true => "client",
-            false => "socket",
+        let inode = inode.trim_end_matches(']').parse().ok();
+        return match inode.and_then(|inode| sockets.is_taken(pid, inode)) {
+            Some(true) => "client",
+            Some(false) => "socket",
+            None => "",
         };
     }
     let starts = [

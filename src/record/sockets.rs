@@ -9,8 +9,10 @@ use inferscope_spool::sys;
 
 /// A table is read no further than this; 150 bytes are one socket.
 const MOST_BYTES: u64 = 1 << 20;
-/// Between two readings, at least: tables of machines with many connections are long.
-const PAUSE_NS: i64 = 50_000_000;
+/// Between two readings passes so many times the CPU time that the last one took, up to so long: tables of machines with many
+/// connections are long.
+const PAUSES: i64 = 50;
+const MOST_PAUSE_NS: i64 = 200_000_000;
 /// Sockets that are remembered; then all are forgotten.
 const MOST: usize = 4096;
 
@@ -18,32 +20,29 @@ const MOST: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Sockets {
     known: HashMap<u64, bool>,
-    read_ns: Option<i64>,
+    /// When they may be read again.
+    next_ns: i64,
 }
 
 impl Sockets {
-    /// Whether this socket of a process was made by accept(2). False where that cannot be told (yet).
-    pub fn is_taken(&mut self, pid: u32, inode: u64) -> bool {
+    /// Whether this socket of a process was made by accept(2); `None` where that cannot be told yet.
+    pub fn is_taken(&mut self, pid: u32, inode: u64) -> Option<bool> {
         if let Some(&taken) = self.known.get(&inode) {
-            return taken;
+            return Some(taken);
         }
-        let now_ns = sys::monotonic_ns();
-        if self
-            .read_ns
-            .is_some_and(|read_ns| now_ns - read_ns < PAUSE_NS)
-        {
-            return false;
+        if sys::monotonic_ns() < self.next_ns {
+            return None;
         }
-        self.read_ns = Some(now_ns);
+        let before_ns = sys::thread_cpu_ns();
         if self.known.len() >= MOST {
             self.known.clear();
         }
         let read = |name: &str| {
-            let mut text = String::new();
+            let mut bytes = Vec::new();
             let file = File::open(format!("/proc/{pid}/net/{name}"));
-            // what is not there tells of no socket
-            let _ = file.and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text));
-            text
+            // what is not there tells of no socket; names of local ones are any bytes
+            let _ = file.and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
+            String::from_utf8_lossy(&bytes).into_owned()
         };
         for taken in [
             taken_tcp(&[&read("tcp"), &read("tcp6")]),
@@ -52,7 +51,9 @@ impl Sockets {
             self.known
                 .extend(taken.into_iter().map(|inode| (inode, true)));
         }
-        *self.known.entry(inode).or_insert(false)
+        let pause_ns = PAUSES * (sys::thread_cpu_ns() - before_ns);
+        self.next_ns = sys::monotonic_ns() + pause_ns.min(MOST_PAUSE_NS);
+        Some(*self.known.entry(inode).or_insert(false))
     }
 }
 
@@ -115,9 +116,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let server = listener.accept().unwrap().0;
-        let mut sockets = Sockets::default();
-        assert!(sockets.is_taken(me, inode(&server)));
-        assert!(!sockets.is_taken(me, inode(&client)) && !sockets.is_taken(me, inode(&listener)));
+        let taken = |of: u64| Sockets::default().is_taken(me, of);
+        assert_eq!(taken(inode(&server)), Some(true));
+        assert_eq!(taken(inode(&client)), Some(false));
+        assert_eq!(taken(inode(&listener)), Some(false));
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
@@ -125,13 +127,19 @@ mod tests {
         let client = UnixStream::connect(&path).unwrap();
         let server = listener.accept().unwrap().0;
         let (one, _other) = UnixStream::pair().unwrap();
-        let mut sockets = Sockets::default();
-        assert!(sockets.is_taken(me, inode(&server)));
-        assert!(
-            ![inode(&client), inode(&listener), inode(&one)]
-                .iter()
-                .any(|&i| sockets.is_taken(me, i))
-        );
+        assert_eq!(taken(inode(&server)), Some(true));
+        for other in [inode(&client), inode(&listener), inode(&one)] {
+            assert_eq!(taken(other), Some(false));
+        }
+
+        // Tables are not read for each new socket, but soon.
+        let mut sockets = Sockets {
+            next_ns: i64::MAX,
+            ..Sockets::default()
+        };
+        assert_eq!(sockets.is_taken(me, inode(&server)), None);
+        sockets.next_ns = 0;
+        assert_eq!(sockets.is_taken(me, inode(&server)), Some(true));
     }
 
     #[test]

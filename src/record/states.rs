@@ -20,6 +20,7 @@ use crate::trace::{Event, Kind};
 use rows::{gils, thread_row};
 
 /// Threads of one process that have ended and are remembered until the end of the run.
+const LEAST_SYSTEM_NS: i64 = 50_000_000;
 const MOST_ENDED: usize = 4096;
 
 /// A reading of the clocks that rows of this module are placed by, in ns.
@@ -60,6 +61,8 @@ struct Life {
     since: Option<Now>,
     rss_bytes: i64,
     minor_faults: u64,
+    /// CPU time in the kernel, when that was last written.
+    system_ns: i64,
     alive: bool,
     /// The system does not tell what its threads wait for.
     hidden: bool,
@@ -409,6 +412,7 @@ impl Life {
             since,
             rss_bytes: 0,
             minor_faults: 0,
+            system_ns: 0,
             alive: true,
             hidden: false,
             threads: BTreeMap::new(),
@@ -451,7 +455,7 @@ impl Life {
         }
     }
 
-    /// A row for each change of 2 %, and one for the time in the kernel then: faults are most of it, or not.
+    /// Rows for faults and for time in the kernel, at each change of either by 2 %: large pages are few faults that take long.
     fn faults(
         &mut self,
         pid: u32,
@@ -461,10 +465,12 @@ impl Life {
         drain: &mut Drain,
         out: &mut Vec<Event>,
     ) {
-        if stat.minor_faults <= self.minor_faults + self.minor_faults / 50 {
+        let faults = stat.minor_faults > self.minor_faults + self.minor_faults / 50;
+        let grown_ns = stat.system_ns - self.system_ns;
+        if !faults && grown_ns <= (self.system_ns / 50).max(LEAST_SYSTEM_NS) {
             return;
         }
-        self.minor_faults = stat.minor_faults;
+        (self.minor_faults, self.system_ns) = (stat.minor_faults, stat.system_ns);
         let counters = [
             ("process.minor_faults", stat.minor_faults as f64),
             ("process.system_ns", stat.system_ns as f64),

@@ -7,6 +7,7 @@ import asyncio
 import selectors
 import socket
 import socketserver
+import subprocess
 import sys
 import threading
 import time
@@ -36,22 +37,30 @@ def handle():
     server.serve_forever(0.05)
 
 
+# Isolated, so that it is not recorded.
+CLIENT = """
+import socket, sys, time
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as peer:
+    for _ in range(20):
+        time.sleep(0.03)
+        peer.sendall(b"?")
+        peer.recv(1)
+"""
+
+
 def keep():
     """One client keeps its connection open and asks now and then: who reads from it waits for the next request."""
     listener = socket.create_server(("127.0.0.1", 0))
-
-    def ask():
-        with socket.create_connection(listener.getsockname()) as peer:
-            for _ in range(20):
-                time.sleep(0.03)
-                peer.sendall(b"?")
-                peer.recv(1)
-
-    threading.Thread(target=ask).start()
+    port = str(listener.getsockname()[1])
+    client = subprocess.Popen([sys.executable, "-I", "-c", CLIENT, port])
     peer, _ = listener.accept()
     with peer:
-        while asked := peer.recv(1):
+        while True:
+            asked = peer.recv(1)
+            if not asked:
+                break
             peer.sendall(asked)
+    client.wait()
 
 
 what = sys.argv[1]

@@ -95,26 +95,25 @@ pub(super) fn waits(
         waiting,
         "",
     );
-    // Calls that were not seen are like those that were.
+    // Callbacks that were not seen are like those that were; where only one of the two was not, the other was counted.
     let all = |function: usize| 1.0 + m.unseen.get(&function).copied().unwrap_or(0.0);
-    let slow = (loops.slow().iter()).map(|(&function, &(count, ns))| {
-        let scaled = |number: f64| (number * all(function)).round();
-        (
-            function,
-            scaled(count as f64) as u64,
-            scaled(ns as f64) as i64,
-        )
-    });
-    let slows: Vec<(usize, u64, i64)> = slow.collect();
-    let slow: i64 = slows.iter().map(|(.., ns)| ns).sum();
-    let top = slows.iter().rev().max_by_key(|(.., ns)| *ns);
+    let mut slows: BTreeMap<usize, (u64, i64)> = BTreeMap::new();
+    for (&(function, step), &(count, ns)) in loops.slow() {
+        let scale = step.map_or(1.0, all).min(all(function));
+        let scaled = |number: f64| (number * scale).round();
+        let sums = slows.entry(function).or_default();
+        sums.0 += scaled(count as f64) as u64;
+        sums.1 += scaled(ns as f64) as i64;
+    }
+    let slow: i64 = slows.values().map(|(_, ns)| ns).sum();
+    let top = slows.iter().rev().max_by_key(|(_, (_, ns))| *ns);
     place(
         "eventloop.slow",
-        top.map(|(function, ..)| *function),
+        top.map(|(function, _)| *function),
         slow,
         "",
     );
-    let count: u64 = slows.iter().map(|(_, count, _)| count).sum();
+    let count: u64 = slows.values().map(|(count, _)| count).sum();
     fact("eventloop.slow.count", json!(count));
     fact("eventloop.slow.mean_ns", json!(slow / count.max(1) as i64));
     if !loops.ready_ns.is_empty() {

@@ -193,7 +193,8 @@ pub(super) fn copies(
         f.kind == "python" && file.ends_with("/copy.py") && file.contains("/lib/python3")
     };
     let copies = (on_path.iter()).filter(|f| f.kind == "native" && is(&f.name) || deep(f));
-    let own_ns: i64 = copied.iter().map(|(_, ns)| ns).sum();
+    let own = copied.iter().filter(|(f, _)| !deep(f));
+    let own_ns: i64 = own.map(|(_, ns)| ns).sum();
     let time_ns: i64 = own_ns + copies.clone().map(|f| f.self_ns).sum::<i64>();
     let calls: u64 = copies.clone().map(|f| f.calls).sum();
     put(&mut a.facts, "host.copy.time_ns", json!(time_ns));

@@ -220,22 +220,18 @@ impl Pass {
         while let Some(top) = stack.frames.last().filter(|top| top.end_ns <= at_ns) {
             let end_ns = top.end_ns;
             tell(stack, end_ns, reach_ns);
-            let Some(mut frame) = stack.frames.pop() else {
+            let Some(frame) = stack.frames.pop() else {
                 break;
             };
-            // What rows said of calls along this path says it of those too that were too short for one.
-            let of = frame.path.filter(|_| frame.waits == Some(Waits::Io));
-            if let Some((clients_ns, others_ns)) = of.and_then(|path| self.clients.get(&path))
-                && clients_ns > others_ns
-            {
-                frame.waits = Some(Waits::Idle);
-            }
             if let Some(scope) = frame.scope.filter(|_| stack.trail.launches()) {
                 edges.push((scope, end_ns));
             }
             let own_ns = (frame.end_ns - frame.start_ns - frame.child_ns).max(0);
             if let Some(path) = frame.path {
                 self.functions.spent(path, own_ns);
+                if frame.waits == Some(Waits::Io) && !frame.importing {
+                    *self.reads.entry((track, path)).or_default() += own_ns;
+                }
             }
             let traits = frame.function().map(|f| self.functions.traits(f));
             if !stack.imported && !frame.importing {
@@ -271,7 +267,7 @@ impl Blind {
                     && let Some(caller) = around.function()
                 {
                     around.native_ns += own_ns;
-                    self.native(caller, function, frame.end_ns, own_ns);
+                    self.native(stack.track, (caller, function), frame.end_ns, own_ns);
                 }
             }
             Kind::Python => {
@@ -341,7 +337,8 @@ impl Measures {
             self.loops.spent(stack.track, function, own_ns);
         }
         if frame.step {
-            self.loops.end(stack.track, frame.end_ns - frame.start_ns);
+            let dur_ns = frame.end_ns - frame.start_ns;
+            self.loops.end(stack.track, frame.function(), dur_ns);
         }
         let native_ns = match frame.kind {
             Kind::Native | Kind::Op | Kind::Launch | Kind::Api => own_ns,

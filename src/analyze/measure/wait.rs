@@ -87,8 +87,47 @@ impl Pass {
         };
         self.measures
             .waited(track, waits, ns, function, stack, names);
-        self.waited.add(track, place, waits, ns);
+        match top.path {
+            // The recorder had no time to find out whose connection it is.
+            Some(path)
+                if waits == Waits::Io && call.starts_with("re") && args["file"].is_null() =>
+            {
+                *self.unclear.entry((track, place, path)).or_default() += ns;
+            }
+            _ => self.waited.add(track, place, waits, ns),
+        }
         self.shade(track, event, ns, Some(waits), names);
+    }
+}
+
+impl Pass {
+    /// Makes reads of clients' connections waits for work: what rows said of calls along a path says it of those too that
+    /// were too short for one, or came before it.
+    pub(super) fn settle_reads(&mut self) {
+        let of_clients = |path: u32| {
+            let rows = self.clients.get(&path);
+            rows.is_some_and(|(clients_ns, others_ns)| clients_ns > others_ns)
+        };
+        for (&(track, place, path), &ns) in &self.unclear {
+            let waits = if of_clients(path) {
+                Waits::Idle
+            } else {
+                Waits::Io
+            };
+            self.waited.add(track, place, waits, ns);
+        }
+        let m = &mut self.measures;
+        for (&(track, path), &ns) in self.reads.iter().filter(|((_, path), _)| of_clients(*path)) {
+            let function = m.paths[path as usize].function;
+            if let Some(own) = m.own.get_mut(&(track, function)) {
+                own.idle_ns += ns;
+            }
+            if let Some(thread) = m.threads.get_mut(&track) {
+                let waits = &mut thread.times.waits;
+                *waits.entry(Waits::Io).or_default() -= ns;
+                *waits.entry(Waits::Idle).or_default() += ns;
+            }
+        }
     }
 }
 
@@ -163,6 +202,7 @@ mod tests {
         let text = r#"
 track    kind    start  end    name              file    value     line  args
 py:main  python  0ms    200ms  handle            app.py  -         1     -
+py:main  native  5ms    7ms    socket.recv_into  s.so    -         -     -
 py:main  native  10ms   50ms   socket.recv_into  s.so    -         -     -
 py:main  wait    11ms   49ms   io                -       38000000  -     {"call":"recv","file":"client"}
 py:main  native  60ms   61ms   socket.recv_into  s.so    -         -     -
@@ -171,12 +211,13 @@ py:main  native  70ms   100ms  socket.recv_into  s.so    -         -     -
 py:main  wait    71ms   99ms   io                -       28000000  -     {"call":"recv","file":"socket"}
 py:main  wait    110ms  150ms  io                -       40000000  -     {"call":"read","file":"client"}
 py:main  wait    160ms  170ms  io                -       10000000  -     {"call":"send","file":"client"}
+py:main  wait    180ms  190ms  io                -       10000000  -     {"call":"recv"}
 "#;
         let reader = reader(text, Stage::Timeline).unwrap();
         let m: Measures = measure(reader, &Default::default(), &Default::default()).unwrap();
         let waits = &m.threads.values().next().unwrap().times.waits;
         let ms = |waits: &i64| waits / 1_000_000;
-        assert_eq!(waits.get(&Waits::Idle).map(ms), Some(40 + 1 + 40));
+        assert_eq!(waits.get(&Waits::Idle).map(ms), Some(2 + 40 + 1 + 40 + 10));
         assert_eq!(waits.get(&Waits::Io).map(ms), Some(30 + 10));
     }
 }

@@ -1,5 +1,5 @@
 //! Which library an address lies in, from `/proc/self/maps`: the loader's own functions take its lock, and a thread
-//! may hold that for as long as a library's constructors run.
+//! may hold that for as long as a library's constructors run. Symbols are looked up once, on the helper, which can wait.
 
 use crate::{hot, name, py};
 use std::collections::HashMap;
