@@ -136,9 +136,7 @@ impl Blind {
         }
         moved
     }
-}
 
-impl Blind {
     /// How often a function calls a native function in one of its own calls, as far as that was seen: call sites of short
     /// functions are dropped soon.
     pub fn calls(&self) -> BTreeMap<(usize, usize), f64> {

@@ -107,7 +107,7 @@ const LOADS: [&str; 14] = [
 /// Of the time behind it, how much the steps fill that it makes ready for, and how many there are at least.
 const FILLS: f64 = 0.6;
 const FOLLOW: u64 = 10;
-/// Of what is before the first of these steps, how much it takes.
+/// Of the time until it ends, how much it takes.
 const MOST_OF_START: f64 = 0.6;
 
 /// The function that a program spends its start in before it does what it does again and again: called once, and named as
