@@ -21,7 +21,7 @@ use inferscope_spool::record::{LOOSE, Record};
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release,
@@ -58,6 +58,13 @@ const UNWIND_NS: u64 = 60;
 const FOR_UNWINDS: i64 = 25;
 /// What is spent on it at a stretch.
 const UNWINDS_US: u64 = 500;
+/// When that lasts for less CPU time than this, the event costs a program that raises so much more than a few per mille
+/// even while nobody listens: it is switched off for all code …
+const SWAMPED_US: u64 = 100_000;
+/// … for at least this much CPU time, and this much for each function that was met: all their instructions are looked
+/// through when events are switched for all, in 0.3 to 18 µs, and that must not cost much.
+const DEAF_US: u64 = 1_000_000;
+const DEAF_EACH_US: u64 = 3000;
 /// Calls in one window below which an outermost coroutine is never shed: no server has so many requests.
 const BUSY: u32 = 200;
 /// The shortest and longest burst.
@@ -191,6 +198,10 @@ static RESERVE: AtomicI64 = AtomicI64::new(0);
 /// Tokens for being told of unwound frames; whether we are.
 static FOR_TELLING: AtomicI64 = AtomicI64::new(0);
 static TELLS: AtomicBool = AtomicBool::new(true);
+/// [`POOL`] when we began to be told; whether that was soon too much; until when there are no events, 0: there are.
+static TELLS_SINCE: AtomicU64 = AtomicU64::new(0);
+static SWAMPED: AtomicBool = AtomicBool::new(false);
+static DEAF_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// [`LOOSE`] once some were not told.
 static UNTOLD: AtomicU32 = AtomicU32::new(0);
 /// An outermost coroutine has been shed.
@@ -381,6 +392,8 @@ unsafe fn tell_no_unwinds(watch: unsafe fn(bool)) {
     unsafe {
         watch(false);
         read_cpu(thread);
+        let told = POOL.load(Relaxed).saturating_sub(TELLS_SINCE.load(Relaxed));
+        SWAMPED.store(told < SWAMPED_US * hot::micro(), Relaxed);
         let (time, work) = (hot::now(), work());
         for Shed { known, .. } in list().iter() {
             let phase = &mut (**known).phase;
@@ -392,6 +405,32 @@ unsafe fn tell_no_unwinds(watch: unsafe fn(bool)) {
             }
             (phase.until, phase.due) = (time.min(phase.until), true);
             (phase.over, phase.over_at) = (work, time);
+        }
+    }
+}
+
+/// Has frames told that exceptions leave, if there are tokens for it, or ends that for a good while.
+///
+/// # Safety
+/// The GIL is held and no exception is set.
+unsafe fn listen() {
+    if TELLS.load(Relaxed) {
+        return;
+    }
+    let (pool, until) = (POOL.load(Relaxed), DEAF_UNTIL.load(Relaxed));
+    // SAFETY: as the caller promises.
+    unsafe {
+        if SWAMPED.swap(false, Relaxed) && until == 0 {
+            let each_us = DEAF_EACH_US * monitor::met() as u64;
+            DEAF_UNTIL.store(pool + DEAF_US.max(each_us) * hot::micro(), Relaxed);
+            monitor::hear_unwinds(false);
+        } else if FOR_TELLING.load(Relaxed) >= unwinds_ticks() && pool >= until {
+            if DEAF_UNTIL.swap(0, Relaxed) != 0 {
+                monitor::hear_unwinds(true);
+            }
+            TELLS.store(true, Relaxed);
+            TELLS_SINCE.store(pool, Relaxed);
+            monitor::watch_unwinds(true);
         }
     }
 }
@@ -564,10 +603,7 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle, lead: u64) {
     let mut spare = TOKENS.load(Relaxed) * FOR_BURSTS / 100;
     // SAFETY: as `spend`'s caller promises; the list is not used over the call of `toggle`, which may record.
     unsafe {
-        if !TELLS.load(Relaxed) && FOR_TELLING.load(Relaxed) >= unwinds_ticks() {
-            TELLS.store(true, Relaxed);
-            monitor::watch_unwinds(true);
-        }
+        listen();
         let tells = TELLS.load(Relaxed);
         let mut waiting = OFF.load(Relaxed);
         let many = waiting > FEW;
@@ -736,44 +772,73 @@ pub fn wake(version: (u32, u32), asking: &mut Asking) {
     if none_off || ASKED.load(Relaxed) || !asking.is_time() {
         return;
     }
-    type Add =
-        unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
-    type AddIn = unsafe extern "C" fn(
-        *mut c_void,
-        unsafe extern "C" fn(*mut c_void) -> c_int,
-        *mut c_void,
-        c_int,
-    ) -> c_int;
     let Ok(_asking) = ASKING.lock() else { return };
     if OVER.load(Acquire) {
         return;
     }
-    let sym = crate::py::sym;
-    let (any_thread, main) = (
-        sym(c"_PyEval_AddPendingCall"),
-        sym(c"PyInterpreterState_Main"),
-    );
-    let plain = sym(c"Py_AddPendingCall");
     ASKED.store(true, Relaxed);
-    // SAFETY: CPython's functions of these names, with the signatures of its headers; both may be called from any
-    // thread, without the GIL. The public one waits for the main thread, which may sleep while others run (and 3.12's
-    // wakes it only when it calls itself: ceval_gil.c, COMPUTE_EVAL_BREAKER); the other, told that any thread will
-    // do, wakes whichever runs. 3.13 and 3.14 have it as 3.12 does (pycore_ceval.h).
-    let added = unsafe {
-        let none = std::ptr::null_mut();
-        if version >= (3, 12) && !any_thread.is_null() && !main.is_null() {
-            let main: unsafe extern "C" fn() -> *mut c_void = std::mem::transmute(main);
-            let add: AddIn = std::mem::transmute(any_thread);
-            add(main(), on_wake, none, 0) == 0
-        } else if !plain.is_null() {
-            let add: Add = std::mem::transmute(plain);
-            add(on_wake, none) == 0
-        } else {
-            false
-        }
-    };
+    // SAFETY: `on_wake` is a pending call's function, and the interpreter has not begun to end.
+    let added = unsafe { Door::of(version).ask(on_wake) };
     if !added {
         ASKED.store(false, Relaxed);
+    }
+}
+
+type Pending = unsafe extern "C" fn(*mut c_void) -> c_int;
+
+/// How the interpreter is asked to call something; looked up once, since that takes as long as all else a wake-up does.
+#[derive(Clone, Copy)]
+enum Door {
+    /// Any thread will do, in the interpreter of this state.
+    Any(
+        unsafe extern "C" fn(*mut c_void, Pending, *mut c_void, c_int) -> c_int,
+        unsafe extern "C" fn() -> *mut c_void,
+    ),
+    Plain(unsafe extern "C" fn(Pending, *mut c_void) -> c_int),
+    Shut,
+}
+
+impl Door {
+    /// CPython's functions of these names; both may be called from any thread, without the GIL. The public one waits for the
+    /// main thread, which may sleep while others run (and 3.12's wakes it only when it calls itself: ceval_gil.c,
+    /// COMPUTE_EVAL_BREAKER); the other, told that any thread will do, wakes whichever runs. 3.13 and 3.14 have it as 3.12
+    /// does (pycore_ceval.h).
+    fn of(version: (u32, u32)) -> Door {
+        static DOOR: OnceLock<Door> = OnceLock::new();
+        *DOOR.get_or_init(|| {
+            let [any_thread, main, plain] = [
+                c"_PyEval_AddPendingCall",
+                c"PyInterpreterState_Main",
+                c"Py_AddPendingCall",
+            ]
+            .map(crate::py::sym);
+            // SAFETY: CPython's functions of these names, with the signatures of its headers.
+            unsafe {
+                if version >= (3, 12) && !any_thread.is_null() && !main.is_null() {
+                    Door::Any(std::mem::transmute(any_thread), std::mem::transmute(main))
+                } else if !plain.is_null() {
+                    Door::Plain(std::mem::transmute(plain))
+                } else {
+                    Door::Shut
+                }
+            }
+        })
+    }
+
+    /// Whether `function` will be called.
+    ///
+    /// # Safety
+    /// It may be called with a null pointer and the GIL held; the interpreter has not begun to end.
+    unsafe fn ask(self, function: Pending) -> bool {
+        let none = std::ptr::null_mut();
+        // SAFETY: as the caller promises.
+        unsafe {
+            match self {
+                Door::Any(add, main) => add(main(), function, none, 0) == 0,
+                Door::Plain(add) => add(function, none) == 0,
+                Door::Shut => false,
+            }
+        }
     }
 }
 
@@ -792,15 +857,15 @@ const MOST_ASLEEP: u32 = 4;
 impl Asking {
     /// Whether the thread that ran last runs now, or waits for a processor; else, after a few looks, whether any does.
     fn is_time(&mut self) -> bool {
-        let tid = RAN.load(Relaxed);
-        let stat = std::fs::read(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
-        // The state is behind the name in brackets, which may have any bytes in it (proc(5)).
-        let state = stat.iter().rposition(|&byte| byte == b')');
-        let runs = state.and_then(|at| stat.get(at + 2)) == Some(&b'R');
         let cpu_ns = clock::system_ns(libc::CLOCK_PROCESS_CPUTIME_ID);
         let worked = cpu_ns.saturating_sub(self.cpu_ns) > 1000 * WINDOW_US;
+        if !worked {
+            return false;
+        }
+        let tid = RAN.load(Relaxed);
+        let runs = runs(tid);
         self.asleep += 1;
-        if !worked || !runs && self.asleep <= MOST_ASLEEP {
+        if !runs && self.asleep <= MOST_ASLEEP {
             return false;
         }
         *self = Asking { cpu_ns, asleep: 0 };
@@ -809,6 +874,23 @@ impl Asking {
         ASKED_CPU.store(clock::thread_ns(tid), Relaxed);
         true
     }
+}
+
+/// Whether the thread runs now, or waits for a processor.
+fn runs(tid: u64) -> bool {
+    if tid == 0 {
+        return false; // of none yet; the system takes it for the calling thread
+    }
+    // Between two readings of its clock it has used some of the time, if it has a processor. That is ten times faster to
+    // know than what the system says of it.
+    let before_ns = clock::thread_ns(tid);
+    if clock::thread_ns(tid) > before_ns {
+        return true;
+    }
+    let stat = std::fs::read(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
+    // The state is behind the name in brackets, which may have any bytes in it (proc(5)).
+    let state = stat.iter().rposition(|&byte| byte == b')');
+    state.and_then(|at| stat.get(at + 2)) == Some(&b'R')
 }
 
 /// Held while the interpreter is asked for something without its GIL.
@@ -829,7 +911,7 @@ pub fn over() {
 }
 
 /// How events are switched, for [`wake`].
-static TOGGLE: std::sync::OnceLock<Toggle> = std::sync::OnceLock::new();
+static TOGGLE: OnceLock<Toggle> = OnceLock::new();
 
 /// Tells of each function that was shed how the process left it. Called when the process ends, on the only thread that
 /// still runs Python or after it.
