@@ -83,6 +83,8 @@ pub struct Options {
     /// Share of the program's CPU time that recording may cost; 0: no limit, all is recorded.
     pub budget: f64,
     pub wrap: bool,
+    /// Whether numpy's calls of its BLAS are recorded, with their sizes.
+    pub blas: bool,
     /// Whether the probe samples native code.
     pub native_samples: bool,
     pub gpu: Gpu,
@@ -117,6 +119,7 @@ impl Options {
             exclude: self.exclude.clone(),
             budget: self.budget,
             wrap: self.wrap,
+            blas: self.blas,
             sample: self.native_samples,
             native: true,
             gpu: self.gpu.clone(),
@@ -175,6 +178,7 @@ impl Options {
             let budget = (self.budget > 0.0).then(|| format!("{}%", 100.0 * self.budget));
             flag("budget", Some(budget.unwrap_or_else(|| "none".into())));
             flag("no-wrap", (!self.wrap).then(|| "true".into()));
+            flag("blas", self.blas.then(|| "true".into()));
             let without = (!self.native_samples).then(|| "true".into());
             flag("no-native-samples", without);
             flag(

@@ -65,6 +65,9 @@ struct Args {
     /// Leave the functions of numpy and torch alone
     #[arg(long)]
     no_wrap: bool,
+    /// Record numpy's matrix products where they are computed, in its BLAS, with their sizes
+    #[arg(long, conflicts_with = "no_wrap")]
+    blas: bool,
     /// Take no samples of native code while tracing; nothing to do with --sample
     #[arg(long, alias = "no-sample")]
     no_native_samples: bool,
@@ -85,7 +88,7 @@ struct Args {
     cuda_memory: bool,
     /// Do not trace: sample Python stacks HZ times a second, from outside, at no cost for the program
     #[arg(long, value_name = "HZ", value_parser = config::rate,
-        conflicts_with_all = ["include", "exclude", "start_on", "budget", "exact", "no_wrap", "no_native_samples", "lines"])]
+        conflicts_with_all = ["include", "exclude", "start_on", "budget", "exact", "no_wrap", "blas", "no_native_samples", "lines"])]
     sample: Option<f64>,
     /// Record a Python that runs already, until Ctrl-C: traced from Python 3.14 on, else sampled (at 100 Hz, or --sample)
     #[arg(long, value_name = "PID", conflicts_with_all = ["program", "module", "python", "recover", "list", "clean"])]
@@ -156,6 +159,7 @@ fn main() -> ExitCode {
             exclude: config.resolve(args.exclude, "exclude"),
             budget: config.get(args.budget.or(args.exact.then_some(0.0)), "budget")?,
             wrap: config.get(args.no_wrap.then_some(false), "wrap")?,
+            blas: config.get(args.blas.then_some(true), "blas")?,
             native_samples: !args.gpu_only
                 && config.get(args.no_native_samples.then_some(false), "native_samples")?,
             gpu: Gpu {

@@ -86,6 +86,7 @@ pub const KEYS: &[Key] = &[
     key("record", "python", Type::Program),
     key("record", "budget", Type::Share).or("3%"),
     key("record", "wrap", Type::Flag).or("true"),
+    key("record", "blas", Type::Flag).or("false"),
     key("record", "native_samples", Type::Flag).or("true"),
     key("record", "gpu", Type::Flag).or("true"),
     key("record", "cuda_api", Type::Word(&["needed", "all"])).or("needed"),

@@ -742,6 +742,7 @@ impl Process {
                 let mut event = self.row(names, kind_of, id, at, tid);
                 event.dur_ns = Some(self.ticks_ns(dur));
                 event.value = (kind == SpanKind::Gc).then_some(extra as f64);
+                event.args = thread.metadata.take().map(|json| names.sym(&json));
                 event.flow = thread.stack.last().and_then(|frame| frame.flow);
                 thread.last_ns = thread.last_ns.max(event.end_ns());
                 out.push(event);

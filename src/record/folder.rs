@@ -26,6 +26,8 @@ pub struct Settings {
     /// Share of CPU time that recording may cost; 0: no limit.
     pub budget: f64,
     pub wrap: bool,
+    #[serde(default)]
+    pub blas: bool,
     pub sample: bool,
     pub native: bool,
     #[serde(flatten)]

@@ -21,11 +21,11 @@ use inferscope_spool::record::{LOOSE, Record};
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
-use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release,
 };
+use std::sync::{Mutex, OnceLock};
 
 /// Between two readings of a thread's CPU clock.
 const WINDOW_US: u64 = 5_000;
@@ -447,6 +447,12 @@ pub fn charge_wrap() {
     charge(PAIR.load(Relaxed));
 }
 
+/// The same without the GIL: tokens that another thread is given at that moment are not lost, but this call's may be.
+#[inline(always)]
+pub fn charge_unlocked() {
+    TOKENS.fetch_sub(PAIR.load(Relaxed), Relaxed);
+}
+
 /// A call of `known` was recorded at `time`: takes its tokens and, when it is time, does the window's work.
 ///
 /// # Safety
@@ -784,17 +790,17 @@ pub fn wake(version: (u32, u32), asking: &mut Asking) {
     }
 }
 
+type Main = unsafe extern "C" fn() -> *mut c_void;
+type AddAny = unsafe extern "C" fn(*mut c_void, Pending, *mut c_void, c_int) -> c_int;
+type Add = unsafe extern "C" fn(Pending, *mut c_void) -> c_int;
 type Pending = unsafe extern "C" fn(*mut c_void) -> c_int;
 
 /// How the interpreter is asked to call something; looked up once, since that takes as long as all else a wake-up does.
 #[derive(Clone, Copy)]
 enum Door {
     /// Any thread will do, in the interpreter of this state.
-    Any(
-        unsafe extern "C" fn(*mut c_void, Pending, *mut c_void, c_int) -> c_int,
-        unsafe extern "C" fn() -> *mut c_void,
-    ),
-    Plain(unsafe extern "C" fn(Pending, *mut c_void) -> c_int),
+    Any(AddAny, Main),
+    Plain(Add),
     Shut,
 }
 
@@ -815,9 +821,12 @@ impl Door {
             // SAFETY: CPython's functions of these names, with the signatures of its headers.
             unsafe {
                 if version >= (3, 12) && !any_thread.is_null() && !main.is_null() {
-                    Door::Any(std::mem::transmute(any_thread), std::mem::transmute(main))
+                    Door::Any(
+                        std::mem::transmute::<*mut c_void, AddAny>(any_thread),
+                        std::mem::transmute::<*mut c_void, Main>(main),
+                    )
                 } else if !plain.is_null() {
-                    Door::Plain(std::mem::transmute(plain))
+                    Door::Plain(std::mem::transmute::<*mut c_void, Add>(plain))
                 } else {
                     Door::Shut
                 }

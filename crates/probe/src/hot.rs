@@ -467,6 +467,20 @@ pub fn native(start: u64, dur: u64, id: u32) {
     span(SpanKind::Native, start, dur, id, 0);
 }
 
+/// The same with JSON metadata.
+pub fn native_with(metadata: &str, start: u64, dur: u64, id: u32) {
+    write_with(
+        metadata,
+        &Record::Span {
+            time: start,
+            id,
+            kind: SpanKind::Native,
+            dur,
+            extra: 0,
+        },
+    );
+}
+
 /// A finished span; see [`SpanKind`] for `extra`.
 #[inline]
 pub fn span(kind: SpanKind, start: u64, dur: u64, id: u32, extra: u64) {

@@ -233,12 +233,8 @@ pub unsafe fn hear_unwinds(hear: bool) {
     let events = if hear { state.everywhere } else { state.deaf };
     // SAFETY: as the caller promises.
     unsafe {
-        let done = (state.py.PyObject_CallFunctionObjArgs)(
-            state.set_events,
-            state.tracing,
-            events,
-            end,
-        );
+        let done =
+            (state.py.PyObject_CallFunctionObjArgs)(state.set_events, state.tracing, events, end);
         drop(Owned::new(state.py, done));
     }
 }

@@ -20,6 +20,8 @@ pub struct Settings {
     pub budget: f64,
     /// Whether numpy's functions may be wrapped.
     pub wrap: bool,
+    /// Whether numpy's calls of its BLAS are recorded, with their sizes.
+    pub blas: bool,
     /// Whether the instruction pointer is sampled.
     pub sample: bool,
     /// Whether calls of native functions are recorded.
@@ -71,6 +73,7 @@ impl Settings {
             exclude: list("exclude"),
             budget: json.get("budget").and_then(Json::number).unwrap_or(0.0),
             wrap: flag("wrap", true),
+            blas: flag("blas", false),
             sample: flag("sample", true),
             native: flag("native", true),
             attached: flag("attached", false),

@@ -14,6 +14,7 @@
 //! of arrays (`sum`, `reshape`) are seen by call events instead: specialised instructions call them past any pointer, but
 //! not those of a type that Python code has derived from, as it has from torch's.
 
+mod blas;
 mod calls;
 mod elide;
 mod gate;
@@ -84,6 +85,13 @@ impl Module {
                 Module::Torch => calls::install_methods(py, module),
             }
         };
+        let blas = hot::run().is_some_and(|run| run.settings.blas);
+        if self == Module::Numpy
+            && blas
+            && let Err(why) = blas::install()
+        {
+            hot::note(&format!("calls of BLAS are not recorded: {why}"));
+        }
         if let Err(why) = done {
             let name = self.name().to_string_lossy();
             hot::note(&format!("{name} is not wrapped: {why}"));

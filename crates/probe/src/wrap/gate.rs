@@ -30,6 +30,16 @@ fn record(start: u64, dur: u64, id: u32) {
 #[inline(always)]
 fn timed<R>(before: u32, inside: u32, call: impl FnOnce() -> R, id: impl FnOnce() -> u32) -> R {
     governor::charge_wrap();
+    timed_as(before, inside, call, |start, dur| record(start, dur, id()))
+}
+
+#[inline(always)]
+fn timed_as<R>(
+    before: u32,
+    inside: u32,
+    call: impl FnOnce() -> R,
+    tell: impl FnOnce(u64, u64),
+) -> R {
     STATE.set(inside);
     let start = hot::now();
     let result = call();
@@ -41,9 +51,21 @@ fn timed<R>(before: u32, inside: u32, call: impl FnOnce() -> R, id: impl FnOnce(
         false => NESTED_NS,
     };
     if dur * 1000 >= hot::micro() * least {
-        record(start, dur, id());
+        tell(start, dur);
     }
     result
+}
+
+/// Runs what is called without the GIL, and tells of it in its own way if it is worth that: with its start and duration, in
+/// ticks.
+#[inline(always)]
+pub fn told<R>(call: impl FnOnce() -> R, tell: impl FnOnce(u64, u64)) -> R {
+    if !hot::on() || governor::is_short() {
+        return call();
+    }
+    governor::charge_unlocked();
+    let before = STATE.get();
+    timed_as(before, (before & !IN_OPERATOR) + DEPTH, call, tell)
 }
 
 /// Runs an operator that reaches its ufunc by calling it: that call is part of the operator.
