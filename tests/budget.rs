@@ -382,6 +382,73 @@ fn bursts_begin_by_chance_and_frames_whose_end_is_not_told_leave_the_tree_as_it_
     }
 }
 
+/// So many exceptions that nobody listens, then hardly any: `late` raises ten times a second of CPU time.
+const STORM: &str = r#"
+import time
+
+def raises():
+    raise ValueError
+
+def storm(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        for _ in range(1000):
+            try:
+                raises()
+            except ValueError:
+                pass
+
+def late():
+    raise KeyError
+
+def busy(x):
+    return x
+
+def calm(seconds):
+    n, start = 0, time.thread_time()
+    while n < seconds * 10:
+        while time.thread_time() < start + n / 10:
+            for i in range(1000):
+                busy(i)
+        n += 1
+        try:
+            late()
+        except KeyError:
+            pass
+    return n
+
+storm(0.5)
+print(calm(4))
+"#;
+
+#[test]
+fn after_a_storm_of_exceptions_they_are_told_again() {
+    if common::instrumented("after_a_storm_of_exceptions_they_are_told_again") {
+        return;
+    }
+    let pythons = pythons().iter().filter(|(_, version)| *version >= (3, 12));
+    for (python, version) in pythons {
+        let folder = tempfile::tempdir().unwrap();
+        let (late, analysis) = record_program(folder.path(), python, &[], STORM);
+        assert_eq!(function(&analysis, "late")["calls"], late, "{version:?}");
+        let (rows, names) = rows(&folder.path().join("t.parquet"));
+        let mut calls: Vec<_> = rows
+            .iter()
+            .filter(|row| names.text(row.name) == "late")
+            .collect();
+        calls.sort_by_key(|row| row.start_ns);
+        let raised = |row: &&&inferscope::trace::Event| {
+            row.args
+                .is_some_and(|args| names.text(args).contains("raised"))
+        };
+        let (first, last) = calls.split_at(calls.len() / 2);
+        let told = [first, last].map(|half| half.iter().filter(raised).count());
+        eprintln!("{version:?}: told of {told:?} in {}", calls.len());
+        assert!(told[0] < first.len(), "{version:?}: nothing was too much");
+        assert!(told[1] > 0, "{version:?}: nobody listens any more");
+    }
+}
+
 #[test]
 fn exact_means_every_call() {
     for (python, version) in pythons() {
