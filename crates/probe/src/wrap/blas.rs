@@ -8,7 +8,7 @@
 use super::gate;
 use super::layout::{self, Writable};
 use crate::hot;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
@@ -209,17 +209,29 @@ fn row(symbol: &str) -> Option<(usize, bool)> {
     Some((at, wide))
 }
 
+/// A loaded library.
+struct Library {
+    base: usize,
+    /// Its dynamic section; 0: none.
+    dynamic: usize,
+    file: CString,
+}
+
 /// Replaces the slots of numpy's libraries, once. Returns how many.
 ///
 /// # Errors
 /// In words, why there are none.
 pub fn install() -> Result<usize, String> {
     if REPLACED.load(Relaxed) == 0 {
+        // The loader's lock is held while it lists them: what else is asked of it comes later.
+        let mut found: Vec<Library> = Vec::new();
+        // SAFETY: `list` is called before this returns, with the vector that it expects.
+        unsafe { libc::dl_iterate_phdr(Some(list), std::ptr::from_mut(&mut found).cast()) };
         let writable = Writable::read();
-        // SAFETY: `visit` is called before this returns, with the pointer that it expects.
-        unsafe {
-            libc::dl_iterate_phdr(Some(visit), std::ptr::from_ref(&writable).cast_mut().cast())
-        };
+        for library in found.iter().filter(|library| library.dynamic != 0) {
+            // SAFETY: as the loader has described it; numpy's modules are never unloaded.
+            unsafe { replace_in(library, &writable) };
+        }
     }
     match REPLACED.load(Relaxed) {
         0 => Err("it calls no BLAS through a slot that can be replaced".into()),
@@ -227,20 +239,27 @@ pub fn install() -> Result<usize, String> {
     }
 }
 
-unsafe extern "C" fn visit(
+unsafe extern "C" fn list(
     info: *mut libc::dl_phdr_info,
     _: libc::size_t,
-    writable: *mut c_void,
+    found: *mut c_void,
 ) -> c_int {
     // SAFETY: the loader passes its own description, valid over the call, and what `install` gave it.
     unsafe {
-        let (info, writable) = (&*info, &*writable.cast::<Writable>());
+        let (info, found) = (&*info, &mut *found.cast::<Vec<Library>>());
         if info.dlpi_name.is_null() {
             return 0;
         }
         let file = CStr::from_ptr(info.dlpi_name);
         if file.to_string_lossy().contains("/numpy/") {
-            replace_in(info, file, writable);
+            let base = info.dlpi_addr as usize;
+            let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
+            let dynamic = headers.iter().find(|one| one.p_type == libc::PT_DYNAMIC);
+            found.push(Library {
+                base,
+                dynamic: dynamic.map_or(0, |one| base + one.p_vaddr as usize),
+                file: file.to_owned(),
+            });
         }
     }
     0
@@ -259,17 +278,13 @@ const FILLS: [u64; 2] = [6, 7]; // R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT
 const FILLS: [u64; 2] = [1025, 1026]; // R_AARCH64_GLOB_DAT, R_AARCH64_JUMP_SLOT
 
 /// # Safety
-/// A loaded library's description, by the loader, and its file.
-unsafe fn replace_in(info: &libc::dl_phdr_info, file: &CStr, writable: &Writable) {
-    let base = info.dlpi_addr as usize;
+/// The library is loaded, stays so, and is as the loader has described it.
+unsafe fn replace_in(library: &Library, writable: &Writable) {
+    let base = library.base;
     let mut tags = [0usize; 24];
-    // SAFETY: the loader keeps the headers and the dynamic section of what is loaded, which ends with a tag of 0.
+    // SAFETY: the loader keeps the dynamic section of what is loaded, which ends with a tag of 0.
     unsafe {
-        let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
-        let Some(dynamic) = headers.iter().find(|one| one.p_type == libc::PT_DYNAMIC) else {
-            return;
-        };
-        let mut at = (base + dynamic.p_vaddr as usize) as *const [u64; 2];
+        let mut at = library.dynamic as *const [u64; 2];
         while (*at)[0] != 0 {
             if let Some(tag) = tags.get_mut((*at)[0] as usize) {
                 *tag = (*at)[1] as usize;
@@ -284,7 +299,8 @@ unsafe fn replace_in(info: &libc::dl_phdr_info, file: &CStr, writable: &Writable
     };
     let [symbols, strings] = [DT_SYMTAB, DT_STRTAB].map(address);
     // SAFETY: the same file, which stays loaded: numpy's modules are never unloaded.
-    let handle = unsafe { libc::dlopen(file.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+    let handle =
+        unsafe { libc::dlopen(library.file.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
     if handle.is_null() {
         return;
     }
