@@ -181,3 +181,15 @@ fn calls_of_blas_have_their_sizes() {
         assert_eq!(run(&["--blas"]), wanted, "{version}");
     }
 }
+
+#[test]
+fn blas_where_numpy_is_left_alone_is_told() {
+    let output = Command::new(env!("CARGO_BIN_EXE_isc-record"))
+        .args(["--blas", "-o", "never.parquet", "app.py"])
+        .env("INFERSCOPE_WRAP", "no")
+        .output()
+        .expect("isc-record runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{told}");
+    assert!(told.contains("blas: wrap is off"), "{told}");
+}

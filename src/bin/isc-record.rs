@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use inferscope::cli::{self, Sink};
 use inferscope::config::{self, Config};
+use inferscope::error::Error;
 use inferscope::record::{self, Gpu, Options, Trigger, leftover};
 
 const EXAMPLES: &str = "\
@@ -75,7 +76,7 @@ struct Args {
     #[arg(long, conflicts_with = "gpu_only")]
     no_gpu: bool,
     /// Record devices, NVTX, scopes and marks, and no calls of Python
-    #[arg(long, conflicts_with_all = ["include", "exclude", "lines", "sample"])]
+    #[arg(long, conflicts_with_all = ["include", "exclude", "lines", "sample", "blas"])]
     gpu_only: bool,
     /// Which calls of CUDA's driver and runtime: those that start, await or allocate something, or all [default: needed]
     #[arg(long, value_name = "CALLS", value_parser = ["needed", "all"])]
@@ -150,6 +151,12 @@ fn main() -> ExitCode {
         }
         let config = Config::load()?;
         let module = !args.module.is_empty();
+        let wrap = config.get(args.no_wrap.then_some(false), "wrap")?;
+        let blas = config.get(args.blas.then_some(true), "blas")?;
+        if blas && !wrap {
+            let what = "wrap is off, and nothing of numpy is replaced then; set wrap: yes, or leave blas out";
+            return Err(Error::invalid("blas", what));
+        }
         let options = Options {
             output: args.output,
             python: config.resolve(args.python, "python"),
@@ -158,8 +165,8 @@ fn main() -> ExitCode {
             include: config.resolve(args.include, "include"),
             exclude: config.resolve(args.exclude, "exclude"),
             budget: config.get(args.budget.or(args.exact.then_some(0.0)), "budget")?,
-            wrap: config.get(args.no_wrap.then_some(false), "wrap")?,
-            blas: config.get(args.blas.then_some(true), "blas")?,
+            wrap,
+            blas,
             native_samples: !args.gpu_only
                 && config.get(args.no_native_samples.then_some(false), "native_samples")?,
             gpu: Gpu {

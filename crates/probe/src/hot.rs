@@ -116,7 +116,8 @@ const TOO_MANY: &str = "(one of too many functions)";
 /// The helper's period while no segment is to be had.
 const TICK: Duration = Duration::from_millis(1);
 /// The same else, in CPU time of the program, and the longest that is in wall time: segments that run low wake it. A
-/// thread's wake-up and its work cost the program 30 to 80 µs, and on a busy machine a program has little CPU time in much wall time.
+/// thread's wake-up and its work cost the program 30 to 80 µs, and on a busy machine a program has little CPU time in much
+/// wall time.
 const IDLE_TICK: Duration = Duration::from_millis(20);
 const LONGEST_TICK: Duration = Duration::from_millis(50);
 /// Between two readings of all clocks.

@@ -79,12 +79,11 @@ static REPLACED: AtomicUsize = AtomicUsize::new(0);
 #[inline(always)]
 fn call<const AT: usize>(sizes: [Option<i64>; 3], original: impl FnOnce()) {
     gate::told(original, |start, dur| {
-        let [m, n, k] = sizes;
-        let part = |name: &str, size: Option<i64>| {
-            size.map_or(String::new(), |size| format!("\"{name}\":{size},"))
-        };
-        let text = [part("m", m), part("n", n), part("k", k)].concat();
-        let json = format!("{{{}}}", text.trim_end_matches(','));
+        let known = ["m", "n", "k"].iter().zip(sizes);
+        let parts: Vec<String> = known
+            .filter_map(|(name, size)| Some(format!("\"{name}\":{}", size?)))
+            .collect();
+        let json = format!("{{{}}}", parts.join(","));
         hot::native_with(&json, start, dur, IDS[AT].load(Relaxed));
     });
 }
