@@ -58,13 +58,6 @@ const UNWIND_NS: u64 = 60;
 const FOR_UNWINDS: i64 = 25;
 /// What is spent on it at a stretch.
 const UNWINDS_US: u64 = 500;
-/// When that lasts for less CPU time than this, the event costs a program that raises so much more than a few per mille
-/// even while nobody listens: it is switched off for all code …
-const SWAMPED_US: u64 = 100_000;
-/// … for at least this much CPU time, and this much for each function that was met: all their instructions are looked
-/// through when events are switched for all, in 0.3 to 18 µs, and that must not cost much.
-const DEAF_US: u64 = 1_000_000;
-const DEAF_EACH_US: u64 = 3000;
 /// Calls in one window below which an outermost coroutine is never shed: no server has so many requests.
 const BUSY: u32 = 200;
 /// The shortest and longest burst.
@@ -198,10 +191,6 @@ static RESERVE: AtomicI64 = AtomicI64::new(0);
 /// Tokens for being told of unwound frames; whether we are.
 static FOR_TELLING: AtomicI64 = AtomicI64::new(0);
 static TELLS: AtomicBool = AtomicBool::new(true);
-/// [`POOL`] when we began to be told; whether that was soon too much; until when there are no events, 0: there are.
-static TELLS_SINCE: AtomicU64 = AtomicU64::new(0);
-static SWAMPED: AtomicBool = AtomicBool::new(false);
-static DEAF_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// [`LOOSE`] once some were not told.
 static UNTOLD: AtomicU32 = AtomicU32::new(0);
 /// An outermost coroutine has been shed.
@@ -392,8 +381,6 @@ unsafe fn tell_no_unwinds(watch: unsafe fn(bool)) {
     unsafe {
         watch(false);
         read_cpu(thread);
-        let told = POOL.load(Relaxed).saturating_sub(TELLS_SINCE.load(Relaxed));
-        SWAMPED.store(told < SWAMPED_US * hot::micro(), Relaxed);
         let (time, work) = (hot::now(), work());
         for Shed { known, .. } in list().iter() {
             let phase = &mut (**known).phase;
@@ -405,32 +392,6 @@ unsafe fn tell_no_unwinds(watch: unsafe fn(bool)) {
             }
             (phase.until, phase.due) = (time.min(phase.until), true);
             (phase.over, phase.over_at) = (work, time);
-        }
-    }
-}
-
-/// Has frames told that exceptions leave, if there are tokens for it, or ends that for a good while.
-///
-/// # Safety
-/// The GIL is held and no exception is set.
-unsafe fn listen() {
-    if TELLS.load(Relaxed) {
-        return;
-    }
-    let (pool, until) = (POOL.load(Relaxed), DEAF_UNTIL.load(Relaxed));
-    // SAFETY: as the caller promises.
-    unsafe {
-        if SWAMPED.swap(false, Relaxed) && until == 0 {
-            let each_us = DEAF_EACH_US * monitor::met() as u64;
-            DEAF_UNTIL.store(pool + DEAF_US.max(each_us) * hot::micro(), Relaxed);
-            monitor::hear_unwinds(false);
-        } else if FOR_TELLING.load(Relaxed) >= unwinds_ticks() && pool >= until {
-            if DEAF_UNTIL.swap(0, Relaxed) != 0 {
-                monitor::hear_unwinds(true);
-            }
-            TELLS.store(true, Relaxed);
-            TELLS_SINCE.store(pool, Relaxed);
-            monitor::watch_unwinds(true);
         }
     }
 }
@@ -609,7 +570,10 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle, lead: u64) {
     let mut spare = TOKENS.load(Relaxed) * FOR_BURSTS / 100;
     // SAFETY: as `spend`'s caller promises; the list is not used over the call of `toggle`, which may record.
     unsafe {
-        listen();
+        if !TELLS.load(Relaxed) && FOR_TELLING.load(Relaxed) >= unwinds_ticks() {
+            TELLS.store(true, Relaxed);
+            monitor::watch_unwinds(true);
+        }
         let tells = TELLS.load(Relaxed);
         let mut waiting = OFF.load(Relaxed);
         let many = waiting > FEW;

@@ -118,7 +118,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// The same else, in CPU time of the program, and the longest that is in wall time: segments that run low wake it. A
 /// thread's wake-up and its work cost the program 30 to 80 µs, and on a busy machine a program has little CPU time in much
 /// wall time.
-const IDLE_TICK: Duration = Duration::from_millis(20);
+const IDLE_TICK: Duration = Duration::from_millis(10);
 const LONGEST_TICK: Duration = Duration::from_millis(50);
 /// Between two readings of all clocks.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
