@@ -256,24 +256,25 @@ fn threads_have_ranges_of_their_own_and_ranges_end_on_others() {
     assert_eq!(named.count(), 4);
 }
 
-/// Each range's edges are where the program saw them, once the clock is fitted.
+/// Each range's edges are where the program saw them, once the clock is fitted: one zero of the
+/// timeline, which is not known here, puts every start between the two times around it. Any of
+/// the threads' steps may take long (the first one loads what it calls), so that no single row
+/// says where the zero is.
 fn check_times(trace: &Trace, name: &str, told: &[[i64; 4]]) {
     let mut ranges = trace.named(name);
     ranges.sort_by_key(|row| row.start_ns);
     assert_eq!(ranges.len(), told.len());
-    let first = ranges[0].start_ns - told[0][0];
+    let (mut lowest, mut highest) = (i64::MIN, i64::MAX);
     for (row, [before, begun, end, after]) in ranges.iter().zip(told) {
         let dur = row.dur_ns.unwrap();
         assert!(
             (end - begun..=after - before + 100).contains(&dur),
             "{dur}: {told:?}"
         );
-        let start = row.start_ns - first; // where the zero of the timeline is, is not known here
-        assert!(
-            (before - 100_000..=begun + 100_000).contains(&start),
-            "{start} {before} {begun}"
-        );
+        lowest = lowest.max(row.start_ns - begun);
+        highest = highest.min(row.start_ns - before);
     }
+    assert!(lowest <= highest + 10_000, "{lowest} {highest}: {told:?}");
 }
 
 #[test]
