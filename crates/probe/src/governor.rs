@@ -58,6 +58,14 @@ const UNWIND_NS: u64 = 60;
 const FOR_UNWINDS: i64 = 25;
 /// What is spent on it at a stretch.
 const UNWINDS_US: u64 = 500;
+/// When that lasts for less CPU time than this, the event costs a program that raises so much more than a few per mille
+/// even while nobody listens: it is switched off for all code …
+const SWAMPED_US: u64 = 100_000;
+/// … for at least this much CPU time, and this much for each function that was met: all their instructions are looked
+/// through when events are switched for all, in 0.3 to 18 µs, and that must not cost much. Not before the program has
+/// used as much: functions that raise have no bursts meanwhile, and one that is soon over would have none at all.
+const DEAF_US: u64 = 1_000_000;
+const DEAF_EACH_US: u64 = 3000;
 /// Calls in one window below which an outermost coroutine is never shed: no server has so many requests.
 const BUSY: u32 = 200;
 /// The shortest and longest burst.
@@ -191,6 +199,10 @@ static RESERVE: AtomicI64 = AtomicI64::new(0);
 /// Tokens for being told of unwound frames; whether we are.
 static FOR_TELLING: AtomicI64 = AtomicI64::new(0);
 static TELLS: AtomicBool = AtomicBool::new(true);
+/// [`POOL`] when we began to be told; whether that was soon too much; until when there are no events, 0: there are.
+static TELLS_SINCE: AtomicU64 = AtomicU64::new(0);
+static SWAMPED: AtomicBool = AtomicBool::new(false);
+static DEAF_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// [`LOOSE`] once some were not told.
 static UNTOLD: AtomicU32 = AtomicU32::new(0);
 /// An outermost coroutine has been shed.
@@ -380,7 +392,10 @@ unsafe fn tell_no_unwinds(watch: unsafe fn(bool)) {
     // SAFETY: as the caller promises; the list is used over no call that may record.
     unsafe {
         watch(false);
-        read_cpu(thread);
+        read_all(thread);
+        let told = POOL.load(Relaxed).saturating_sub(TELLS_SINCE.load(Relaxed));
+        let grown = POOL.load(Relaxed) >= DEAF_US * hot::micro();
+        SWAMPED.store(grown && told < SWAMPED_US * hot::micro(), Relaxed);
         let (time, work) = (hot::now(), work());
         for Shed { known, .. } in list().iter() {
             let phase = &mut (**known).phase;
@@ -392,6 +407,32 @@ unsafe fn tell_no_unwinds(watch: unsafe fn(bool)) {
             }
             (phase.until, phase.due) = (time.min(phase.until), true);
             (phase.over, phase.over_at) = (work, time);
+        }
+    }
+}
+
+/// Has frames told that exceptions leave, if there are tokens for it, or ends that for a good while.
+///
+/// # Safety
+/// The GIL is held and no exception is set.
+unsafe fn listen() {
+    if TELLS.load(Relaxed) {
+        return;
+    }
+    let (pool, until) = (POOL.load(Relaxed), DEAF_UNTIL.load(Relaxed));
+    // SAFETY: as the caller promises.
+    unsafe {
+        if SWAMPED.swap(false, Relaxed) && until == 0 {
+            let each_us = DEAF_EACH_US * monitor::met() as u64;
+            DEAF_UNTIL.store(pool + DEAF_US.max(each_us) * hot::micro(), Relaxed);
+            monitor::hear_unwinds(false);
+        } else if FOR_TELLING.load(Relaxed) >= unwinds_ticks() && pool >= until {
+            if DEAF_UNTIL.swap(0, Relaxed) != 0 {
+                monitor::hear_unwinds(true);
+            }
+            TELLS.store(true, Relaxed);
+            TELLS_SINCE.store(pool, Relaxed);
+            monitor::watch_unwinds(true);
         }
     }
 }
@@ -468,13 +509,13 @@ unsafe fn check(known: *mut Code, thread: *mut hot::Thread, time: u64, new_call:
             if !phase.due {
                 phase.count -= EVENT | u64::from(new_call); // after the burst
                 phase.due = true;
-                read_cpu(thread);
+                read_all(thread);
                 ((*known).phase.over, (*known).phase.over_at) = (work(), time);
             }
         } else if left < 0 && phase.recent > RARE && !phase.due && phase.warming == 0 {
             phase.until = time;
             phase.due = true;
-            read_cpu(thread);
+            read_all(thread);
             ((*known).phase.over, (*known).phase.over_at) = (work(), time);
         }
     }
@@ -506,7 +547,7 @@ pub fn misses_tasks() -> bool {
 unsafe fn begin_burst(known: *mut Code, thread: *mut hot::Thread, time: u64, new_call: bool) {
     // SAFETY: as in `check`.
     unsafe {
-        read_cpu(thread);
+        read_all(thread);
         let phase = &mut (*known).phase;
         // What it ran since then is the burst's; before the call that tells, nothing is known of when it ran.
         let ran = work().saturating_sub(phase.pool);
@@ -540,11 +581,85 @@ unsafe fn window(thread: *mut hot::Thread, time: u64) {
 pub unsafe fn read_cpu(thread: *mut hot::Thread) {
     let cpu_ns = clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
     let cpu = cpu_ns * hot::micro() / 1000;
-    // SAFETY: as `spend`'s caller promises.
-    let used = unsafe { cpu.saturating_sub(std::mem::replace(&mut (*thread).cpu, cpu)) };
+    // SAFETY: as the caller promises; the references end here.
+    let used = unsafe {
+        let known = std::mem::replace(&mut (*thread).cpu, cpu);
+        let read = recent().of((*thread).tid, cpu);
+        RAN.store((*thread).tid, Relaxed);
+        cpu.saturating_sub(known.max(read))
+    };
+    earn(used);
+}
+
+/// The same for this thread and the others that ran of late: what they used before a burst would else be found in it, and
+/// what they used in it after it. Their clocks are read by calls of the system, in 0.3 µs each.
+///
+/// # Safety
+/// As [`read_cpu`].
+unsafe fn read_all(thread: *mut hot::Thread) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let from = hot::now();
+        let used = recent().others((*thread).tid, |tid| {
+            clock::thread_ns(tid) * hot::micro() / 1000
+        });
+        if let Some(used) = used {
+            earn(used);
+            let most = MOST_TOGGLE_US * hot::micro();
+            charge(hot::now().saturating_sub(from).min(most) as i64);
+        }
+        read_cpu(thread);
+    }
+}
+
+/// The threads whose clocks were read last.
+const RECENT: usize = 8;
+
+/// System's number of a thread, and its CPU time when that was last read, in ticks; the one that was read last comes first.
+struct Recent([(u64, u64); RECENT]);
+
+struct Shared(UnsafeCell<Recent>);
+// SAFETY: only touched with the GIL held, see `recent`.
+unsafe impl Sync for Shared {}
+static READ: Shared = Shared(UnsafeCell::new(Recent([(0, 0); RECENT])));
+
+/// # Safety
+/// The GIL is held, and no other reference from here is in use.
+#[allow(clippy::mut_from_ref)]
+unsafe fn recent() -> &'static mut Recent {
+    // SAFETY: as the caller promises.
+    unsafe { &mut *READ.0.get() }
+}
+
+impl Recent {
+    /// A thread has used `cpu` so far: what was known before; 0 if nothing was.
+    fn of(&mut self, tid: u64, cpu: u64) -> u64 {
+        let at = self.0.iter().position(|&(other, _)| other == tid);
+        let place = at.unwrap_or(RECENT - 1);
+        let known = at.map_or(0, |at| self.0[at].1);
+        self.0.copy_within(..place, 1);
+        self.0[0] = (tid, cpu);
+        known
+    }
+
+    /// What all others have used since they were last read, as `read` says; `None` if there are none. Of one that has ended
+    /// it says 0.
+    fn others(&mut self, tid: u64, read: impl Fn(u64) -> u64) -> Option<u64> {
+        let others = (self.0.iter_mut()).filter(|(other, _)| *other != 0 && *other != tid);
+        let used = others.map(|(other, known)| match read(*other) {
+            0 => {
+                *other = 0;
+                0
+            }
+            cpu => cpu.saturating_sub(std::mem::replace(known, cpu)),
+        });
+        used.reduce(u64::saturating_add)
+    }
+}
+
+/// Adds CPU time that a thread has used, and its tokens.
+fn earn(used: u64) {
     POOL.fetch_add(used, Relaxed);
-    // SAFETY: as above.
-    RAN.store(unsafe { (*thread).tid }, Relaxed);
     let most = SAVED * earned(window_ticks());
     let left = TOKENS.load(Relaxed);
     let given = earned(used).min(most.saturating_sub(left)).max(0);
@@ -570,10 +685,7 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle, lead: u64) {
     let mut spare = TOKENS.load(Relaxed) * FOR_BURSTS / 100;
     // SAFETY: as `spend`'s caller promises; the list is not used over the call of `toggle`, which may record.
     unsafe {
-        if !TELLS.load(Relaxed) && FOR_TELLING.load(Relaxed) >= unwinds_ticks() {
-            TELLS.store(true, Relaxed);
-            monitor::watch_unwinds(true);
-        }
+        listen();
         let tells = TELLS.load(Relaxed);
         let mut waiting = OFF.load(Relaxed);
         let many = waiting > FEW;
@@ -610,7 +722,7 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle, lead: u64) {
                 .saturating_sub(from)
                 .min(MOST_TOGGLE_US * hot::micro()) as i64;
             charge(took);
-            read_cpu(thread);
+            read_all(thread);
             // What was done before it could be switched on is part of its burst: bursts begin at times by chance, and not
             // just after the program's longest native calls.
             let phase = &mut (*known).phase;
@@ -932,6 +1044,8 @@ pub fn finish() {
 /// In a forked child: tokens, times and functions stay, the thread's CPU clock begins anew.
 pub fn forked(thread: &mut hot::Thread) {
     (thread.cpu, thread.window_end) = (0, 0);
+    // SAFETY: there is no other thread any more.
+    unsafe { recent() }.0 = [(0, 0); RECENT];
     ASKED.store(false, Relaxed);
 }
 

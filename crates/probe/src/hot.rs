@@ -117,8 +117,9 @@ const TOO_MANY: &str = "(one of too many functions)";
 const TICK: Duration = Duration::from_millis(1);
 /// The same else, in CPU time of the program, and the longest that is in wall time: segments that run low wake it. A
 /// thread's wake-up and its work cost the program 30 to 80 µs, and on a busy machine a program has little CPU time in much
-/// wall time.
-const IDLE_TICK: Duration = Duration::from_millis(10);
+/// wall time. A hundredth of what the program has used so far, between these two: each wake-up may give a burst, and a
+/// program that is soon over needs some too.
+const IDLE_TICK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(20));
 const LONGEST_TICK: Duration = Duration::from_millis(50);
 /// Between two readings of all clocks.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
@@ -929,7 +930,8 @@ impl Pace {
         let cpu = cpu_ns.saturating_sub(std::mem::replace(&mut self.cpu_ns, cpu_ns));
         let wall = wall_ns.saturating_sub(std::mem::replace(&mut self.wall_ns, wall_ns));
         let stretch = wall as f64 / cpu.max(1) as f64;
-        let wait = IDLE_TICK.mul_f64(stretch.clamp(1.0, 5.0)).min(LONGEST_TICK);
+        let tick = Duration::from_nanos(cpu_ns / 100).clamp(IDLE_TICK.0, IDLE_TICK.1);
+        let wait = tick.mul_f64(stretch.clamp(1.0, 5.0)).min(LONGEST_TICK);
         wait.mul_f64(0.6 + 0.8 * toss() as f64 / u64::MAX as f64)
     }
 }

@@ -16,7 +16,9 @@ use crate::python::{self, BY_EXCEPTION};
 use crate::wrap;
 use inferscope_spool::record::{RESUMED, SUSPENDED};
 use std::ffi::{CStr, c_long};
-use std::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{
+    AtomicPtr, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 
 mod stop;
 
@@ -45,6 +47,18 @@ struct State {
     register: *mut PyObject,
     unwind: *mut PyObject,
     on_unwind: *mut PyObject,
+    /// Sets the events of all code: those of [`TRACING`] with the end of frames by exceptions, and without.
+    set_events: *mut PyObject,
+    everywhere: *mut PyObject,
+    deaf: *mut PyObject,
+}
+
+/// Code objects that were met.
+static MET: AtomicUsize = AtomicUsize::new(0);
+
+/// How many code objects were met so far.
+pub fn met() -> usize {
+    MET.load(Relaxed)
 }
 
 static STATE: AtomicPtr<State> = AtomicPtr::new(std::ptr::null_mut());
@@ -125,6 +139,9 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
                 .callback(on_unwind)
                 .ok_or_else(|| refused("a function"))?
                 .into_raw(),
+            set_events: attr(c"set_events")?.into_raw(),
+            everywhere: number(event(c"PY_UNWIND") | event(c"PY_THROW"))?.into_raw(),
+            deaf: number(event(c"PY_THROW"))?.into_raw(),
         };
         STATE.store(Box::into_raw(Box::new(state)), Release);
         governor::start(hot::run().map_or(0.0, |run| run.settings.budget), toggle);
@@ -179,8 +196,9 @@ pub unsafe fn start(py: &'static Py) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets whether exceptions that leave frames are told to us. Without a callback the event costs each such frame 9 ns, not
-/// 70; it cannot be switched for single functions, and to switch it for all looks through every function's instructions.
+/// Sets whether exceptions that leave frames are told to us. Without a callback the event costs each such frame 9 ns or
+/// more, not 70; it cannot be switched for single functions, and to switch it for all, see [`hear_unwinds`], looks through
+/// every function's instructions.
 ///
 /// # Safety
 /// The GIL is held and no exception is set.
@@ -200,6 +218,23 @@ pub unsafe fn watch_unwinds(watch: bool) {
             callback,
             end,
         );
+        drop(Owned::new(state.py, done));
+    }
+}
+
+/// Sets whether frames that exceptions leave have an event at all. Each code object's instructions are looked through
+/// when it runs next.
+///
+/// # Safety
+/// The GIL is held and no exception is set.
+pub unsafe fn hear_unwinds(hear: bool) {
+    let Some(state) = state() else { return };
+    let end = std::ptr::null_mut::<PyObject>();
+    let events = if hear { state.everywhere } else { state.deaf };
+    // SAFETY: as the caller promises.
+    unsafe {
+        let done =
+            (state.py.PyObject_CallFunctionObjArgs)(state.set_events, state.tracing, events, end);
         drop(Owned::new(state.py, done));
     }
 }
@@ -361,6 +396,7 @@ unsafe fn meet(state: &State, code: *mut PyObject, globals: *mut PyObject) -> *m
     // SAFETY: a live code object, null or live globals, and the GIL held.
     unsafe {
         let known = code::learn(py, code, globals);
+        MET.fetch_add(1, Relaxed);
         let wanted = (*known).wanted;
         if wanted || (*known).brings.is_some() {
             // In a budget, the native calls of what runs once are not worth their events.
