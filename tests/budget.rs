@@ -465,3 +465,52 @@ fn exact_means_every_call() {
         }
     }
 }
+
+/// A thread for each request, as socketserver's ThreadingMixIn makes them: none lives for a window.
+const SHORT_THREADS: &str = r#"
+import threading, time
+
+def tiny(x):
+    return x + 1
+
+def small(x):
+    s = 0
+    for i in range(10):
+        s += i * x
+    return s
+
+def work():
+    end, n = time.thread_time() + 0.002, 0
+    while time.thread_time() < end:
+        for _ in range(20):
+            small(tiny(n))
+            n += 1
+    total.append(n)
+
+total, end = [], time.process_time() + 1.5
+while time.process_time() < end:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+print(sum(total))
+"#;
+
+#[test]
+fn threads_that_end_before_they_read_a_clock_are_counted_too() {
+    if common::instrumented("threads_that_end_before_they_read_a_clock_are_counted_too") {
+        return;
+    }
+    for (python, version) in pythons() {
+        let folder = tempfile::tempdir().unwrap();
+        let (steps, analysis) = record_program(folder.path(), python, &[], SHORT_THREADS);
+        for name in ["tiny", "small"] {
+            let f = function(&analysis, name);
+            let ratio = f["calls"].as_f64().unwrap() / steps as f64;
+            let error = f["calls_error"].as_f64().unwrap() / steps as f64;
+            eprintln!("{version:?} {name}: {ratio:.3} ±{error:.3} of {steps}");
+            // Without their time it was 0.001.
+            assert!((0.3..3.0).contains(&ratio), "{version:?} {name}: {ratio}");
+            assert!(error > 0.0, "{version:?} {name} is an estimate");
+        }
+    }
+}

@@ -12,6 +12,7 @@
 
 use crate::clock;
 use crate::code::Code;
+use crate::cpu;
 use crate::depth;
 use crate::hot;
 use crate::lines;
@@ -41,6 +42,8 @@ const TARGET_OF_WHOLE: u64 = 80;
 const TARGET_OF_THIN: u64 = 60;
 /// Of what is left over, in percent, for bursts.
 const FOR_BURSTS: i64 = 70;
+/// Between two looks for what threads used that were never heard of.
+const UNSEEN_US: u64 = 1_000_000;
 /// What may be spent before the first window is over: a program that is done in a moment is recorded whole.
 const START_US: u64 = 2000;
 /// Beside that, what may be spent on imports before 3.12: a program would otherwise be out of its budget when it begins.
@@ -207,6 +210,8 @@ static DEAF_UNTIL: AtomicU64 = AtomicU64::new(0);
 static UNTOLD: AtomicU32 = AtomicU32::new(0);
 /// An outermost coroutine has been shed.
 static MISSES_TASKS: AtomicBool = AtomicBool::new(false);
+/// When [`read_unseen`] is due.
+static UNSEEN_AT: AtomicU64 = AtomicU64::new(0);
 /// Counts windows, to tell one from the next.
 static WINDOWS: AtomicU64 = AtomicU64::new(0);
 
@@ -572,38 +577,42 @@ unsafe fn window(thread: *mut hot::Thread, time: u64) {
         (*thread).window_end = time + window_ticks();
     }
     WINDOWS.fetch_add(1, Relaxed);
+    if time >= UNSEEN_AT.load(Relaxed) {
+        UNSEEN_AT.store(time + UNSEEN_US * hot::micro(), Relaxed);
+        read_unseen();
+    }
 }
 
-/// Adds what the thread has used since it was last asked, and its tokens.
+/// Adds what threads used that have ended without a word. Takes some 20 µs.
+pub fn read_unseen() {
+    earn(cpu::of_unseen());
+}
+
+/// Adds what the thread has used since it was last asked, what threads used that have ended, and their tokens.
 ///
 /// # Safety
 /// `thread` is this thread's own state and the GIL is held.
 pub unsafe fn read_cpu(thread: *mut hot::Thread) {
-    let cpu_ns = clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
-    let cpu = cpu_ns * hot::micro() / 1000;
     // SAFETY: as the caller promises; the references end here.
     let used = unsafe {
-        let known = std::mem::replace(&mut (*thread).cpu, cpu);
-        let read = recent().of((*thread).tid, cpu);
-        RAN.store((*thread).tid, Relaxed);
-        cpu.saturating_sub(known.max(read))
+        let tid = (*thread).tid;
+        RAN.store(tid, Relaxed);
+        (*thread).cpu.read(tid)
     };
-    earn(used);
+    earn(used + cpu::of_ended());
 }
 
 /// The same for this thread and the others that ran of late: what they used before a burst would else be found in it, and
-/// what they used in it after it. Their clocks are read by calls of the system, in 0.3 µs each.
+/// what they used in it after it.
 ///
 /// # Safety
 /// As [`read_cpu`].
-unsafe fn read_all(thread: *mut hot::Thread) {
+pub unsafe fn read_all(thread: *mut hot::Thread) {
     // SAFETY: as the caller promises.
     unsafe {
         let from = hot::now();
-        let used = recent().others((*thread).tid, |tid| {
-            clock::thread_ns(tid) * hot::micro() / 1000
-        });
-        if let Some(used) = used {
+        let used = cpu::of_others((*thread).tid);
+        if used > 0 {
             earn(used);
             let most = MOST_TOGGLE_US * hot::micro();
             charge(hot::now().saturating_sub(from).min(most) as i64);
@@ -612,52 +621,7 @@ unsafe fn read_all(thread: *mut hot::Thread) {
     }
 }
 
-/// The threads whose clocks were read last.
-const RECENT: usize = 8;
-
-/// System's number of a thread, and its CPU time when that was last read, in ticks; the one that was read last comes first.
-struct Recent([(u64, u64); RECENT]);
-
-struct Shared(UnsafeCell<Recent>);
-// SAFETY: only touched with the GIL held, see `recent`.
-unsafe impl Sync for Shared {}
-static READ: Shared = Shared(UnsafeCell::new(Recent([(0, 0); RECENT])));
-
-/// # Safety
-/// The GIL is held, and no other reference from here is in use.
-#[allow(clippy::mut_from_ref)]
-unsafe fn recent() -> &'static mut Recent {
-    // SAFETY: as the caller promises.
-    unsafe { &mut *READ.0.get() }
-}
-
-impl Recent {
-    /// A thread has used `cpu` so far: what was known before; 0 if nothing was.
-    fn of(&mut self, tid: u64, cpu: u64) -> u64 {
-        let at = self.0.iter().position(|&(other, _)| other == tid);
-        let place = at.unwrap_or(RECENT - 1);
-        let known = at.map_or(0, |at| self.0[at].1);
-        self.0.copy_within(..place, 1);
-        self.0[0] = (tid, cpu);
-        known
-    }
-
-    /// What all others have used since they were last read, as `read` says; `None` if there are none. Of one that has ended
-    /// it says 0.
-    fn others(&mut self, tid: u64, read: impl Fn(u64) -> u64) -> Option<u64> {
-        let others = (self.0.iter_mut()).filter(|(other, _)| *other != 0 && *other != tid);
-        let used = others.map(|(other, known)| match read(*other) {
-            0 => {
-                *other = 0;
-                0
-            }
-            cpu => cpu.saturating_sub(std::mem::replace(known, cpu)),
-        });
-        used.reduce(u64::saturating_add)
-    }
-}
-
-/// Adds CPU time that a thread has used, and its tokens.
+/// Adds CPU time that threads have used, and its tokens.
 fn earn(used: u64) {
     POOL.fetch_add(used, Relaxed);
     let most = SAVED * earned(window_ticks());
@@ -842,7 +806,7 @@ pub fn wake(version: (u32, u32), asking: &mut Asking) {
                 read_cpu(thread);
                 let asked = ASKED_CPU.load(Relaxed) * hot::micro() / 1000;
                 let lead = match (*thread).tid == ASKED_OF.load(Relaxed) {
-                    true => (*thread).cpu.saturating_sub(asked),
+                    true => (*thread).cpu.counted().saturating_sub(asked),
                     false => 0,
                 };
                 rearm(thread, *toggle, lead);
@@ -1008,8 +972,9 @@ pub fn finish() {
             return;
         }
         if !thread.is_null() {
-            read_cpu(thread);
+            read_all(thread);
         }
+        read_unseen();
         let pool = work();
         for Shed { known, .. } in list().drain(..) {
             let id = (*known).id;
@@ -1043,9 +1008,8 @@ pub fn finish() {
 
 /// In a forked child: tokens, times and functions stay, the thread's CPU clock begins anew.
 pub fn forked(thread: &mut hot::Thread) {
-    (thread.cpu, thread.window_end) = (0, 0);
-    // SAFETY: there is no other thread any more.
-    unsafe { recent() }.0 = [(0, 0); RECENT];
+    thread.cpu.forked();
+    thread.window_end = 0;
     ASKED.store(false, Relaxed);
 }
 

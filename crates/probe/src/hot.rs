@@ -167,8 +167,8 @@ pub struct Thread {
     pub outermost: u32,
     /// When the garbage collector began; 0 when it does not run.
     pub gc_start: u64,
-    /// CPU time it had used when that was last read, in ticks, and when it is to be read again; see `governor`.
-    pub cpu: u64,
+    /// CPU time it has used, and when that is to be read again; see `governor`.
+    pub cpu: crate::cpu::Meter,
     pub window_end: u64,
     /// Frames whose lines are measured, outermost first.
     pub lines: Vec<crate::lines::Open>,
@@ -213,7 +213,7 @@ thread_local! {
             coroutines: 0,
             outermost: 0,
             gc_start: 0,
-            cpu: 0,
+            cpu: crate::cpu::Meter::NEW,
             window_end: 0,
             lines: Vec::new(),
             flow: 0,
@@ -944,7 +944,7 @@ fn help(process: &'static Process) {
     let (since, mut clock_at) = (Instant::now(), Instant::now());
     let (mut wait, mut pace) = (TICK, Pace::default());
     let (mut sampler, mut tried) = (None::<Sampler>, false);
-    let mut asking = governor::Asking::default();
+    let (mut asking, mut late) = (governor::Asking::default(), slices::Late::default());
     process.pool.serve();
     loop {
         std::thread::park_timeout(wait);
@@ -963,8 +963,9 @@ fn help(process: &'static Process) {
         if sampler.as_mut().is_some_and(|sampler| !sampler.turn(keep)) {
             sampler = None;
         }
-        if sampler.is_none() {
-            slices::arm_any();
+        match sampler.is_none() {
+            true => slices::arm_any(),
+            false => late.look(),
         }
         if clock_at.elapsed() >= CLOCK_EVERY {
             clock_at = Instant::now();

@@ -15,6 +15,7 @@ pub mod py;
 mod api;
 mod clock;
 mod code;
+mod cpu;
 pub mod cuda;
 mod depth;
 mod device;

@@ -17,6 +17,7 @@ mod trials; // what a call costs
 
 use crate::clock::{self, toss};
 use crate::code::Code;
+use crate::cpu;
 use crate::frames;
 use crate::governor::{self, Part};
 use crate::heat;
@@ -61,6 +62,8 @@ const SLICE_US: (u64, u64) = (20, 5_000);
 const WARM_US: u64 = 60;
 /// Ticks of all threads from one slice to the next, at least and at most, by chance: threads may take turns.
 const EVERY_TICKS: (u32, u32) = (3, 5);
+/// Without a tick for so much CPU time of the process, none is waited for: each thread ends before its first one.
+const LATE_NS: u64 = 40_000_000;
 /// Of the tokens that are there, in percent, for one slice.
 const FOR_SLICE: f64 = 0.8;
 /// A slice that costs this many times what it was to cost is over at once.
@@ -531,6 +534,33 @@ pub fn arm_any() {
     }
 }
 
+/// When slices were last seen to begin.
+#[derive(Debug, Default)]
+pub struct Late {
+    number: u32,
+    /// CPU time of the process then, in ns.
+    cpu_ns: u64,
+}
+
+impl Late {
+    /// [`arm_any`] if no signal has begun a slice for long.
+    pub fn look(&mut self) {
+        if !matches!(MODE.load(Acquire), OFF | THIN) {
+            return;
+        }
+        let (number, cpu_ns) = (
+            NUMBER.load(Relaxed),
+            clock::system_ns(libc::CLOCK_PROCESS_CPUTIME_ID),
+        );
+        if number != self.number {
+            (self.number, self.cpu_ns) = (number, cpu_ns);
+        } else if cpu_ns.saturating_sub(self.cpu_ns) >= LATE_NS {
+            self.cpu_ns = cpu_ns;
+            arm_any();
+        }
+    }
+}
+
 fn begin(tid: u64, time: u64) {
     if ARMING.swap(true, Acquire) {
         return;
@@ -581,6 +611,7 @@ unsafe fn in_slice(at: *mut Thread, time: u64, stack: usize, calm: bool) -> bool
             READ.store(time, Relaxed);
             let cpu = clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
             WARMED.store(cpu.saturating_sub(READ_CPU.swap(cpu, Relaxed)), Relaxed);
+            governor::read_cpu(at); // so that its time is known if it ends before the slice does
         }
         if own && stack > (*at).halfway && !over && OWN.load(Relaxed) < MOST.load(Relaxed) {
             return true;
@@ -671,8 +702,9 @@ unsafe fn first_in_slice(known: *mut Code, code: *mut PyObject) {
 unsafe fn end(at: *mut Thread, time: u64) {
     let micro = hot::micro();
     let (since, until) = (SINCE.load(Relaxed), UNTIL.load(Relaxed));
-    let used =
-        clock::thread_ns(OWNER.load(Relaxed)).saturating_sub(READ_CPU.load(Relaxed)) * micro / 1000;
+    // SAFETY: as in `records`.
+    let used = unsafe { cpu::of(OWNER.load(Relaxed)) };
+    let used = used.saturating_sub(READ_CPU.load(Relaxed) * micro / 1000);
     let whole = time.saturating_sub(READ.load(Relaxed)).max(1);
     let part = until.min(time).saturating_sub(since);
     let (own, calls) = (OWN.swap(0, Relaxed) as f64, CALLS.swap(0, Relaxed) as f64);
@@ -772,6 +804,7 @@ unsafe fn write_rows(time: u64) {
         let on = (on - (calls * rest - believed)).max(on / 4.0);
         let more = stretch.on / on.max(1.0);
         let wrong = error * calls / on.max(1.0);
+        governor::read_unseen();
         let work = governor::work();
         let ran = work.saturating_sub(stretch.work);
         let off = (ran as f64 - on - stretch.beside).max(0.0);
@@ -853,7 +886,7 @@ pub fn finish() {
     // SAFETY: nobody else touches what is here any more.
     unsafe {
         if !at.is_null() {
-            governor::read_cpu(at);
+            governor::read_all(at);
         }
         if let Some(py) = py::get() {
             for (code, _) in &stretch().listed {
