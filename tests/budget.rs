@@ -514,3 +514,73 @@ fn threads_that_end_before_they_read_a_clock_are_counted_too() {
         }
     }
 }
+
+/// Two functions whose calls are far too many to be recorded, and later few and long; one of them goes on for all that
+/// time, so that it is only its call that changes.
+const CHANGES: &str = r#"
+import time
+
+def fold(n):
+    return sum(range(n))
+
+def goes_on(end):
+    n, many, long = 3, 0, 0
+    while time.thread_time() < end:
+        len(str(n))
+        max(range(n))
+        many += 1
+        if many == 300_000:
+            n = 40_000
+        long += n > 3
+    return long
+
+end = time.thread_time() + 0.2
+while time.thread_time() < end:
+    fold(3)
+end, long = time.thread_time() + 3, 0
+while time.thread_time() < end:
+    fold(40_000)
+    long += 1
+print(long)
+print(goes_on(time.thread_time() + 3))
+"#;
+
+#[test]
+fn what_calms_down_is_recorded_again_with_its_native_calls() {
+    if common::instrumented("what_calms_down_is_recorded_again_with_its_native_calls") {
+        return;
+    }
+    for (python, version) in pythons() {
+        if *version < (3, 12) {
+            continue; // calls of native functions have no events there
+        }
+        libraries();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("app.py"), CHANGES).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_isc-record"))
+            .args(["-o", "raw.parquet", "--python", python.to_str().unwrap()])
+            .arg("app.py")
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        let long: Vec<usize> = told.lines().map(|line| line.parse().unwrap()).collect();
+        let (rows, names) = rows(&folder.path().join("raw.parquet"));
+        let found = |name: &str| {
+            let mine = |row: &&_| {
+                let row: &inferscope::trace::Event = row;
+                names.text(row.name) == name && row.dur_ns > Some(100_000)
+            };
+            rows.iter().filter(mine).count()
+        };
+        let (fold, sum, max) = (found("fold"), found("builtins.sum"), found("builtins.max"));
+        eprintln!(
+            "{version:?}: {fold} and {sum} of {}, {max} of {}",
+            long[0], long[1]
+        );
+        // It takes a second or more until they are taken for calm.
+        assert!(fold > long[0] / 4, "{version:?}: {fold} of {long:?}");
+        assert!(sum > long[0] / 10, "{version:?}: {sum} of {long:?}");
+        assert!(max > long[1] / 10, "{version:?}: {max} of {long:?}");
+    }
+}

@@ -225,12 +225,11 @@ impl Function {
         row.calls += calls;
         row.variance += variance;
         let own = |(calls, cpu): (f64, f64)| calls * call_ns / cpu;
-        let own = self
-            .last
-            .into_iter()
-            .chain(burst.rate_of())
-            .map(own)
-            .fold(0.0, f64::max);
+        let bursts = [self.last, burst.rate_of()];
+        let own = match both(bursts[0], bursts[1]) {
+            Some(both) => own(both),
+            None => bursts.into_iter().flatten().map(own).fold(0.0, f64::max),
+        };
         row.bias += calls * (own * COST_ERROR).hypot(WORK_ERROR);
         row.off_ns = row.off_ns.saturating_add(off_ns);
         row.on_ns = row.on_ns.saturating_add(burst.cpu_ns);
@@ -250,16 +249,22 @@ fn estimate(before: Option<(f64, f64)>, after: Option<(f64, f64)>, off: f64) -> 
         (Some(one), None) | (None, Some(one)) => (one, one, rate(one).powi(2)),
         (Some(one), Some(other)) => (one, other, (rate(other) - rate(one)).powi(2) / 2.0),
     };
-    let (r1, r2, change) = if first.1.min(second.1) < SHORT_NS {
-        let both = (first.0 + second.0) / (first.1 + second.1);
-        (both, both, change.min(both * both))
-    } else {
-        (rate(first), rate(second), change)
-    };
     // With no call in a burst there may have been one.
     let counting = |(calls, cpu): (f64, f64)| calls.max(1.0) / (cpu * cpu);
+    if let Some(both) = both(before, after) {
+        let change = change.min(rate(both).powi(2));
+        return (rate(both) * off, change.max(counting(both)) * off * off);
+    }
     let counted = (counting(first) + counting(second)) / 2.0;
-    ((r1 + r2) / 2.0 * off, change.max(counted) * off * off)
+    let mean = (rate(first) + rate(second)) / 2.0;
+    (mean * off, change.max(counted) * off * off)
+}
+
+/// Calls and CPU time of both bursts, which count as one, if one of them was cut too soon to say something by itself.
+fn both(before: Option<(f64, f64)>, after: Option<(f64, f64)>) -> Option<(f64, f64)> {
+    let (first, second) = (before?, after?);
+    let short = first.1.min(second.1) < SHORT_NS;
+    short.then_some((first.0 + second.0, first.1 + second.1))
 }
 
 impl Burst {
@@ -324,6 +329,27 @@ mod tests {
         let off = 2000.0 - 99.0 * 2.0;
         assert!((calls / (5.0 * off) - 1.0).abs() < 0.01, "{calls}");
         assert!(error > 0.0 && error < 0.3 * calls, "{error}");
+    }
+
+    #[test]
+    fn a_burst_that_ends_with_the_program_says_little_and_spoils_nothing() {
+        let mut all = Throttled::default();
+        all.set_cost(100.0);
+        all.add(1, burst(10, 0, 10, [10, 10]));
+        all.add(1, burst(52, 10, 50, [50, 52]));
+        // one call in a µs, 40 ms later: no more than 5 a ms on average so far
+        let last = Burst {
+            time_ns: 92_001_000,
+            calls: 1,
+            since_ns: 92_000_000,
+            cpu_ns: 1_000,
+            pools_ns: [92_000_000, 92_001_000],
+        };
+        all.add(1, last);
+        let rows = all.finish(0, 92_001_000);
+        let (calls, error) = (rows[0].1.calls, rows[0].1.error());
+        assert!((calls / (5.0 * 80.0) - 1.0).abs() < 0.1, "{calls}");
+        assert!(error < 2.0 * 5.0 * 80.0, "{error}");
     }
 
     #[test]

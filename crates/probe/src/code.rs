@@ -1,5 +1,6 @@
 //! What is known of a code object, and of the calls made in it: kept in the code's own extra slot, so it dies with it.
 
+use crate::again;
 use crate::governor::Phase;
 use crate::heat::Heat;
 use crate::hot;
@@ -22,9 +23,10 @@ const CO_ASYNC_GENERATOR: i64 = 0x200;
 const LOOKS: u32 = 16;
 /// A dropped site's mean duration is below this many µs: an event pair costs 60-80 ns, 3 % of it.
 const KEEP_US: u64 = 3;
-
 /// The same when the budget is spent.
 const KEEP_POOR_US: u64 = 12;
+/// Looks that a dropped site gets when it is looked at again.
+pub const LOOKS_AGAIN: u32 = 2;
 
 /// A native call that has not returned.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,15 @@ impl Site {
         let keep_us = if rich { KEEP_US } else { KEEP_POOR_US };
         self.looks >= LOOKS && self.ticks < keep_us * hot::micro() * u64::from(self.looks)
     }
+
+    /// Gives a site that had its looks a few more. What it has shown counts as the others of [`LOOKS`].
+    fn look_again(&mut self) {
+        if self.looks >= LOOKS {
+            let kept = LOOKS - LOOKS_AGAIN;
+            self.ticks = self.ticks / u64::from(self.looks) * u64::from(kept);
+            self.looks = kept;
+        }
+    }
 }
 
 /// What is known of one code object.
@@ -96,6 +107,8 @@ pub struct Code {
     pub heat: Heat,
     /// Its instructions, where the profile door needs them to tell a suspension from a return.
     pub bytes: Vec<u8>,
+    /// How often its dropped call sites were looked at again.
+    pub looks: again::Looks,
     /// By instruction: 1 + the index in `sites`; 0 = none yet.
     places: Vec<u32>,
     sites: Vec<Site>,
@@ -115,6 +128,12 @@ impl Code {
             self.places[place] = self.sites.len() as u32;
         }
         self.sites.get_mut(self.places[place] as usize - 1)
+    }
+
+    /// Its events are on again for all its call sites: those that are too short get another chance. How many there are.
+    pub fn look_again(&mut self) -> usize {
+        self.sites.iter_mut().for_each(Site::look_again);
+        self.sites.len()
     }
 }
 
@@ -165,6 +184,8 @@ unsafe extern "C" fn free(extra: *mut c_void) {
     if !extra.is_null() {
         // SAFETY: only `set` puts pointers there, from a Box, and the code that held it is gone.
         let known = unsafe { Box::from_raw(extra.cast::<Code>()) };
+        // SAFETY: a code object is freed with the GIL held.
+        unsafe { again::forget(&known) };
         if known.id != 0 {
             hot::undefine(known.id);
         }
@@ -356,5 +377,14 @@ mod tests {
         }
         assert!(code.site(10).unwrap().is_idle(true));
         assert!(!code.site(12).unwrap().is_idle(true) && code.site(12).unwrap().is_idle(false));
+        // looked at again, it is kept if its calls have become long
+        for (ticks, idle) in [(10, true), (100 * KEEP_US * hot::micro(), false)] {
+            assert_eq!(code.look_again(), 2);
+            for _ in 0..LOOKS_AGAIN {
+                assert!(!code.site(10).unwrap().is_idle(true));
+                code.site(10).unwrap().saw(ticks);
+            }
+            assert_eq!(code.site(10).unwrap().is_idle(true), idle);
+        }
     }
 }

@@ -10,8 +10,9 @@
 //!
 //! All state here is read and written with the GIL held.
 
+use crate::again;
 use crate::clock;
-use crate::code::Code;
+use crate::code::{self, Code};
 use crate::cpu;
 use crate::depth;
 use crate::hot;
@@ -80,6 +81,11 @@ const MOST_TOGGLE_US: u64 = 20;
 /// More functions than this wait for bursts, and so many have one at once.
 const FEW: usize = 16;
 const AT_ONCE: i64 = 32;
+/// Of the budget: what costs less than this at its highest rate of late is recorded until the budget is overdrawn again,
+/// its native calls too.
+const CALM: f64 = 0.05;
+/// How long that is: for good.
+const FOR_GOOD: u64 = u64::MAX / 4;
 /// How much of a function's highest rate is left after each burst: bursts of equal length stand for all phases of
 /// a program alike, and a function that calmed down gets longer ones in time.
 const CALMS: f64 = 0.95;
@@ -153,6 +159,8 @@ pub struct Phase {
     over_at: u64,
     /// Most calls and resumptions per tick of late.
     peak: f32,
+    /// It is no burst: see [`CALM`].
+    pub calm: bool,
     /// It is in the list: it was shed at least once.
     pub listed: bool,
 }
@@ -188,6 +196,7 @@ impl Default for Phase {
             over: 0,
             over_at: 0,
             peak: 0.0,
+            calm: false,
             listed: false,
         }
     }
@@ -672,13 +681,17 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle, lead: u64) {
             let plan = if many { spare / AT_ONCE } else { spare };
             let ticks = (plan as f64 / (rate * PAIR.load(Relaxed) as f64)) as u64;
             let burst = ticks.clamp(BURST_US.0 * hot::micro(), BURST_US.1 * hot::micro());
+            phase.calm = rate * PAIR.load(Relaxed) as f64 <= CALM * share();
             let from = hot::now();
             (phase.off, phase.due, phase.count, phase.recent) = (false, false, 0, 0);
+            if phase.calm {
+                (*known).look_again(); // at its native calls
+            }
             toggle(code, known, true);
             let phase = &mut (*known).phase;
             phase.on_since = hot::now();
             phase.until = phase.on_since + WARM_US * hot::micro();
-            phase.warming = burst;
+            phase.warming = if phase.calm { FOR_GOOD } else { burst };
             OFF.fetch_sub(1, Relaxed);
             waiting -= 1;
             let took = phase
@@ -693,11 +706,22 @@ unsafe fn rearm(thread: *mut hot::Thread, toggle: Toggle, lead: u64) {
             (phase.pool, phase.lead) = (work().saturating_sub(lead), lead);
             spare -= took + ((burst as f64 * rate) as i64).saturating_mul(PAIR.load(Relaxed));
         }
+        let most = MOST_TOGGLE_US * hot::micro();
         if spare > 0 && lines::wait() {
             let from = hot::now();
             lines::rearm(crate::monitor::set_events);
-            let most = MOST_TOGGLE_US * hot::micro();
             charge(hot::now().saturating_sub(from).min(most) as i64);
+        }
+        while spare > 0
+            && let Some((code, known)) = again::next()
+        {
+            let from = hot::now();
+            let sites = monitor::arm_calls(code, known).unwrap_or(0);
+            let took = hot::now().saturating_sub(from).min(most) as i64;
+            charge(took);
+            // each has an event more than it shows, and is made fast anew after that
+            let looks = 2 * PAIR.load(Relaxed) * (1 + i64::from(code::LOOKS_AGAIN));
+            spare -= took + looks.saturating_mul(sites as i64);
         }
     }
 }
@@ -814,7 +838,7 @@ pub fn wake(version: (u32, u32), asking: &mut Asking) {
         }
         0
     }
-    let none_off = OFF.load(Relaxed) == 0 && !lines::wait();
+    let none_off = OFF.load(Relaxed) == 0 && !lines::wait() && !again::is_due();
     if none_off || ASKED.load(Relaxed) || !asking.is_time() {
         return;
     }
@@ -968,6 +992,7 @@ pub fn finish() {
     let (now, thread) = (hot::now(), hot::thread());
     // SAFETY: nobody else touches the list any more; its codes and their records are kept by our references.
     unsafe {
+        again::finish();
         if list().is_empty() {
             return;
         }
@@ -1009,6 +1034,8 @@ pub fn finish() {
 /// In a forked child: tokens, times and functions stay, the thread's CPU clock begins anew.
 pub fn forked(thread: &mut hot::Thread) {
     thread.cpu.forked();
+    // SAFETY: there is no other thread any more.
+    unsafe { again::forked() };
     thread.window_end = 0;
     ASKED.store(false, Relaxed);
 }

@@ -12,6 +12,7 @@
 pub mod hot;
 pub mod py;
 
+mod again;
 mod api;
 mod clock;
 mod code;

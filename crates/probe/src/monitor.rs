@@ -4,6 +4,7 @@
 //! good. Tracing has events in those code objects only. `restart_events` is never called (it re-arms everything),
 //! and C_RETURN and C_RAISE never answer DISABLE (that raises into the program).
 
+use crate::again;
 use crate::code::{self, Code};
 use crate::depth;
 use crate::frames::stack;
@@ -335,7 +336,8 @@ impl Calibration {
 }
 
 /// Switches a code object's events, for the governor. In a burst its calls of native functions are not seen: each of
-/// its call sites would have to be switched off again first, which costs more than the burst.
+/// its call sites would have to be switched off again first, which costs more than the burst. When it has calmed down they
+/// are.
 unsafe fn toggle(code: *mut PyObject, known: *mut Code, on: bool) {
     let Some(state) = state() else { return };
     // SAFETY: a live code object and its record, the GIL held.
@@ -343,11 +345,14 @@ unsafe fn toggle(code: *mut PyObject, known: *mut Code, on: bool) {
         if let Some(lines) = (*known).lines.filter(|_| !on) {
             lines.interrupt();
         }
-        let events = match (on, (*known).brings.is_some()) {
-            (true, _) if (*known).lines.is_some_and(Lines::are_on) => state.frames_lines,
-            (true, _) => state.frames,
-            (false, true) => state.only_return,
-            (false, false) => state.nothing,
+        let with_lines = (*known).lines.is_some_and(Lines::are_on);
+        let events = match (on, (*known).phase.calm) {
+            (true, false) if with_lines => state.frames_lines,
+            (true, false) => state.frames,
+            (true, true) if with_lines => state.all_lines,
+            (true, true) => state.all,
+            (false, _) if (*known).brings.is_some() => state.only_return,
+            (false, _) => state.nothing,
         };
         let end = std::ptr::null_mut::<PyObject>();
         let set = (state.py.PyObject_CallFunctionObjArgs)(
@@ -387,6 +392,38 @@ pub unsafe fn set_events(code: *mut PyObject) {
             end,
         );
         drop(Owned::new(state.py, set));
+    }
+}
+
+/// Arms the call sites of a recorded code object again, those too that were switched off; how many of them had shown
+/// something. `None` if its calls are not seen.
+///
+/// # Safety
+/// `code` is a live code object, `known` its record, and the GIL is held.
+pub unsafe fn arm_calls(code: *mut PyObject, known: *mut Code) -> Option<usize> {
+    let state = state().filter(|state| state.native)?;
+    // SAFETY: as the caller promises.
+    unsafe {
+        let phase = (*known).phase;
+        if !(*known).wanted || phase.off || phase.listed && !phase.calm {
+            return None;
+        }
+        let (without, with) = match (*known).lines.is_some_and(Lines::are_on) {
+            true => (state.frames_lines, state.all_lines),
+            false => (state.frames, state.all),
+        };
+        for events in [without, with] {
+            let end = std::ptr::null_mut::<PyObject>();
+            let set = (state.py.PyObject_CallFunctionObjArgs)(
+                state.set_local_events,
+                state.tracing,
+                code,
+                events,
+                end,
+            );
+            drop(Owned::new(state.py, set));
+        }
+        Some((*known).look_again())
     }
 }
 
@@ -595,6 +632,7 @@ callback!(on_call(state, args) {
         }
         let rich = governor::charge_native();
         if (*known).site(offset).is_some_and(|site| site.is_idle(rich)) {
+            again::dropped(*args, known);
             (py.Py_IncRef)(state.disable);
             return state.disable;
         }

@@ -1,0 +1,136 @@
+//! Call sites that were dropped are looked at again: what a program calls at its start need not be what it calls later,
+//! and what is too short to be recorded while the budget is spent may be worth it when it is not.
+//!
+//! A code object whose sites were dropped is armed anew after a while; each of those sites then has two calls to show that
+//! it is worth its events. The while doubles each time (the reference's measurements: churn costs more than it finds).
+//!
+//! All state here is read and written with the GIL held, but for when the next look is due.
+
+use crate::clock;
+use crate::code::Code;
+use crate::py::PyObject;
+use std::cell::UnsafeCell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// CPU time of the process until the first look, in ns, and how often that doubles at most. By the system's clock: the
+/// governor's stands still while no event comes.
+const FIRST_NS: u64 = 500_000_000;
+const DOUBLES: u8 = 6;
+
+/// When the next look is due, in ns of CPU time; `u64::MAX`: no site was dropped.
+static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// What is known of a code object's looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Looks {
+    /// It is in the list.
+    listed: bool,
+    times: u8,
+}
+
+/// When, and at which code object and its record, as addresses.
+type Entry = Reverse<(u64, usize, usize)>;
+
+struct List(UnsafeCell<BinaryHeap<Entry>>);
+// SAFETY: only touched with the GIL held, see `list`.
+unsafe impl Sync for List {}
+static LIST: List = List(UnsafeCell::new(BinaryHeap::new()));
+
+/// # Safety
+/// The GIL is held, and no other reference from here is in use.
+#[allow(clippy::mut_from_ref)]
+unsafe fn list() -> &'static mut BinaryHeap<Entry> {
+    // SAFETY: as the caller promises.
+    unsafe { &mut *LIST.0.get() }
+}
+
+fn note_next(list: &BinaryHeap<Entry>) {
+    let next = list.peek().map_or(u64::MAX, |Reverse((due, ..))| *due);
+    DUE.store(next, Relaxed);
+}
+
+fn cpu_ns() -> u64 {
+    clock::system_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// A call site of `code` has been dropped.
+///
+/// # Safety
+/// `known` is the record of the live `code`, and the GIL is held.
+#[cold]
+pub unsafe fn dropped(code: *mut PyObject, known: *mut Code) {
+    // SAFETY: as the caller promises.
+    let looks = unsafe { &mut (*known).looks };
+    if looks.listed {
+        return;
+    }
+    looks.listed = true;
+    let due = cpu_ns() + (FIRST_NS << looks.times);
+    looks.times = (looks.times + 1).min(DOUBLES);
+    // SAFETY: as the caller promises.
+    let list = unsafe { list() };
+    list.push(Reverse((due, code as usize, known as usize)));
+    note_next(list);
+}
+
+/// Whether a look is due; for anybody.
+pub fn is_due() -> bool {
+    let due = DUE.load(Relaxed);
+    due != u64::MAX && due <= cpu_ns()
+}
+
+/// The code object that is due.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn next() -> Option<(*mut PyObject, *mut Code)> {
+    if !is_due() {
+        return None;
+    }
+    // SAFETY: as the caller promises; a record that is freed is not in the list, see `forget`.
+    unsafe {
+        let Reverse((_, code, known)) = list().pop()?;
+        note_next(list());
+        let known = known as *mut Code;
+        (*known).looks.listed = false;
+        Some((code as *mut PyObject, known))
+    }
+}
+
+/// In a forked child, whose CPU time begins anew.
+///
+/// # Safety
+/// As in [`crate::governor::forked`].
+pub unsafe fn forked() {
+    // SAFETY: as the caller promises.
+    let list = unsafe { list() };
+    let entries = std::mem::take(list).into_iter();
+    let anew = |Reverse((_, code, known)): Entry| Reverse((FIRST_NS, code, known));
+    *list = entries.map(anew).collect();
+    note_next(list);
+}
+
+/// The record is freed.
+///
+/// # Safety
+/// `known` is valid and the GIL is held.
+pub unsafe fn forget(known: &Code) {
+    if known.looks.listed {
+        // SAFETY: as the caller promises.
+        let list = unsafe { list() };
+        list.retain(|Reverse((_, _, other))| *other != std::ptr::from_ref(known) as usize);
+        note_next(list);
+    }
+}
+
+/// Nothing is looked at any more. When the process ends: code objects that are freed then have little to do.
+///
+/// # Safety
+/// As in [`crate::governor::finish`].
+pub unsafe fn finish() {
+    // SAFETY: as the caller promises.
+    unsafe { list() }.clear();
+    DUE.store(u64::MAX, Relaxed);
+}
