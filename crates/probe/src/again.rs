@@ -12,7 +12,7 @@ use crate::py::PyObject;
 use std::cell::UnsafeCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// CPU time of the process until the first look, in ns, and how often that doubles at most. By the system's clock: the
 /// governor's stands still while no event comes.
@@ -21,6 +21,9 @@ const DOUBLES: u8 = 6;
 
 /// When the next look is due, in ns of CPU time; `u64::MAX`: no site was dropped.
 static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// This is a forked child, and the list has its parent's times.
+static ANEW: AtomicBool = AtomicBool::new(false);
 
 /// What is known of a code object's looks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +73,10 @@ pub unsafe fn dropped(code: *mut PyObject, known: *mut Code) {
     let due = cpu_ns() + (FIRST_NS << looks.times);
     looks.times = (looks.times + 1).min(DOUBLES);
     // SAFETY: as the caller promises.
-    let list = unsafe { list() };
+    let list = unsafe {
+        begin_anew();
+        list()
+    };
     list.push(Reverse((due, code as usize, known as usize)));
     note_next(list);
 }
@@ -91,6 +97,7 @@ pub unsafe fn next() -> Option<(*mut PyObject, *mut Code)> {
     }
     // SAFETY: as the caller promises; a record that is freed is not in the list, see `forget`.
     unsafe {
+        begin_anew();
         let Reverse((_, code, known)) = list().pop()?;
         note_next(list());
         let known = known as *mut Code;
@@ -99,17 +106,26 @@ pub unsafe fn next() -> Option<(*mut PyObject, *mut Code)> {
     }
 }
 
-/// In a forked child, whose CPU time begins anew.
+/// In a forked child, whose CPU time begins anew: what was due in the parent's is due soon. Nothing else is touched here,
+/// since the child of a fork without the GIL may have found the list half changed; such a child runs no Python.
+pub fn forked() {
+    if DUE.load(Relaxed) != u64::MAX {
+        ANEW.store(true, Relaxed);
+        DUE.store(FIRST_NS, Relaxed);
+    }
+}
+
+/// Brings the list into the time of a forked child.
 ///
 /// # Safety
-/// As in [`crate::governor::forked`].
-pub unsafe fn forked() {
-    // SAFETY: as the caller promises.
-    let list = unsafe { list() };
-    let entries = std::mem::take(list).into_iter();
-    let anew = |Reverse((_, code, known)): Entry| Reverse((FIRST_NS, code, known));
-    *list = entries.map(anew).collect();
-    note_next(list);
+/// As [`list`].
+unsafe fn begin_anew() {
+    if ANEW.swap(false, Relaxed) {
+        // SAFETY: as the caller promises.
+        let list = unsafe { list() };
+        let anew = |Reverse((_, code, known)): Entry| Reverse((FIRST_NS, code, known));
+        *list = std::mem::take(list).into_iter().map(anew).collect();
+    }
 }
 
 /// The record is freed.
@@ -119,7 +135,10 @@ pub unsafe fn forked() {
 pub unsafe fn forget(known: &Code) {
     if known.looks.listed {
         // SAFETY: as the caller promises.
-        let list = unsafe { list() };
+        let list = unsafe {
+            begin_anew();
+            list()
+        };
         list.retain(|Reverse((_, _, other))| *other != std::ptr::from_ref(known) as usize);
         note_next(list);
     }

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::hot;
 use std::cell::UnsafeCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// The threads whose clocks were read last: the others have hardly run meanwhile.
 const RECENT: usize = 8;
@@ -45,14 +45,14 @@ impl Meter {
         count(counted, clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID))
     }
 
-    /// In a forked child: this thread's clock has begun anew, and the others are gone.
+    /// In a forked child: this thread's clock has begun anew, and the others are gone. They are forgotten by who next
+    /// has the GIL: the child of a fork without it may have found the list half changed.
     pub fn forked(&mut self) {
         self.0 = None;
         for sum in [&ENDED, &SEEN_NS, &UNSEEN_NS] {
             sum.store(0, Relaxed);
         }
-        // SAFETY: there is no other thread any more.
-        unsafe { recent() }.0 = [const { None }; RECENT];
+        FORKED.store(true, Relaxed);
     }
 }
 
@@ -76,12 +76,17 @@ pub fn of_ended() -> u64 {
 pub fn of_unseen() -> u64 {
     let all_ns = clock::system_ns(libc::CLOCK_PROCESS_CPUTIME_ID);
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
-    let living = tasks
-        .flatten()
+    let living: Vec<u64> = (tasks.flatten())
         .filter_map(|task| task.file_name().to_str()?.parse().ok())
-        .map(clock::thread_ns);
+        .collect();
+    // SAFETY: no arguments, cannot fail.
+    let own = unsafe { libc::gettid() } as u64;
+    if !living.contains(&own) {
+        return 0; // there is no /proc, or it numbers threads as another namespace does
+    }
+    let living_ns: u64 = living.into_iter().map(clock::thread_ns).sum();
     // The first reading is the earlier one: what was used since then is not found here.
-    let ended_ns = all_ns.saturating_sub(living.sum());
+    let ended_ns = all_ns.saturating_sub(living_ns);
     let unseen_ns = ended_ns.saturating_sub(SEEN_NS.load(Relaxed));
     let before_ns = UNSEEN_NS.fetch_max(unseen_ns, Relaxed);
     unseen_ns.saturating_sub(before_ns) * hot::micro() / 1000
@@ -119,6 +124,8 @@ struct Recent([Option<(u64, Arc<AtomicU64>)>; RECENT]);
 struct Shared(UnsafeCell<Recent>);
 // SAFETY: only touched with the GIL held, see `recent`.
 unsafe impl Sync for Shared {}
+/// The list is that of a process of which this is a forked child.
+static FORKED: AtomicBool = AtomicBool::new(false);
 static READ: Shared = Shared(UnsafeCell::new(Recent([const { None }; RECENT])));
 
 /// # Safety
@@ -126,7 +133,11 @@ static READ: Shared = Shared(UnsafeCell::new(Recent([const { None }; RECENT])));
 #[allow(clippy::mut_from_ref)]
 unsafe fn recent() -> &'static mut Recent {
     // SAFETY: as the caller promises.
-    unsafe { &mut *READ.0.get() }
+    let recent = unsafe { &mut *READ.0.get() };
+    if FORKED.load(Relaxed) && FORKED.swap(false, Relaxed) {
+        recent.0 = [const { None }; RECENT];
+    }
+    recent
 }
 
 impl Recent {

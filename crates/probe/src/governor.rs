@@ -1034,8 +1034,7 @@ pub fn finish() {
 /// In a forked child: tokens, times and functions stay, the thread's CPU clock begins anew.
 pub fn forked(thread: &mut hot::Thread) {
     thread.cpu.forked();
-    // SAFETY: there is no other thread any more.
-    unsafe { again::forked() };
+    again::forked();
     thread.window_end = 0;
     ASKED.store(false, Relaxed);
 }

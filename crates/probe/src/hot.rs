@@ -170,6 +170,8 @@ pub struct Thread {
     /// CPU time it has used, and when that is to be read again; see `governor`.
     pub cpu: crate::cpu::Meter,
     pub window_end: u64,
+    /// It has a sample to come.
+    timer: Option<crate::sample::Timer>,
     /// Frames whose lines are measured, outermost first.
     pub lines: Vec<crate::lines::Open>,
     /// A scope, mark or Python frame of this thread belongs to this task; 0 outside of tasks.
@@ -215,6 +217,7 @@ thread_local! {
             gc_start: 0,
             cpu: crate::cpu::Meter::NEW,
             window_end: 0,
+            timer: None,
             lines: Vec::new(),
             flow: 0,
             nvtx: crate::nvtx::Own::NEW,
@@ -787,6 +790,7 @@ fn open_chain(thread: &mut Thread) -> bool {
     thread.named = false;
     thread.name_tries = 0;
     thread.producer = Some(process.pool.producer(thread.tid));
+    thread.timer = crate::sample::begin(thread.tid);
     true
 }
 
@@ -1059,6 +1063,7 @@ extern "C" fn in_child() {
         // SAFETY: this thread's own state; the parent's chain must not be closed from here, so it is forgotten.
         let thread = unsafe { &mut *at };
         std::mem::forget(thread.producer.take());
+        std::mem::forget(thread.timer.take()); // timers stay with the parent
         thread.pending.clear();
         thread.gc_start = 0;
         governor::forked(thread);

@@ -14,15 +14,17 @@ mod maps;
 mod ring;
 mod timer;
 
+use crate::clock;
 use crate::hot;
 use inferscope_spool::record::Record;
 use maps::Maps;
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use timer::Timer;
 
 pub use ring::forget;
+pub use timer::Timer;
 
 /// CPU time between two samples of a thread, in ns: a tick of most kernels is 4 ms, and these timers fire on ticks.
 /// A signal takes 2 to 4 µs of it, under 0.1 %.
@@ -34,6 +36,37 @@ const LOOK_SHARE: u32 = 2000;
 /// … beyond this much at once: a look at new code or after a fork takes 100 µs and more, and a thread that begins soon
 /// after it would compute unseen for 200 ms.
 const LOOKS_AHEAD: Duration = Duration::from_millis(1);
+
+/// Of the threads that begin, one in so many has a sample at its first tick, which stands for as many ticks: threads that
+/// end before the helper sees them have one as often as they have computed for long. Setting it up takes 2 µs.
+const ONE_IN: u64 = 4;
+/// Threads that have used more than this, in ns, are no new ones.
+const NEW_NS: u64 = 1_000_000;
+/// CPU time that such a sample stands for; 0: none are taken.
+static ONCE_NS: AtomicU64 = AtomicU64::new(0);
+
+/// This thread, whose number is `tid`, begins: what it is to keep until it ends.
+pub fn begin(tid: u64) -> Option<Timer> {
+    let wanted = ONCE_NS.load(Relaxed) > 0 && clock::toss().is_multiple_of(ONE_IN);
+    if !wanted || clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID) > NEW_NS {
+        return None;
+    }
+    Timer::once(tid as i32)
+}
+
+/// Between two ticks of the kernel, in ns: its coarse clocks go on with them (clock_getres(2)). 0 if that is not known.
+fn tick_ns() -> u64 {
+    let mut tick = libc::timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    };
+    // SAFETY: `tick` is a valid timespec to write to.
+    let known = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &mut tick) } == 0;
+    match known && tick.tv_sec == 0 {
+        true => tick.tv_nsec as u64,
+        false => 0,
+    }
+}
 
 /// The timers of this process and what is known of its libraries; the helper has one.
 pub struct Sampler {
@@ -54,6 +87,7 @@ impl Sampler {
             hot::note(&format!("no samples: {why}"));
             return None;
         }
+        ONCE_NS.store(ONE_IN * tick_ns(), Relaxed);
         Some(Sampler {
             timers: HashMap::new(),
             maps: Maps::default(),
@@ -75,12 +109,13 @@ impl Sampler {
                 time: sample.time,
                 id: self.maps.id(sample.ip),
                 tid: sample.tid,
-                cpu_ns: sample.periods * u64::from(PERIOD_NS),
+                cpu_ns: sample.cpu_ns,
             });
         }
         hot::lost(ring::dropped());
         if !ring::installed() {
             self.timers.clear();
+            ONCE_NS.store(0, Relaxed);
             hot::note("no samples from here on: the program handles SIGURG itself");
             return false;
         }
@@ -97,9 +132,9 @@ impl Sampler {
             self.threads = threads;
             self.looked = now;
             // in CPU time: a helper that had to wait for a processor has cost nothing
-            let before_ns = crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
+            let before_ns = clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID);
             self.look();
-            let cost_ns = crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID) - before_ns;
+            let cost_ns = clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID) - before_ns;
             self.owed += Duration::from_nanos(cost_ns);
         }
         true
@@ -131,9 +166,46 @@ impl Sampler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
+
+    /// There is one ring.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    fn compute(ns: u64) {
+        let mut number = 1u64;
+        while clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID) < ns {
+            for _ in 0..10_000 {
+                number = std::hint::black_box(number.rotate_left(7).wrapping_mul(0x9E37_79B9));
+            }
+        }
+    }
+
+    #[test]
+    fn threads_that_end_soon_have_as_many_samples_as_they_have_computed_for() {
+        let _alone = ALONE.lock();
+        ring::install().unwrap();
+        hot::switch_for_test();
+        ONCE_NS.store(ONE_IN * tick_ns(), Relaxed);
+        for _ in 0..500 {
+            let thread = std::thread::spawn(|| {
+                // SAFETY: no arguments, cannot fail.
+                let _timer = begin(unsafe { libc::gettid() } as u64);
+                compute(2_000_000);
+            });
+            thread.join().unwrap();
+        }
+        ONCE_NS.store(0, Relaxed);
+        let mut cpu_ns = 0;
+        while let Some(sample) = ring::take() {
+            cpu_ns += sample.cpu_ns;
+        }
+        // Of 1 s; at 250 ticks a second 62 samples are to be expected, which is known to an eighth.
+        assert!((500_000_000..1_700_000_000).contains(&cpu_ns), "{cpu_ns}");
+    }
 
     #[test]
     fn a_thread_that_computes_is_sampled_and_one_that_sleeps_is_not() {
+        let _alone = ALONE.lock();
         ring::install().unwrap();
         hot::switch_for_test();
         let (busy_tx, busy) = std::sync::mpsc::channel();
@@ -142,12 +214,7 @@ mod tests {
             // SAFETY: no arguments, cannot fail.
             let tid = unsafe { libc::gettid() };
             let timer = Timer::start(tid, PERIOD_NS).unwrap();
-            let mut number = 1u64;
-            while crate::clock::system_ns(libc::CLOCK_THREAD_CPUTIME_ID) < 200_000_000 {
-                for _ in 0..10_000 {
-                    number = std::hint::black_box(number.rotate_left(7).wrapping_mul(0x9E37_79B9));
-                }
-            }
+            compute(200_000_000);
             busy_tx.send(tid).unwrap();
             ended.recv().unwrap();
             drop(timer);
@@ -159,8 +226,9 @@ mod tests {
         let exe = std::env::current_exe().unwrap();
         while let Some(sample) = ring::take() {
             assert_eq!(sample.tid, tid);
-            periods += sample.periods;
-            own += u64::from(maps.path(sample.ip) == exe.to_str()) * sample.periods;
+            let of_one = sample.cpu_ns / u64::from(PERIOD_NS);
+            periods += of_one;
+            own += u64::from(maps.path(sample.ip) == exe.to_str()) * of_one;
         }
         end.send(()).unwrap();
         worker.join().unwrap();

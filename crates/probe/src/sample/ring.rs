@@ -16,8 +16,8 @@ pub struct Sample {
     pub time: u64,
     pub tid: u64,
     pub ip: u64,
-    /// It stands for as many periods: those that passed while the signal was held up are in it.
-    pub periods: u64,
+    /// CPU time that it stands for: what passed while the signal was held up is in it.
+    pub cpu_ns: u64,
 }
 
 /// `turn` is the sample's number, from 1, once the rest is written.
@@ -26,7 +26,7 @@ struct Slot {
     time: AtomicU64,
     tid: AtomicU64,
     ip: AtomicU64,
-    periods: AtomicU64,
+    cpu_ns: AtomicU64,
 }
 
 /// The helper takes them every few ms; these last for 10 s of CPU time when it does not.
@@ -38,7 +38,7 @@ static RING: [Slot; SLOTS] = [const {
         time: AtomicU64::new(0),
         tid: AtomicU64::new(0),
         ip: AtomicU64::new(0),
-        periods: AtomicU64::new(0),
+        cpu_ns: AtomicU64::new(0),
     }
 }; SLOTS];
 /// Samples that got a slot, and those that were taken out.
@@ -46,6 +46,9 @@ static WRITTEN: AtomicU64 = AtomicU64::new(0);
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 /// Samples that found the ring full, since the helper asked.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// In a timer's value, beside the thread's number: it fires once.
+pub const ONCE: usize = 1 << 32;
 
 /// The signal of the timers.
 pub const SIGNAL: c_int = libc::SIGURG;
@@ -67,7 +70,7 @@ fn push(sample: Sample) {
     slot.time.store(sample.time, Relaxed);
     slot.tid.store(sample.tid, Relaxed);
     slot.ip.store(sample.ip, Relaxed);
-    slot.periods.store(sample.periods, Relaxed);
+    slot.cpu_ns.store(sample.cpu_ns, Relaxed);
     slot.turn.store(at + 1, Release);
 }
 
@@ -82,7 +85,7 @@ pub fn take() -> Option<Sample> {
         time: slot.time.load(Relaxed),
         tid: slot.tid.load(Relaxed),
         ip: slot.ip.load(Relaxed),
-        periods: slot.periods.load(Relaxed),
+        cpu_ns: slot.cpu_ns.load(Relaxed),
     };
     TAKEN.store(at + 1, Release);
     Some(sample)
@@ -118,11 +121,15 @@ extern "C" fn on_signal(_: c_int, info: *mut libc::siginfo_t, context: *mut c_vo
     // SAFETY: the kernel passes both, valid until the handler returns; a siginfo_t is 128 bytes long.
     let (info, context) = unsafe { (&*info.cast::<TimerInfo>(), &*context.cast()) };
     if info.code == libc::SI_TIMER && hot::on() {
+        let periods = 1 + info.overrun.max(0) as u64;
         let sample = Sample {
             time: clock::now(),
-            tid: info.value as u64,
+            tid: (info.value & !ONCE) as u64,
             ip: instruction_pointer(context),
-            periods: 1 + info.overrun.max(0) as u64,
+            cpu_ns: match info.value & ONCE {
+                0 => periods * u64::from(super::PERIOD_NS),
+                _ => super::ONCE_NS.load(Relaxed),
+            },
         };
         push(sample);
         slices::arm(sample.tid, sample.time, sample.ip);
