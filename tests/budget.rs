@@ -176,8 +176,9 @@ fn hot_functions_are_estimated_near_the_truth_and_rare_ones_are_exact() {
     }
 }
 
-/// Requests of 8 ms with 120 000 short calls a second, whatever the machine: at 1 % these have to be shed (from 80 000 a
-/// second on, where one costs 100 ns), but before 3.12 frames still pass the hook (up to 178 000).
+/// Requests of 7 ms with 150 000 short calls a second, whatever the machine: at 1 % these have to be shed (where one costs
+/// 53 ns or more, and on quick machines 49 are found before 3.12), but before 3.12 frames still pass the hook (up to
+/// 178 000).
 const REQUESTS: &str = r#"
 import time
 
@@ -193,7 +194,7 @@ def chunk(end):
 def request():
     begin = time.thread_time()
     for i in range(25):
-        chunk(begin + (i + 1) * 40 / 120_000)
+        chunk(begin + (i + 1) * 40 / 150_000)
 
 requests, end = 0, time.thread_time() + 2
 while time.thread_time() < end:
@@ -207,6 +208,7 @@ fn long_calls_are_all_there_where_short_ones_are_shed() {
     if common::instrumented("long_calls_are_all_there_where_short_ones_are_shed") {
         return;
     }
+    let mut shed = Vec::new();
     for (python, version) in pythons() {
         let folder = tempfile::tempdir().unwrap();
         let (requests, analysis) =
@@ -220,15 +222,20 @@ fn long_calls_are_all_there_where_short_ones_are_shed() {
             of("short", "calls") / truth,
             of("short", "calls_error") / truth
         );
-        assert!(
-            of("short", "calls_error") > 0.0,
-            "{version:?}: nothing shed"
-        );
+        if of("short", "calls_error") == 0.0 {
+            assert_eq!(of("short", "calls"), truth, "{version:?}: all there");
+            continue;
+        }
+        shed.push(*version);
         assert!(
             (0.3..3.0).contains(&(of("short", "calls") / truth)),
             "{version:?}"
         );
     }
+    for (_, version) in pythons().iter().filter(|(_, version)| *version >= (3, 12)) {
+        assert!(shed.contains(version), "{version:?}: nothing shed");
+    }
+    assert!(!shed.is_empty(), "nothing shed");
 }
 
 /// Frames that the program itself cuts short, suspends or leaves by exceptions while the hook comes and goes.

@@ -335,6 +335,26 @@ impl Calibration {
     }
 }
 
+/// Sets the events of one code object. Those that were not among them before are on at all places, whatever was switched
+/// off there.
+///
+/// # Safety
+/// `code` is a live code object, `events` one of the state's numbers, and the GIL is held.
+unsafe fn set_local(state: &State, code: *mut PyObject, events: *mut PyObject) {
+    let end = std::ptr::null_mut::<PyObject>();
+    // SAFETY: as the caller promises.
+    unsafe {
+        let set = (state.py.PyObject_CallFunctionObjArgs)(
+            state.set_local_events,
+            state.tracing,
+            code,
+            events,
+            end,
+        );
+        drop(Owned::new(state.py, set));
+    }
+}
+
 /// Switches a code object's events, for the governor. In a burst its calls of native functions are not seen: each of
 /// its call sites would have to be switched off again first, which costs more than the burst. When it has calmed down they
 /// are.
@@ -354,15 +374,7 @@ unsafe fn toggle(code: *mut PyObject, known: *mut Code, on: bool) {
             (false, _) if (*known).brings.is_some() => state.only_return,
             (false, _) => state.nothing,
         };
-        let end = std::ptr::null_mut::<PyObject>();
-        let set = (state.py.PyObject_CallFunctionObjArgs)(
-            state.set_local_events,
-            state.tracing,
-            code,
-            events,
-            end,
-        );
-        drop(Owned::new(state.py, set));
+        set_local(state, code, events);
     }
 }
 
@@ -383,15 +395,7 @@ pub unsafe fn set_events(code: *mut PyObject) {
         }
         let on = (*known).lines.is_some_and(Lines::are_on);
         let events = if on { state.all_lines } else { state.all };
-        let end = std::ptr::null_mut::<PyObject>();
-        let set = (state.py.PyObject_CallFunctionObjArgs)(
-            state.set_local_events,
-            state.tracing,
-            code,
-            events,
-            end,
-        );
-        drop(Owned::new(state.py, set));
+        set_local(state, code, events);
     }
 }
 
@@ -413,15 +417,7 @@ pub unsafe fn arm_calls(code: *mut PyObject, known: *mut Code) -> Option<usize> 
             false => (state.frames, state.all),
         };
         for events in [without, with] {
-            let end = std::ptr::null_mut::<PyObject>();
-            let set = (state.py.PyObject_CallFunctionObjArgs)(
-                state.set_local_events,
-                state.tracing,
-                code,
-                events,
-                end,
-            );
-            drop(Owned::new(state.py, set));
+            set_local(state, code, events);
         }
         Some((*known).look_again())
     }
@@ -444,15 +440,7 @@ unsafe fn meet(state: &State, code: *mut PyObject, globals: *mut PyObject) -> *m
                 (true, None) => state.all,
                 (false, _) => state.only_return,
             };
-            let end = std::ptr::null_mut::<PyObject>();
-            let set = (py.PyObject_CallFunctionObjArgs)(
-                state.set_local_events,
-                state.tracing,
-                code,
-                events,
-                end,
-            );
-            drop(Owned::new(py, set));
+            set_local(state, code, events);
         }
         known
     }
