@@ -2,14 +2,14 @@
 //! and what is too short to be recorded while the budget is spent may be worth it when it is not.
 //!
 //! A code object whose sites were dropped is armed anew after a while; each of those sites then has two calls to show that
-//! it is worth its events. The while doubles each time (the reference's measurements: churn costs more than it finds).
+//! it is worth its events. The while doubles each time (native_time: looking again and again costs more than it finds).
 //!
 //! All state here is read and written with the GIL held, but for when the next look is due.
 
 use crate::clock;
 use crate::code::Code;
+use crate::held::Held;
 use crate::py::PyObject;
-use std::cell::UnsafeCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -36,17 +36,13 @@ pub struct Looks {
 /// When, and at which code object and its record, as addresses.
 type Entry = Reverse<(u64, usize, usize)>;
 
-struct List(UnsafeCell<BinaryHeap<Entry>>);
-// SAFETY: only touched with the GIL held, see `list`.
-unsafe impl Sync for List {}
-static LIST: List = List(UnsafeCell::new(BinaryHeap::new()));
+static LIST: Held<BinaryHeap<Entry>> = Held::new(BinaryHeap::new());
 
 /// # Safety
-/// The GIL is held, and no other reference from here is in use.
-#[allow(clippy::mut_from_ref)]
+/// As [`Held::get`].
 unsafe fn list() -> &'static mut BinaryHeap<Entry> {
     // SAFETY: as the caller promises.
-    unsafe { &mut *LIST.0.get() }
+    unsafe { LIST.get() }
 }
 
 fn note_next(list: &BinaryHeap<Entry>) {

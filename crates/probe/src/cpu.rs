@@ -5,8 +5,8 @@
 //! A thread's time is counted once, whoever reads it: the highest reading is kept, and only what is beyond it counts.
 
 use crate::clock;
+use crate::held::Held;
 use crate::hot;
-use std::cell::UnsafeCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -121,19 +121,15 @@ fn count(counted: &AtomicU64, cpu_ns: u64) -> u64 {
 /// System's number of a thread, and what was counted of it; the one that was read last comes first.
 struct Recent([Option<(u64, Arc<AtomicU64>)>; RECENT]);
 
-struct Shared(UnsafeCell<Recent>);
-// SAFETY: only touched with the GIL held, see `recent`.
-unsafe impl Sync for Shared {}
 /// The list is that of a process of which this is a forked child.
 static FORKED: AtomicBool = AtomicBool::new(false);
-static READ: Shared = Shared(UnsafeCell::new(Recent([const { None }; RECENT])));
+static READ: Held<Recent> = Held::new(Recent([const { None }; RECENT]));
 
 /// # Safety
-/// The GIL is held, and no other reference from here is in use.
-#[allow(clippy::mut_from_ref)]
+/// As [`Held::get`].
 unsafe fn recent() -> &'static mut Recent {
     // SAFETY: as the caller promises.
-    let recent = unsafe { &mut *READ.0.get() };
+    let recent = unsafe { READ.get() };
     if FORKED.load(Relaxed) && FORKED.swap(false, Relaxed) {
         recent.0 = [const { None }; RECENT];
     }

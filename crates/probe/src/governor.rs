@@ -14,12 +14,12 @@ use crate::again;
 use crate::code::{self, Code};
 use crate::cpu;
 use crate::depth;
+use crate::held::Held;
 use crate::hot;
 use crate::lines;
 use crate::monitor;
 use crate::py::PyObject;
 use inferscope_spool::record::{LOOSE, Record};
-use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::sync::atomic::{
@@ -113,17 +113,13 @@ struct Shed {
     known: *mut Code,
 }
 
-struct List(UnsafeCell<VecDeque<Shed>>);
-// SAFETY: only touched with the GIL held, see `list`.
-unsafe impl Sync for List {}
-static SHED: List = List(UnsafeCell::new(VecDeque::new()));
+static SHED: Held<VecDeque<Shed>> = Held::new(VecDeque::new());
 
 /// # Safety
-/// The GIL is held, and no other reference from here is in use.
-#[allow(clippy::mut_from_ref)]
+/// As [`Held::get`].
 unsafe fn list() -> &'static mut VecDeque<Shed> {
     // SAFETY: as the caller promises.
-    unsafe { &mut *SHED.0.get() }
+    unsafe { SHED.get() }
 }
 
 /// What is known of a function's recording.

@@ -24,6 +24,7 @@ mod frames;
 mod gil;
 mod governor;
 mod heat;
+mod held;
 mod inject;
 mod json;
 mod lines;

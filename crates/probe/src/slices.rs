@@ -21,11 +21,11 @@ use crate::cpu;
 use crate::frames;
 use crate::governor::{self, Part};
 use crate::heat;
+use crate::held::Held;
 use crate::hot::{self, Thread};
 use crate::py::{self, PyObject};
 use crate::python;
 use inferscope_spool::record::Record;
-use std::cell::UnsafeCell;
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release,
@@ -186,17 +186,13 @@ struct Stretch {
     listed: Vec<(*mut PyObject, *mut Code)>,
 }
 
-struct Shared(UnsafeCell<Option<Stretch>>);
-// SAFETY: only touched with the GIL held, see `stretch`.
-unsafe impl Sync for Shared {}
-static STRETCH: Shared = Shared(UnsafeCell::new(None));
+static STRETCH: Held<Option<Stretch>> = Held::new(None);
 
 /// # Safety
-/// The GIL is held, and no other reference from here is in use.
-#[allow(clippy::mut_from_ref)]
+/// As [`Held::get`].
 unsafe fn stretch() -> &'static mut Stretch {
     // SAFETY: as the caller promises.
-    unsafe { (*STRETCH.0.get()).get_or_insert_default() }
+    unsafe { STRETCH.get() }.get_or_insert_default()
 }
 
 /// Begins; `code` is an address in the interpreter's code.
