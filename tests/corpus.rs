@@ -1,11 +1,19 @@
 //! What fuzzing has found worth keeping, replayed without a fuzzer: see `fuzz/`.
 
+#[path = "../fuzz/src/database.rs"]
+mod database;
 #[path = "../fuzz/src/drain.rs"]
 mod drain;
+#[path = "../fuzz/src/import.rs"]
+mod import;
 #[path = "../fuzz/src/journal.rs"]
 mod journal;
+#[path = "../fuzz/src/message.rs"]
+mod message;
 #[path = "../fuzz/src/reader.rs"]
 mod reader;
+#[path = "../fuzz/src/script.rs"]
+mod script;
 
 /// Under the names that the targets have for it.
 mod record {
@@ -37,4 +45,11 @@ fn the_journal_s_corpus_passes() {
 #[test]
 fn the_drain_s_corpus_passes() {
     replay("drain", drain::run);
+}
+
+#[test]
+fn the_corpora_of_others_files_pass() {
+    replay("json", import::run);
+    replay("sqlite", database::run);
+    replay("protobuf", message::run);
 }

@@ -1,5 +1,6 @@
 //! A hostile process beside a reader: files made, stored to, cut, removed, linked, in any order.
 
+use crate::script::Script;
 use inferscope_spool::record::{Record, SLOT};
 use inferscope_spool::{Reader, layout};
 use std::fs::{self, File};
@@ -10,37 +11,6 @@ use std::path::{Path, PathBuf};
 const STEPS: usize = 64;
 /// Most records one run decodes: a segment may be large, and its records are all alike.
 const RECORDS: usize = 1 << 14;
-
-/// Bytes that say what to do; zeros once they are used up.
-struct Script<'a>(&'a [u8]);
-
-impl Script<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else {
-            return 0;
-        };
-        self.0 = rest;
-        first
-    }
-
-    /// A number that is small, large, or anything, as the first byte has it.
-    fn number(&mut self) -> u64 {
-        match self.byte() {
-            small @ 0..=199 => u64::from(small),
-            200..=219 => u64::from(self.byte()) << 4,
-            220..=239 => u64::MAX - u64::from(self.byte()),
-            240..=247 => u64::from(self.byte()) << 16 | u64::from(self.byte()) << 4,
-            _ => u64::from_le_bytes(std::array::from_fn(|_| self.byte())),
-        }
-    }
-
-    fn bytes(&mut self, most: usize) -> &[u8] {
-        let len = usize::from(self.byte()).min(most).min(self.0.len());
-        let (bytes, rest) = self.0.split_at(len);
-        self.0 = rest;
-        bytes
-    }
-}
 
 /// One of ten files: two directories, four segments and a control file in each.
 fn place(run: &Path, which: u8) -> PathBuf {

@@ -23,7 +23,7 @@ CASES = {
     "fixed-poll": "fixed poll",
     "healthy-full": "healthy full",
 }
-LABEL = ["waiting"]
+LABEL = {"slow": ["waiting"]}
 ALSO = {"slow": [], "fixed": ["native-hot-spot"], "healthy": ["native-hot-spot"]}
 WHERE = "gather|collect|loop|wait|answer|sleep|poll|ask"
 MAX_BATCH = {"window": 16, "poll": 16, "full": 8}

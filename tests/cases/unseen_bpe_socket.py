@@ -27,7 +27,7 @@ CASES = {
     "fixed-chat": "fixed chat",
     "healthy-short": "healthy short",
 }
-LABEL = ["preprocessing-bound", "cpu-bound-python"]
+LABEL = {"slow": ["preprocessing-bound", "cpu-bound-python"]}
 ALSO = {"slow": [], "fixed": [], "healthy": ["native-hot-spot"]}
 WHERE = "bpe|merge|encode|pairs|render|prompt|prepare"
 WINDOW = 4

@@ -25,7 +25,7 @@ CASES = {
     "fixed-beam": "fixed beam",
     "healthy-wide": "healthy wide",
 }
-LABEL = ["host-copies"]
+LABEL = {"slow": ["host-copies"]}
 ALSO = {"slow": ["page-faults", "native-hot-spot"], "fixed": ["native-hot-spot"], "healthy": ["native-hot-spot"]}
 WHERE = "append|concatenate|fork|deepcopy|survive"
 NEEDS = "numpy"

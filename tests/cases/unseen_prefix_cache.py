@@ -29,7 +29,7 @@ CASES = {
     "fixed-evict": "fixed evict",
     "healthy-hot": "healthy hot",
 }
-LABEL = ["lock-convoy"]
+LABEL = {"slow": ["lock-convoy"]}
 ALSO = {"slow": ["blocking-io", "waiting"], "fixed": ["blocking-io", "waiting"], "healthy": ["native-hot-spot", "too-few-cpus"]}
 WHERE = "Cache|cache|lookup|insert|acquire|lock|fetch|evict|spill|request|readline|readinto|call"
 MEASURE = "mean"

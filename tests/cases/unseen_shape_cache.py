@@ -26,7 +26,7 @@ CASES = {
     "fixed-adapter": "fixed adapter",
     "healthy-warm": "healthy warm",
 }
-LABEL = ["step-jitter"]
+LABEL = {"slow": ["step-jitter"]}
 ALSO = {"slow": ["cpu-bound-python", "native-hot-spot", "preprocessing-bound"], "healthy": ["native-hot-spot"]}
 WHERE = "compile|kernel|build|source|adapter|Adapter|load|unpack|weights|refresh"
 MEASURE = "mean"

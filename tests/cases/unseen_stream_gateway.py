@@ -26,7 +26,7 @@ CASES = {
     "fixed-stream": "fixed stream",
     "healthy-batch": "healthy batch",
 }
-LABEL = ["slow-callback"]
+LABEL = {"slow": ["slow-callback"]}
 ALSO = {
     "slow": ["cpu-bound-python", "blocked-loop", "gil-contention"],
     "fixed": ["waiting", "native-hot-spot"],

@@ -28,7 +28,7 @@ CASES = {
     "fixed-scan": "fixed scan",
     "healthy-blob": "healthy blob",
 }
-LABEL = ["native-hot-spot"]
+LABEL = {"slow": ["native-hot-spot"]}
 ALSO = {"slow": ["preprocessing-bound"], "fixed": ["native-hot-spot"], "healthy": ["native-hot-spot"]}
 WHERE = "loads|decode|raw_decode|unpack|embedding|execute|allowed|fetch"
 PASSAGES = 500
