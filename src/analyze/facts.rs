@@ -1,6 +1,7 @@
 //! Measures to facts, tables, breakdown and verdict.
 
 mod gpu; // facts about devices
+mod inside; // facts about what many functions, or libraries, share
 mod verdict; // what limits the program
 mod wait; // facts about waits
 mod work; // facts about steps, requests and memory
@@ -248,6 +249,8 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         &mut rows,
     );
     work::queries(m, &on_path, denominator, &mut a, &mut texts, &mut rows);
+    inside::prepares(m, path, &mut a, &mut texts, &mut rows);
+    inside::formats(m, path, &on_path, &mut a, &mut texts, &mut rows);
     (a, Texts { texts, rows })
 }
 
@@ -256,6 +259,9 @@ const MAIN: f64 = 0.6;
 
 /// If no thread works for so much of the timeline, all wait.
 const BUSY: f64 = 0.5;
+
+/// A thread that waits for work for so much of the timeline serves others.
+const SERVES: f64 = 0.02;
 
 /// The thread whose spans fill most of the timeline without waiting, but for the GIL and a processor, which it wants: the
 /// one to make faster.
@@ -292,7 +298,16 @@ fn request_path(m: &Measures, steps: &[Step]) -> Option<(u32, u64)> {
     };
     let waits = (most as f64) < BUSY * m.span_ns() as f64;
     let of_steps = if waits { of_steps() } else { None };
+    // A thread that is asked for work comes before one that always has some of its own.
+    let idle = |t: &Track| t.times.waits.get(&Waits::Idle).copied().unwrap_or(0);
+    let serving = m.threads.iter().rev().filter(|(_, t)| {
+        !imported(m)
+            && works(t) as f64 >= MAIN * most as f64
+            && idle(t) as f64 > SERVES * m.span_ns() as f64
+    });
+    let serving = serving.max_by_key(|(_, t)| works(t));
     main.or(of_steps)
+        .or(serving)
         .or(best)
         .filter(|(_, t)| t.first_ns.is_some())
         .map(|(track, _)| *track)

@@ -310,11 +310,23 @@ const SLOW_TURN_NS: i64 = 100_000_000;
 const LONG_TURN_NS: i64 = 5_000_000;
 /// One in so many is hardly any.
 const FEW: u64 = 25;
+/// Long callbacks keep others waiting if after one of so many of them another task was ready (by their time).
+const HARM: i64 = 4;
+/// A task that runs so soon after another was ready before: a peer's next request takes longer to come.
+const SOON_NS: i64 = 1_000_000;
 /// Waits of tasks that are kept for percentiles.
 const MOST_READY: usize = 200_000;
 
 /// A function, and the callback or task that it ran in.
 type Slow = (usize, Option<usize>);
+
+/// A long callback that has ended.
+#[derive(Debug)]
+struct Held {
+    flow: Option<u64>,
+    start_ns: i64,
+    end_ns: i64,
+}
 
 /// What event loops did.
 #[derive(Debug, Default)]
@@ -327,6 +339,15 @@ pub struct Loops {
     long: BTreeMap<Slow, (u64, i64)>,
     /// Callbacks and segments of tasks.
     count: u64,
+    /// Time of those that are long, and of those among them after which another task ran at once that had been suspended
+    /// before they began: it had waited for them.
+    long_ns: i64,
+    kept_ns: i64,
+    /// By thread: the task whose segment began last, and the long callback that ended last, until it is known who ran next.
+    flow: HashMap<Track, u64>,
+    held: HashMap<Track, Held>,
+    /// By task: when its last segment began.
+    began: HashMap<u64, i64>,
     /// Waits in the midst of a turn, by the Python function that waits.
     pub waiting: BTreeMap<usize, i64>,
     /// By thread: when its last poll ended, and the longest own time in this turn.
@@ -351,6 +372,20 @@ impl Loops {
     /// A callback or a task's segment begins.
     pub fn begin(&mut self, track: Track) {
         self.longest.remove(&track);
+        self.flow.remove(&track);
+    }
+
+    /// A segment of the task `flow` begins, which may be within a callback.
+    pub fn segment(&mut self, track: Track, flow: u64, start_ns: i64) {
+        let before = self.began.insert(flow, start_ns);
+        self.flow.insert(track, flow);
+        let Some(held) = self.held.remove(&track) else {
+            return;
+        };
+        let waited = before.is_some_and(|began_ns| began_ns < held.start_ns);
+        if waited && held.flow != Some(flow) && start_ns - held.end_ns < SOON_NS {
+            self.kept_ns += held.end_ns - held.start_ns;
+        }
     }
 
     /// A span in it has ended.
@@ -362,8 +397,19 @@ impl Loops {
     }
 
     /// It has ended.
-    pub fn end(&mut self, track: Track, step: Option<usize>, dur_ns: i64) {
+    pub fn end(&mut self, track: Track, step: Option<usize>, start_ns: i64, end_ns: i64) {
         self.count += 1;
+        let dur_ns = end_ns - start_ns;
+        if dur_ns >= LONG_TURN_NS {
+            self.long_ns += dur_ns;
+            let flow = self.flow.get(&track).copied();
+            let held = Held {
+                flow,
+                start_ns,
+                end_ns,
+            };
+            self.held.insert(track, held);
+        }
         let Some((_, function)) = self.longest.remove(&track) else {
             return;
         };
@@ -379,10 +425,11 @@ impl Loops {
         }
     }
 
-    /// Those that keep others waiting: that are too long for any loop, or for one whose turns are short.
+    /// Those that keep others waiting: that are too long for any loop, or for one whose turns are short, or that others
+    /// were seen to wait for.
     pub fn slow(&self) -> &BTreeMap<Slow, (u64, i64)> {
         let long: u64 = self.long.values().map(|(count, _)| count).sum();
-        match long * FEW < self.count {
+        match long * FEW < self.count || HARM * self.kept_ns > self.long_ns {
             true => &self.long,
             false => &self.slow,
         }
@@ -407,6 +454,29 @@ pub fn is_callback(kind: Kind, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_callbacks_are_slow_where_tasks_that_were_there_before_run_at_once() {
+        let slow = |gap_ns: i64, other: u64| {
+            let (mut loops, track) = (Loops::default(), (0, 1));
+            for at in 0..10 {
+                let start_ns = at * 20_000_000;
+                for (flow, from_ns, to_ns) in [
+                    (1, start_ns, start_ns + 6_000_000),
+                    (other, start_ns + 6_000_000 + gap_ns, start_ns + 6_100_000 + gap_ns),
+                ] {
+                    loops.begin(track);
+                    loops.segment(track, flow, from_ns);
+                    loops.spent(track, 7, to_ns - from_ns);
+                    loops.end(track, None, from_ns, to_ns);
+                }
+            }
+            loops.slow().values().map(|(count, _)| count).sum::<u64>()
+        };
+        assert_eq!(slow(50_000, 2), 10, "the other was ready");
+        assert_eq!(slow(2_000_000, 2), 0, "the other came later");
+        assert_eq!(slow(50_000, 1), 0, "there is no other");
+    }
 
     fn place<'a>(name: &'a str, file: &'a str) -> Place<'a> {
         Place { name, file }

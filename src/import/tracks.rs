@@ -289,10 +289,11 @@ impl Tracks {
             }
         }
         for (&(pid, tid), name) in &self.thread_names {
-            // What is no host process's is a stream of a device.
+            // What is no host process's is a stream of a device. A file may name threads and have no event.
             let kineto = (self.kineto && pid == tid && pid > 0).then_some(0);
-            if let Some(process) = self.by_pid.get(&pid).copied().or(kineto) {
-                let life = &self.lives[process as usize];
+            let process = self.by_pid.get(&pid).copied().or(kineto);
+            let process = process.and_then(|at| Some((at, self.lives.get(at as usize)?)));
+            if let Some((process, life)) = process {
                 let at = life.range.map_or(0, |r| r.0);
                 let name = names.sym(name);
                 rows.push(Event::new(Kind::Thread, name, at, process, life.pid, tid));

@@ -50,6 +50,17 @@ pub(super) fn waits(
         "lock.waiters",
         json!(m.threads.values().filter(queue).count()),
     );
+    // Of the time in which these do not wait for work, how much they queue.
+    let idle = |t: &Track| t.times.waits.get(&Waits::Idle).copied().unwrap_or(0);
+    let waiters = m.threads.values().filter(queue);
+    let (queued, all) = waiters.fold((0, 0), |(queued, all), t| {
+        let lived = t.first_ns.map_or(0, |first| t.last_ns - first);
+        (queued + t.times.contended_ns, all + (lived - idle(t)).max(0))
+    });
+    fact(
+        "lock.queue.share",
+        json!(queued as f64 / all.max(queued).max(1) as f64),
+    );
     let own = path.and_then(|path| m.threads.get(&path));
     let own = own.map_or(0, |t| t.times.contended_ns);
     fact("lock.contended.share", json!(own as f64 / wall));
@@ -85,6 +96,14 @@ pub(super) fn waits(
         .filter(|((waits, _), _)| Some(*waits) == path);
     if let Some(((_, function), ns)) = locks.rev().max_by_key(|(_, ns)| **ns) {
         place("lock.top", Some(*function), *ns, "");
+    }
+    // Those of all threads: those that the path waits for may queue while it does not.
+    let mut queues: BTreeMap<usize, i64> = BTreeMap::new();
+    for ((_, function), ns) in &m.contended {
+        *queues.entry(*function).or_default() += ns;
+    }
+    if let Some((function, ns)) = queues.into_iter().rev().max_by_key(|(_, ns)| *ns) {
+        place("lock.all", Some(function), ns, "");
     }
     let loops = &m.loops;
     let waiting: i64 = loops.waiting.values().sum();

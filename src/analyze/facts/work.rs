@@ -197,8 +197,15 @@ pub(super) fn copies(
     let own_ns: i64 = own.map(|(_, ns)| ns).sum();
     let time_ns: i64 = own_ns + copies.clone().map(|f| f.self_ns).sum::<i64>();
     let calls: u64 = copies.clone().map(|f| f.calls).sum();
+    let python = copies.clone().filter(|f| deep(f)).map(super::interpreted);
+    let python_ns: i64 = python.sum();
     put(&mut a.facts, "host.copy.time_ns", json!(time_ns));
     put(&mut a.facts, "host.copy.calls", json!(calls));
+    put(
+        &mut a.facts,
+        "host.copy.python.share",
+        json!(python_ns as f64 / span),
+    );
     put(
         &mut a.facts,
         "host.copy.share",

@@ -196,8 +196,11 @@ impl Pass {
             frame.within.step = true;
             loops.begin(track);
         }
-        if begins && let Some(turn_ns) = frame.within.turn_ns {
-            loops.ready(track, turn_ns, event.start_ns);
+        if let Some(flow) = event.flow.filter(|_| begins) {
+            loops.segment(track, flow, event.start_ns);
+            if let Some(turn_ns) = frame.within.turn_ns {
+                loops.ready(track, turn_ns, event.start_ns);
+            }
         }
         if traits.turn {
             frame.within.turn_ns = Some(event.start_ns);
@@ -337,8 +340,9 @@ impl Measures {
             self.loops.spent(stack.track, function, own_ns);
         }
         if frame.step {
-            let dur_ns = frame.end_ns - frame.start_ns;
-            self.loops.end(stack.track, frame.function(), dur_ns);
+            let (start_ns, end_ns) = (frame.start_ns, frame.end_ns);
+            self.loops
+                .end(stack.track, frame.function(), start_ns, end_ns);
         }
         let native_ns = match frame.kind {
             Kind::Native | Kind::Op | Kind::Launch | Kind::Api => own_ns,
