@@ -249,6 +249,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         &mut rows,
     );
     work::queries(m, &on_path, denominator, &mut a, &mut texts, &mut rows);
+    inside::children(m, path, &mut a, &mut texts, &mut rows);
     inside::prepares(m, path, &mut a, &mut texts, &mut rows);
     inside::formats(m, path, &on_path, &mut a, &mut texts, &mut rows);
     (a, Texts { texts, rows })

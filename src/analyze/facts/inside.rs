@@ -1,0 +1,206 @@
+//! Facts about what the path is in, beyond single functions: Python work that many small functions share, and libraries that
+//! read and write formats.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::measure::{FunctionKey, FunctionSums, Measures, Track, library, waits};
+use super::super::steps::is_own;
+use super::super::{Analysis, Function};
+use crate::trace::Kind;
+
+/// A function prepares if so much of what it and all it calls take is the interpreter's.
+const MOSTLY: f64 = 2.0 / 3.0;
+
+/// Builtin functions that take less for a call are part of what Python does; longer ones compute something themselves.
+const SHORT_NS: i64 = 20_000;
+
+/// Libraries of CPython that read, write or search data for others: no program's own work.
+const FORMATS: [&str; 9] = [
+    "_json",
+    "_csv",
+    "_sqlite3",
+    "libsqlite3",
+    "pyexpat",
+    "_elementtree",
+    "_decimal",
+    "_datetime",
+    "_sre",
+];
+
+/// Time along the call tree.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    /// In the interpreter and its builtin functions.
+    python: f64,
+    all: f64,
+}
+
+/// The function of the path whose calls are Python for the most part, with all that they call, and that is in no other such
+/// one: `prepare`. What a tokenizer or a parser takes is spread over many functions, none of which is hot by itself.
+pub(super) fn prepares(
+    m: &Measures,
+    path: Option<Track>,
+    a: &mut Analysis,
+    texts: &mut BTreeMap<String, String>,
+    rows: &mut BTreeMap<String, i64>,
+) {
+    let Some(path) = path else { return };
+    let mut sums: Vec<Sums> = m.paths.iter().map(|node| own(m, path, node)).collect();
+    for at in (0..sums.len()).rev() {
+        if let Some(parent) = m.paths[at].parent {
+            let inner = sums[at];
+            sums[parent].python += inner.python;
+            sums[parent].all += inner.all;
+        }
+    }
+    let mut inside = vec![false; sums.len()];
+    let mut by_function: BTreeMap<usize, f64> = BTreeMap::new();
+    for (at, node) in m.paths.iter().enumerate() {
+        if node.parent.is_some_and(|parent| inside[parent]) {
+            inside[at] = true;
+            continue;
+        }
+        let (key, _) = &m.functions[node.function];
+        let sums = sums[at];
+        if key.kind == Kind::Python && sums.python > MOSTLY * sums.all && sums.all > 0.0 {
+            inside[at] = true;
+            *by_function.entry(node.function).or_default() += sums.all;
+        }
+    }
+    let most = by_function.iter().max_by(|a, b| a.1.total_cmp(b.1));
+    let span = m.span_ns().max(1) as f64;
+    put(a, "prepare.share", most.map_or(0.0, |(_, ns)| ns / span));
+    let Some((&at, &ns)) = most else { return };
+    let (key, sums) = &m.functions[at];
+    let most = super::function(m, at, key, sums);
+    a.facts.insert("prepare.time_ns".into(), json!(ns as i64));
+    tell("prepare", &most, texts, rows);
+}
+
+/// What the path has of a node's own time.
+fn own(m: &Measures, path: Track, node: &super::super::measure::PathNode) -> Sums {
+    let (key, sums) = &m.functions[node.function];
+    let Some(own) = m.own.get(&(path, node.function)) else {
+        return Sums::default();
+    };
+    let all = sums.self_ns.max(1) as f64;
+    let part = (own.self_ns as f64 / all).min(1.0);
+    let time = node.self_ns as f64 * part;
+    let of_own = |ns: i64| time * (ns as f64 / own.self_ns.max(1) as f64).clamp(0.0, 1.0);
+    if key.kind == Kind::Python {
+        let waited = of_own(own.wait_ns);
+        let all = (time - waited).max(0.0);
+        return Sums {
+            python: (all - of_own(own.native_ns)).max(0.0),
+            all,
+        };
+    }
+    let file = key.file.map_or("", |file| m.names.text(file));
+    if key.kind != Kind::Native || waits(m.names.text(key.name)) {
+        return Sums::default();
+    }
+    let short = sums.self_ns < SHORT_NS * sums.calls.max(1) as i64;
+    let builtin = library(file) == "python" && short;
+    Sums {
+        python: if builtin { time } else { 0.0 },
+        all: time,
+    }
+}
+
+/// What the path spends in libraries of formats: `format`, and which function most of it is in.
+pub(super) fn formats(
+    m: &Measures,
+    path: Option<Track>,
+    on_path: &[Function],
+    a: &mut Analysis,
+    texts: &mut BTreeMap<String, String>,
+    rows: &mut BTreeMap<String, i64>,
+) {
+    let is = |name: &str| FORMATS.contains(&name);
+    let of = path.and_then(|path| m.threads.get(&path));
+    let ns = of.map_or(0, |thread| {
+        let known = thread.times.native_ns.iter();
+        known.filter(|(name, _)| is(name)).map(|(_, ns)| ns).sum()
+    });
+    put(a, "format.share", ns as f64 / m.span_ns().max(1) as f64);
+    a.facts.insert("format.time_ns".into(), json!(ns));
+    let native = |f: &&Function| f.kind == "native" && is(library(f.file.as_deref().unwrap_or("")));
+    let call = on_path.iter().filter(native).max_by_key(|f| f.self_ns);
+    // Where calls are not seen, samples tell who is in native code.
+    let sampled = |f: &Function| {
+        let own = path.and_then(|path| m.own.get(&(path, f.at)));
+        own.map_or(0, |own| own.sampled_ns)
+    };
+    let most = match call.filter(|f| 2 * f.self_ns > ns) {
+        Some(call) => Some(call),
+        None => on_path.iter().max_by_key(|f| sampled(f)),
+    };
+    if let Some(most) = most {
+        tell("format", most, texts, rows);
+    }
+}
+
+/// How `subprocess` waits for a child: until it ends, or has read and written all that there is.
+const CHILD: [&str; 2] = ["Popen.communicate", "Popen.wait"];
+
+/// What the path waits for children: `child`, and the program's own function that does.
+pub(super) fn children(
+    m: &Measures,
+    path: Option<Track>,
+    a: &mut Analysis,
+    texts: &mut BTreeMap<String, String>,
+    rows: &mut BTreeMap<String, i64>,
+) {
+    let waits = |(at, (key, sums)): (usize, &(FunctionKey, FunctionSums))| {
+        let file = key.file.map_or("", |file| m.names.text(file));
+        let is = CHILD.contains(&m.names.text(key.name)) && file.ends_with("/subprocess.py");
+        let own = m.own.get(&(path?, at)).filter(|_| is)?;
+        let part = own.calls as f64 / sums.calls.max(1) as f64;
+        Some((at, (sums.total_ns as f64 * part.min(1.0)) as i64))
+    };
+    // The one waits in the other.
+    let most = m.functions.iter().enumerate().filter_map(waits);
+    let most = most.max_by_key(|(_, ns)| *ns);
+    let ns = most.map_or(0, |(_, ns)| ns);
+    put(a, "child.share", ns as f64 / m.span_ns().max(1) as f64);
+    a.facts.insert("child.time_ns".into(), json!(ns));
+    let Some((waits, _)) = most else { return };
+    let mine = |at: usize| {
+        let (key, _) = &m.functions[at];
+        key.kind == Kind::Python && is_own(key.file.map_or("", |file| m.names.text(file)))
+    };
+    let callers = m.paths.iter().filter(|node| node.function == waits);
+    let caller = callers.filter_map(|node| {
+        let mut at = node.parent;
+        while let Some(parent) = at {
+            let node = &m.paths[parent];
+            if mine(node.function) {
+                return Some(node.function);
+            }
+            at = node.parent;
+        }
+        None
+    });
+    let at = caller.max_by_key(|at| m.functions[*at].1.total_ns);
+    let at = at.unwrap_or(waits);
+    let (key, sums) = &m.functions[at];
+    let most = super::function(m, at, key, sums);
+    tell("child", &most, texts, rows);
+}
+
+fn put(a: &mut Analysis, name: &str, share: f64) {
+    a.facts.insert(name.into(), Value::from(share));
+}
+
+fn tell(
+    label: &str,
+    f: &Function,
+    texts: &mut BTreeMap<String, String>,
+    rows: &mut BTreeMap<String, i64>,
+) {
+    texts.insert(format!("{label}.name"), f.name.clone());
+    texts.insert(format!("{label}.where"), super::place_of(f));
+    rows.insert(label.into(), f.row);
+}
