@@ -36,11 +36,17 @@ fn change(path: &Path, script: &mut Script<'_>) -> rusqlite::Result<()> {
         if script.is_over() {
             break;
         }
-        let tables = names(&db, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid")?;
+        let tables = names(
+            &db,
+            "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid",
+        )?;
         let Some(table) = pick(&tables, script.byte()) else {
             break;
         };
-        let columns = names(&db, &format!("SELECT name FROM pragma_table_info('{table}')"))?;
+        let columns = names(
+            &db,
+            &format!("SELECT name FROM pragma_table_info('{table}')"),
+        )?;
         let Some(column) = pick(&columns, script.byte()) else {
             continue;
         };
@@ -55,7 +61,8 @@ fn change(path: &Path, script: &mut Script<'_>) -> rusqlite::Result<()> {
             4 => format!("INSERT INTO \"{table}\" SELECT * FROM \"{table}\" WHERE {place}"),
             5 => format!("ALTER TABLE \"{table}\" RENAME TO t{row}"),
             _ => {
-                let set = format!("UPDATE OR IGNORE \"{table}\" SET \"{column}\" = ?1 WHERE {place}");
+                let set =
+                    format!("UPDATE OR IGNORE \"{table}\" SET \"{column}\" = ?1 WHERE {place}");
                 let _ = db.execute(&set, [value(script)]);
                 continue;
             }

@@ -463,7 +463,11 @@ mod tests {
                 let start_ns = at * 20_000_000;
                 for (flow, from_ns, to_ns) in [
                     (1, start_ns, start_ns + 6_000_000),
-                    (other, start_ns + 6_000_000 + gap_ns, start_ns + 6_100_000 + gap_ns),
+                    (
+                        other,
+                        start_ns + 6_000_000 + gap_ns,
+                        start_ns + 6_100_000 + gap_ns,
+                    ),
                 ] {
                     loops.begin(track);
                     loops.segment(track, flow, from_ns);

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::super::measure::{FunctionKey, FunctionSums, Measures, Track, library, waits};
+use super::super::measure::{FunctionKey, FunctionSums, Measures, PathNode, Track, library, waits};
 use super::super::steps::is_own;
 use super::super::{Analysis, Function};
-use crate::trace::Kind;
+use crate::trace::{HashMap, Kind};
 
 /// A function prepares if so much of what it and all it calls take is the interpreter's.
 const MOSTLY: f64 = 2.0 / 3.0;
@@ -47,7 +47,16 @@ pub(super) fn prepares(
     rows: &mut BTreeMap<String, i64>,
 ) {
     let Some(path) = path else { return };
-    let mut sums: Vec<Sums> = m.paths.iter().map(|node| own(m, path, node)).collect();
+    let mut whole: HashMap<usize, i64> = HashMap::default();
+    for node in &m.paths {
+        *whole.entry(node.function).or_default() += node.self_ns;
+    }
+    let builtin = builtin_parts(m);
+    let own = |node: &PathNode| {
+        let builtin = builtin.get(&node.function).copied().unwrap_or(0.0);
+        own(m, path, node, whole[&node.function], builtin)
+    };
+    let mut sums: Vec<Sums> = m.paths.iter().map(own).collect();
     for at in (0..sums.len()).rev() {
         if let Some(parent) = m.paths[at].parent {
             let inner = sums[at];
@@ -79,34 +88,54 @@ pub(super) fn prepares(
     tell("prepare", &most, texts, rows);
 }
 
-/// What the path has of a node's own time.
-fn own(m: &Measures, path: Track, node: &super::super::measure::PathNode) -> Sums {
+/// What the path has of a node's own time, of `whole` at the ends of all paths to its function. That is more than the
+/// function's own where what it calls is in bursts: Python too. `builtin`: the part of its native time that is Python's.
+fn own(m: &Measures, path: Track, node: &PathNode, whole: i64, builtin: f64) -> Sums {
     let (key, sums) = &m.functions[node.function];
     let Some(own) = m.own.get(&(path, node.function)) else {
         return Sums::default();
     };
     let all = sums.self_ns.max(1) as f64;
-    let part = (own.self_ns as f64 / all).min(1.0);
-    let time = node.self_ns as f64 * part;
-    let of_own = |ns: i64| time * (ns as f64 / own.self_ns.max(1) as f64).clamp(0.0, 1.0);
+    let time = node.self_ns as f64 * (own.self_ns as f64 / all).min(1.0);
+    let of_own = |ns: i64| ns.max(0) as f64 * node.self_ns as f64 / whole.max(1) as f64;
     if key.kind == Kind::Python {
-        let waited = of_own(own.wait_ns);
+        let waited = of_own(own.wait_ns).min(time);
         let all = (time - waited).max(0.0);
         return Sums {
-            python: (all - of_own(own.native_ns)).max(0.0),
+            python: (all - of_own(own.native_ns) * (1.0 - builtin)).max(0.0),
             all,
         };
     }
-    let file = key.file.map_or("", |file| m.names.text(file));
     if key.kind != Kind::Native || waits(m.names.text(key.name)) {
         return Sums::default();
     }
+    let python = if is_builtin(m, node.function) {
+        time
+    } else {
+        0.0
+    };
+    Sums { python, all: time }
+}
+
+/// A short builtin function of the interpreter's.
+fn is_builtin(m: &Measures, native: usize) -> bool {
+    let (key, sums) = &m.functions[native];
     let short = sums.self_ns < SHORT_NS * sums.calls.max(1) as i64;
-    let builtin = library(file) == "python" && short;
-    Sums {
-        python: if builtin { time } else { 0.0 },
-        all: time,
+    short && library(key.file.map_or("", |file| m.names.text(file))) == "python"
+}
+
+/// Which part of the native time of functions is in such, as far as their calls were seen.
+fn builtin_parts(m: &Measures) -> HashMap<usize, f64> {
+    let mut parts: HashMap<usize, (f64, f64)> = HashMap::default();
+    for (&(function, native), calls) in &m.calls {
+        let (_, sums) = &m.functions[native];
+        let ns = calls * sums.self_ns as f64 / sums.calls.max(1) as f64;
+        let (builtin, all) = parts.entry(function).or_default();
+        *builtin += if is_builtin(m, native) { ns } else { 0.0 };
+        *all += ns;
     }
+    let part = |(function, (builtin, all)): (usize, (f64, f64))| (function, builtin / all.max(1.0));
+    parts.into_iter().map(part).collect()
 }
 
 /// What the path spends in libraries of formats: `format`, and which function most of it is in.

@@ -55,7 +55,10 @@ pub(super) fn waits(
     let waiters = m.threads.values().filter(queue);
     let (queued, all) = waiters.fold((0, 0), |(queued, all), t| {
         let lived = t.first_ns.map_or(0, |first| t.last_ns - first);
-        (queued + t.times.contended_ns, all + (lived - idle(t)).max(0))
+        (
+            queued + t.times.contended_ns,
+            all + (lived - idle(t)).max(0),
+        )
     });
     fact(
         "lock.queue.share",
