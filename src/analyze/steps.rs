@@ -208,6 +208,13 @@ pub(super) fn long(step: &Step) -> Long {
     }
 }
 
+/// Start and length of the steps that are long.
+pub(super) fn long_spans(step: &Step) -> Vec<(i64, i64)> {
+    let spans = step.spans[warmups(step)..].iter();
+    let is = |(_, dur): &&(i64, i64)| *dur as f64 > WARM * step.dur_ns_p50 as f64;
+    spans.filter(is).copied().collect()
+}
+
 /// Of the distances between steps, in steps, the part that is within a tenth of the median.
 fn regular(found: &[(usize, i64)]) -> f64 {
     let mut apart: Vec<usize> = found.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();

@@ -84,6 +84,16 @@ pub(super) fn facts(
         put(facts, "step.long.excess.share", json!(long.excess));
         put(facts, "step.long.regular.share", json!(long.regular));
         percentiles(facts, "step.dur_ns", durations);
+        let (place, row) = match alone_in_long(m, step, median) {
+            Some(at) => {
+                let (key, sums) = &m.functions[at];
+                let f = super::function(m, at, key, sums);
+                (super::place_of(&f), Some(f.row))
+            }
+            None => (step.scope.clone(), None),
+        };
+        texts.insert("step.long.where".into(), place);
+        rows.extend(row.map(|row| ("step.long".into(), row)));
     }
     put(facts, "work.share", json!(work));
     if let Some((load, ns)) = loading(m, &a.steps) {
@@ -97,6 +107,42 @@ pub(super) fn facts(
     }
     requests(m, facts, span);
     memory(m, facts, steps_count, span);
+}
+
+/// What long steps do and others do not: it takes so much of what they take more than the median, and so little of the time
+/// of others.
+const OF_EXCESS: f64 = 0.5;
+const ELSEWHERE: f64 = 0.2;
+
+/// The innermost function that nearly all long steps spend their time in, and hardly any other step does.
+fn alone_in_long(m: &Measures, step: &Step, median: i64) -> Option<usize> {
+    let long = steps::long_spans(step);
+    let counted_ns = step.spans[steps::warmups(step)..]
+        .first()
+        .map_or(0, |s| s.0);
+    let excess: i64 = long.iter().map(|(_, dur)| dur - median).sum();
+    let is_in = |start: i64| {
+        let at = long.partition_point(|(from, _)| *from <= start);
+        let step = long[..at].last();
+        step.is_some_and(|(from, dur)| start < from + dur)
+    };
+    let is = |(at, (key, sums)): (usize, &(FunctionKey, FunctionSums))| {
+        let python = key.kind == Kind::Python && m.names.text(key.name) != step.scope;
+        if !python || sums.too_many || !steps::is_own(key.file.map_or("", |f| m.names.text(f))) {
+            return None;
+        }
+        let (mut inside, mut outside) = (0, 0);
+        for (start, dur) in sums.spans.iter().filter(|(start, _)| *start >= counted_ns) {
+            match is_in(*start) {
+                true => inside += dur,
+                false => outside += dur,
+            }
+        }
+        let most = inside as f64 > OF_EXCESS * excess as f64;
+        (most && (outside as f64) < ELSEWHERE * inside as f64).then_some((inside, at))
+    };
+    let all = m.functions.iter().enumerate().filter_map(is);
+    all.min().map(|(_, at)| at)
 }
 
 /// What makes something ready, by words of its name.

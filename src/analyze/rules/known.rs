@@ -354,6 +354,7 @@ pub const TEXTS: &[&str] = &[
     "python.top.where",
     "query.name",
     "query.where",
+    "step.long.where",
     "step.name",
     "wait.for",
     "wait.top.name",

@@ -1,0 +1,181 @@
+//! Bottlenecks that no single function of the path shows: work spread over many, workers' locks, children, long steps.
+
+use inferscope::analyze::{self, Analysis, Rules};
+use inferscope::trace::provenance::Stage;
+use inferscope::trace::text;
+
+fn analysis(text: &str) -> Analysis {
+    let reader = text::reader(text, Stage::Timeline).unwrap();
+    analyze::run(reader, &Rules::built_in().unwrap()).unwrap()
+}
+
+/// Ids and places of what was found.
+fn found(analysis: &Analysis) -> Vec<(&str, &str)> {
+    let all = analysis.findings.iter();
+    all.map(|finding| (&*finding.id, &*finding.place)).collect()
+}
+
+/// A hundred steps of 10 ms: Python for `python` ms in ten functions below one, then a model.
+fn spread(python: f64) -> String {
+    let mut text =
+        String::from("track kind start end name file line\npy:main python 0ms 1s main app.py 1\n");
+    for step in 0..100 {
+        let at = f64::from(step) * 10.0;
+        let mut row = |kind: &str, from: f64, to: f64, name: &str, file: &str| {
+            text += &format!(
+                "py:main {kind} {}ms {}ms {name} {file} 7\n",
+                at + from,
+                at + to
+            );
+        };
+        row("python", 0.0, 9.9, "step", "app.py");
+        row("python", 0.0, python, "parse", "app.py");
+        for part in 0..10 {
+            let from = python * (f64::from(part) + 0.05) / 10.0;
+            row(
+                "python",
+                from,
+                from + python * 0.09,
+                &format!("part{part}"),
+                "app.py",
+            );
+            row("native", from, from + python * 0.005, "str.join", "python");
+        }
+        row("python", python + 0.1, 9.8, "model", "app.py");
+        row("native", python + 0.2, 9.7, "numpy.matmul", "numpy/core.so");
+    }
+    text
+}
+
+#[test]
+fn python_that_is_spread_over_many_functions_is_found_at_the_one_that_holds_it() {
+    let analysis = analysis(&spread(5.0));
+    assert_eq!(
+        found(&analysis)[0],
+        ("preprocessing-bound", "parse (app.py:7)")
+    );
+    let share = analysis.facts["prepare.share"].as_f64().unwrap();
+    assert!((0.49..0.51).contains(&share), "{share}");
+    let little = self::analysis(&spread(2.0));
+    let ids: Vec<_> = found(&little).iter().map(|(id, _)| *id).collect();
+    assert!(!ids.contains(&"preprocessing-bound"), "{ids:?}");
+}
+
+/// Steps of the main thread wait for the answers of four workers. These queue for a lock in `fetch` for so many of 100 ms,
+/// and wait for a socket for 30 more.
+fn pool(queue_ms: u32) -> String {
+    let mut text = String::from("track kind start end name file line value args\n");
+    for turn in 0..10 {
+        let at = turn * 100;
+        let (end, last) = (at + 100, at + 99);
+        text += &format!(
+            "py:main python {at}ms {end}ms step app.py 1
+             py:main python {}ms {last}ms Queue.get /lib/python3.12/queue.py 154
+             py:main native {}ms {last}ms _thread.lock.acquire python\n",
+            at + 1,
+            at + 2
+        );
+        for worker in 0..4 {
+            text += &format!(
+                "py:w{worker} python {at}ms {end}ms fetch app.py 9
+                 py:w{worker} native {at}ms {}ms _socket.socket.recv _socket.so
+                 py:w{worker} wait {}ms {last}ms lock - - {queue_ms}000000 {{\"error_ns\":0}}\n",
+                at + 30,
+                at + 31
+            );
+        }
+    }
+    text
+}
+
+#[test]
+fn a_lock_that_workers_queue_for_is_found_though_the_path_only_waits_for_them() {
+    let queued = analysis(&pool(60));
+    assert_eq!(found(&queued)[0], ("lock-convoy", "fetch (app.py:9)"));
+    assert_eq!(queued.facts["lock.contended.share"], 0.0);
+    let gain = queued.findings[0].gain.as_ref().unwrap();
+    // 60 of 100 ms are in the queue; nine tenths of that saved
+    assert!((gain.speedup - 1.0 / (1.0 - 0.54)).abs() < 0.02, "{gain:?}");
+    let fine = analysis(&pool(10));
+    assert!(found(&fine).iter().all(|(id, _)| *id != "lock-convoy"));
+}
+
+#[test]
+fn a_program_that_waits_for_its_children_is_told_so_at_its_own_function() {
+    let mut text =
+        String::from("track kind start end name file line\npy:main python 0ms 1s main app.py 1\n");
+    let lib = "/usr/lib/python3.12/subprocess.py";
+    for step in 0..20 {
+        let at = step * 50;
+        text += &format!(
+            "py:main python {at}ms {}ms convert app.py 12
+             py:main python {at}ms {}ms Popen.communicate {lib} 1165
+             py:main native {at}ms {}ms select.poll.poll select.so\n",
+            at + 48,
+            at + 45,
+            at + 44
+        );
+    }
+    let analysis = analysis(&text);
+    assert_eq!(found(&analysis)[0], ("waiting", "convert (app.py:12)"));
+    assert!(found(&analysis).iter().all(|(id, _)| *id != "blocking-io"));
+    assert_eq!(analysis.facts["child.time_ns"], 900_000_000);
+}
+
+#[test]
+fn long_steps_are_told_by_what_only_they_do() {
+    // Every tenth step builds an index for 20 ms; each has its model.
+    let mut text = String::from(
+        "track kind start end name file line\npy:main python 0ms 420ms main app.py 1\n",
+    );
+    let mut at = 0;
+    for step in 0..60 {
+        let long = step % 10 == 9;
+        let end = at + if long { 25 } else { 5 };
+        text += &format!("py:main python {at}ms {end}ms step app.py 3\n");
+        text += &format!("py:main python {at}ms {}ms model app.py 30\n", at + 4);
+        if long {
+            text += &format!(
+                "py:main python {}ms {}ms save app.py 40
+                 py:main python {}ms {}ms build app.py 50\n",
+                at + 4,
+                end,
+                at + 5,
+                end
+            );
+        }
+        at = end;
+    }
+    let analysis = analysis(&text);
+    let all = found(&analysis);
+    let jitter = all.iter().find(|(id, _)| *id == "step-jitter");
+    assert_eq!(
+        jitter,
+        Some(&("step-jitter", "build (app.py:50)")),
+        "{all:?}"
+    );
+}
+
+#[test]
+fn a_library_of_formats_that_takes_most_is_named() {
+    let mut text =
+        String::from("track kind start end name file line\npy:main python 0ms 1s main app.py 1\n");
+    for step in 0..50 {
+        let at = step * 20;
+        text += &format!(
+            "py:main python {at}ms {}ms serve app.py 3
+             py:main native {at}ms {}ms _json.Scanner _json.cpython-312-x86_64-linux-gnu.so
+             py:main native {}ms {}ms numpy.matmul numpy/core.so\n",
+            at + 19,
+            at + 12,
+            at + 13,
+            at + 18
+        );
+    }
+    let analysis = analysis(&text);
+    let share = analysis.facts["format.share"].as_f64().unwrap();
+    assert!((share - 0.6).abs() < 0.001, "{share}");
+    let told = found(&analysis);
+    assert_eq!(told[0].0, "native-hot-spot");
+    assert!(told[0].1.starts_with("_json.Scanner"), "{told:?}");
+}
