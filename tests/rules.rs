@@ -167,7 +167,8 @@ fn a_loop_of_the_program_s_own_waits_for_work_and_a_library_s_poll_for_an_answer
         )
     };
     assert_eq!(found(&polls("serve", "app.py")), Vec::<String>::new());
-    let library = polls("Popen.communicate", "/usr/lib/python3.12/subprocess.py");
+    let urllib3 = "/usr/lib/python3/site-packages/urllib3/util/wait.py";
+    let library = polls("poll_wait_for_socket", urllib3);
     assert_eq!(found(&library), ["blocking-io"]);
 }
 
