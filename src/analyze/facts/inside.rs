@@ -166,7 +166,7 @@ pub(super) fn formats(
         Some(call) => Some(call),
         None => on_path.iter().max_by_key(|f| sampled(f)),
     };
-    if let Some(most) = most {
+    if let Some(most) = most.filter(|_| ns > 0) {
         tell("format", most, texts, rows);
     }
 }
