@@ -8,9 +8,9 @@ use std::path::Path;
 
 /// Whole databases, of which the changed ones are made.
 const WHOLE: [&[u8]; 3] = [
-    include_bytes!("../corpus/sqlite/nsys"),
-    include_bytes!("../corpus/sqlite/rocpd"),
-    include_bytes!("../corpus/sqlite/rocpd-two"),
+    include_bytes!("../databases/nsys"),
+    include_bytes!("../databases/rocpd"),
+    include_bytes!("../databases/rocpd-two"),
 ];
 /// Most changes of one run.
 const CHANGES: usize = 16;
