@@ -101,6 +101,33 @@ fn a_lock_that_workers_queue_for_is_found_though_the_path_only_waits_for_them() 
 }
 
 #[test]
+fn a_thread_that_keeps_the_gil_from_those_that_answer_is_named() {
+    // One counts all the time, two answer for 100 ms in 900, of which they wait for 80.
+    let mut text = String::from("track kind start end name file line value args\n");
+    text += "py:count python 0ms 900ms recount app.py 3\n";
+    for worker in 0..2 {
+        for at in (0..900).step_by(100) {
+            text += &format!(
+                "py:w{worker} python {at}ms {}ms answer app.py 9
+                 py:w{worker} wait {at}ms {}ms gil - - 80000000 {{\"error_ns\":0,\"holder\":1}}\n",
+                at + 99,
+                at + 98
+            );
+        }
+    }
+    let analysis = analysis(&text);
+    assert!(analysis.facts["threads.gil"].as_f64().unwrap() > 1.5);
+    assert_eq!(
+        found(&analysis)[0],
+        ("gil-contention", "recount (app.py:3)"),
+        "{:?}",
+        found(&analysis)
+    );
+    let gain = analysis.findings[0].gain.as_ref().unwrap();
+    assert!((gain.speedup - 5.0).abs() < 0.3, "{gain:?}"); // 80 of 100 ms
+}
+
+#[test]
 fn a_program_that_waits_for_its_children_is_told_so_at_its_own_function() {
     let mut text =
         String::from("track kind start end name file line\npy:main python 0ms 1s main app.py 1\n");

@@ -50,20 +50,19 @@ pub(super) fn waits(
         "lock.waiters",
         json!(m.threads.values().filter(queue).count()),
     );
-    // Of the time in which these do not wait for work, how much they queue.
-    let idle = |t: &Track| t.times.waits.get(&Waits::Idle).copied().unwrap_or(0);
-    let waiters = m.threads.values().filter(queue);
-    let (queued, all) = waiters.fold((0, 0), |(queued, all), t| {
-        let lived = t.first_ns.map_or(0, |first| t.last_ns - first);
-        (
-            queued + t.times.contended_ns,
-            all + (lived - idle(t)).max(0),
-        )
-    });
-    fact(
-        "lock.queue.share",
-        json!(queued as f64 / all.max(queued).max(1) as f64),
-    );
+    // Of the time in which those that queue do not wait for work, how much they queue.
+    let queued = |of: &dyn Fn(&Track) -> i64| {
+        let waiters = m.threads.values().filter(|t| of(t) as f64 > WAITER * wall);
+        let (queued, all) = waiters.fold((0, 0), |(queued, all), t| {
+            let idle = t.times.waits.get(&Waits::Idle).copied().unwrap_or(0);
+            let lived = t.first_ns.map_or(0, |first| t.last_ns - first);
+            (queued + of(t), all + (lived - idle).max(0))
+        });
+        queued as f64 / all.max(queued).max(1) as f64
+    };
+    fact("lock.queue.share", json!(queued(&|t| t.times.contended_ns)));
+    let gil = |t: &Track| t.seen.get(&Waits::Gil).copied().unwrap_or(0);
+    fact("gil.queue.share", json!(queued(&gil)));
     let own = path.and_then(|path| m.threads.get(&path));
     let own = own.map_or(0, |t| t.times.contended_ns);
     fact("lock.contended.share", json!(own as f64 / wall));

@@ -106,6 +106,7 @@ pub const FACTS: &[&str] = &[
     "gc.time_ns",
     "gil.holder.share",
     "gil.holder.time_ns",
+    "gil.queue.share",
     "gil.share",
     "gpu.busy.share",
     "gpu.busy_ns",
