@@ -21,7 +21,8 @@ pub fn run(data: &[u8]) {
         return import::run(data);
     }
     let mut script = Script(data);
-    let path = import::file("input");
+    let folder = import::folder();
+    let path = folder.path().join("input");
     let whole = WHOLE[usize::from(script.byte()) % WHOLE.len()];
     std::fs::write(&path, whole).expect("a temporary file can be written");
     change(&path, &mut script).expect("a whole database opens");

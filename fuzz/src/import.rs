@@ -4,21 +4,10 @@ use inferscope::analyze::{self, Rules};
 use inferscope::cli::{Sink, Source};
 use inferscope::import::Lenient;
 use inferscope::{merge, trace::Reader};
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::path::Path;
 
 /// Bytes that merging may use; what small files need is far below it.
 const MEMORY: u64 = 64 << 20;
-
-/// Where a run's files are: in memory, where there is such a place.
-pub static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-    let memory = Path::new("/dev/shm");
-    let folder = match memory.is_dir() {
-        true => tempfile::tempdir_in(memory),
-        false => tempfile::tempdir(),
-    };
-    folder.expect("a folder for temporary files")
-});
 
 thread_local! {
     static RULES: Rules = Rules::built_in().expect("the built-in rules");
@@ -26,18 +15,20 @@ thread_local! {
 
 /// Reads `data` as a file of any format.
 pub fn run(data: &[u8]) {
-    let path = file("input");
+    let folder = folder();
+    let path = folder.path().join("input");
     std::fs::write(&path, data).expect("a temporary file can be written");
     take(&path);
 }
 
-/// A name in [`FOLDER`] that no other thread has.
-pub fn file(name: &str) -> PathBuf {
-    let thread = format!("{:?}", std::thread::current().id());
-    let digits = thread.chars().filter(char::is_ascii_digit);
-    FOLDER
-        .path()
-        .join(format!("{name}-{}", digits.collect::<String>()))
+/// A folder for a run's files: in memory, where there is such a place.
+pub fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
+    };
+    folder.expect("a folder for temporary files")
 }
 
 /// Reads the file at `path`, once as it is and once without what is broken. What can be read becomes a timeline that can
@@ -57,7 +48,7 @@ pub fn take(path: &Path) {
 
 /// How many rows the timeline of this file has, or why there is none.
 fn merged(path: &Path, lenient: bool) -> Result<u64, String> {
-    let output = file("output.arrow");
+    let output = path.with_file_name("output.arrow");
     let inputs = [Source::from(path)];
     let raw = merge::read(&inputs, MEMORY, &Lenient::new(lenient)).map_err(|e| e.to_string())?;
     let written = raw.write(&Sink::File(output.clone()), None);

@@ -158,9 +158,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
             .map_or(0.0, |f| own(f) as f64 / denominator);
         a.facts.insert(format!("{label}.share"), json!(share));
         let Some(f) = function else { return };
-        texts.insert(format!("{label}.name"), f.name.clone());
-        texts.insert(format!("{label}.where"), place_of(&f));
-        rows.insert(label.to_owned(), f.row);
+        tell(label, &f, &mut texts, &mut rows);
         match f.calls_error {
             Some(_) => a
                 .facts
@@ -444,6 +442,18 @@ fn caveats(m: &Measures, breakdown: &[Share]) -> Vec<String> {
 /// Interpreter time of its own.
 fn interpreted(f: &Function) -> i64 {
     f.self_ns - f.native_ns - f.wait_ns
+}
+
+/// Names a function under this label.
+fn tell(
+    label: &str,
+    f: &Function,
+    texts: &mut BTreeMap<String, String>,
+    rows: &mut BTreeMap<String, i64>,
+) {
+    texts.insert(format!("{label}.name"), f.name.clone());
+    texts.insert(format!("{label}.where"), place_of(f));
+    rows.insert(label.into(), f.row);
 }
 
 /// Name, file and line.

@@ -181,7 +181,7 @@ pub(super) struct Long {
 pub(super) fn long(step: &Step) -> Long {
     let spans = &step.spans[warmups(step)..];
     let median = step.dur_ns_p50;
-    let is = |(_, (_, dur)): &(usize, &(i64, i64))| *dur as f64 > WARM * median as f64;
+    let is = |(_, span): &(usize, &(i64, i64))| is_long(step, span);
     let found: Vec<(usize, i64)> = spans
         .iter()
         .enumerate()
@@ -211,8 +211,12 @@ pub(super) fn long(step: &Step) -> Long {
 /// Start and length of the steps that are long.
 pub(super) fn long_spans(step: &Step) -> Vec<(i64, i64)> {
     let spans = step.spans[warmups(step)..].iter();
-    let is = |(_, dur): &&(i64, i64)| *dur as f64 > WARM * step.dur_ns_p50 as f64;
-    spans.filter(is).copied().collect()
+    spans.filter(|span| is_long(step, span)).copied().collect()
+}
+
+/// Whether one of its spans is much longer than the median.
+fn is_long(step: &Step, (_, dur_ns): &(i64, i64)) -> bool {
+    *dur_ns as f64 > WARM * step.dur_ns_p50 as f64
 }
 
 /// Of the distances between steps, in steps, the part that is within a tenth of the median.
@@ -234,9 +238,8 @@ const WARM: f64 = 1.5;
 
 /// How many of the first steps are warm-ups: up to a fifth of them, each much longer than the median of all.
 pub(super) fn warmups(step: &Step) -> usize {
-    let long = |(_, dur_ns): &&(i64, i64)| *dur_ns as f64 > WARM * step.dur_ns_p50 as f64;
     let first = step.spans.iter().take(step.spans.len() / 5);
-    first.take_while(long).count()
+    first.take_while(|span| is_long(step, span)).count()
 }
 
 /// A scope's name without its numbers, if it has any.

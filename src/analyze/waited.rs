@@ -346,8 +346,6 @@ pub struct Loops {
     /// By thread: the task whose segment began last, and the long callback that ended last, until it is known who ran next.
     flow: HashMap<Track, u64>,
     held: HashMap<Track, Held>,
-    /// By task: when its last segment began.
-    began: HashMap<u64, i64>,
     /// Waits in the midst of a turn, by the Python function that waits.
     pub waiting: BTreeMap<usize, i64>,
     /// By thread: when its last poll ended, and the longest own time in this turn.
@@ -375,14 +373,13 @@ impl Loops {
         self.flow.remove(&track);
     }
 
-    /// A segment of the task `flow` begins, which may be within a callback.
-    pub fn segment(&mut self, track: Track, flow: u64, start_ns: i64) {
-        let before = self.began.insert(flow, start_ns);
+    /// A segment of the task `flow` begins, which may be within a callback; the task was suspended at `since_ns`, if it is known.
+    pub fn segment(&mut self, track: Track, flow: u64, start_ns: i64, since_ns: Option<i64>) {
         self.flow.insert(track, flow);
         let Some(held) = self.held.remove(&track) else {
             return;
         };
-        let waited = before.is_some_and(|began_ns| began_ns < held.start_ns);
+        let waited = since_ns.is_some_and(|since_ns| since_ns <= held.start_ns);
         if waited && held.flow != Some(flow) && start_ns - held.end_ns < SOON_NS {
             self.kept_ns += held.end_ns - held.start_ns;
         }
@@ -461,6 +458,7 @@ mod tests {
             let (mut loops, track) = (Loops::default(), (0, 1));
             for at in 0..10 {
                 let start_ns = at * 20_000_000;
+                let since_ns = (at > 0).then(|| start_ns - 10_000_000);
                 for (flow, from_ns, to_ns) in [
                     (1, start_ns, start_ns + 6_000_000),
                     (
@@ -470,7 +468,7 @@ mod tests {
                     ),
                 ] {
                     loops.begin(track);
-                    loops.segment(track, flow, from_ns);
+                    loops.segment(track, flow, from_ns, since_ns);
                     loops.spent(track, 7, to_ns - from_ns);
                     loops.end(track, None, from_ns, to_ns);
                 }

@@ -13,8 +13,7 @@ use flate2::read::MultiGzDecoder;
 
 use crate::error::{Error, Result};
 
-/// Bytes of a block.
-// A fuzzer's files are small: blocks have to end within them.
+/// Bytes of a block. A fuzzer's files are small: blocks have to end within them.
 const BLOCK: usize = if cfg!(fuzzing) { 1 << 9 } else { 1 << 20 };
 
 /// Blocks that may wait for the parser.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::measure::{FunctionKey, FunctionSums, Measures, PathNode, Track, library, waits};
 use super::super::steps::is_own;
 use super::super::{Analysis, Function};
+use super::tell;
 use crate::trace::{HashMap, Kind};
 
 /// A function prepares if so much of what it and all it calls take is the interpreter's.
@@ -221,15 +222,4 @@ pub(super) fn children(
 
 fn put(a: &mut Analysis, name: &str, share: f64) {
     a.facts.insert(name.into(), Value::from(share));
-}
-
-fn tell(
-    label: &str,
-    f: &Function,
-    texts: &mut BTreeMap<String, String>,
-    rows: &mut BTreeMap<String, i64>,
-) {
-    texts.insert(format!("{label}.name"), f.name.clone());
-    texts.insert(format!("{label}.where"), super::place_of(f));
-    rows.insert(label.into(), f.row);
 }

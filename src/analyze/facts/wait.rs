@@ -45,14 +45,15 @@ pub(super) fn waits(
     fact("threads.gil", json!(seen(Waits::Gil) as f64 / wall));
     let contended = sum(&|t| t.times.contended_ns);
     fact("threads.lock", json!(contended as f64 / wall));
-    let queue = |t: &&Track| t.times.contended_ns as f64 > WAITER * wall;
+    let queues = |ns: i64| ns as f64 > WAITER * wall;
+    let queue = |t: &&Track| queues(t.times.contended_ns);
     fact(
         "lock.waiters",
         json!(m.threads.values().filter(queue).count()),
     );
     // Of the time in which those that queue do not wait for work, how much they queue.
     let queued = |of: &dyn Fn(&Track) -> i64| {
-        let waiters = m.threads.values().filter(|t| of(t) as f64 > WAITER * wall);
+        let waiters = m.threads.values().filter(|t| queues(of(t)));
         let (queued, all) = waiters.fold((0, 0), |(queued, all), t| {
             let idle = t.times.waits.get(&Waits::Idle).copied().unwrap_or(0);
             let lived = t.first_ns.map_or(0, |first| t.last_ns - first);
@@ -100,11 +101,11 @@ pub(super) fn waits(
         place("lock.top", Some(*function), *ns, "");
     }
     // Those of all threads: those that the path waits for may queue while it does not.
-    let mut queues: BTreeMap<usize, i64> = BTreeMap::new();
+    let mut everywhere: BTreeMap<usize, i64> = BTreeMap::new();
     for ((_, function), ns) in &m.contended {
-        *queues.entry(*function).or_default() += ns;
+        *everywhere.entry(*function).or_default() += ns;
     }
-    if let Some((function, ns)) = queues.into_iter().rev().max_by_key(|(_, ns)| *ns) {
+    if let Some((function, ns)) = everywhere.into_iter().rev().max_by_key(|(_, ns)| *ns) {
         place("lock.all", Some(function), ns, "");
     }
     let loops = &m.loops;

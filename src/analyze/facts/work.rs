@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::device::percentile;
 use super::super::measure::{FunctionKey, FunctionSums, Measures};
 use super::super::{Analysis, Function, Step, steps};
+use super::tell;
 use crate::trace::Kind;
 
 /// Memory that a program takes while it starts does not count as growth: up to this part of the run.
@@ -84,16 +85,14 @@ pub(super) fn facts(
         put(facts, "step.long.excess.share", json!(long.excess));
         put(facts, "step.long.regular.share", json!(long.regular));
         percentiles(facts, "step.dur_ns", durations);
-        let (place, row) = match alone_in_long(m, step, median) {
-            Some(at) => {
-                let (key, sums) = &m.functions[at];
-                let f = super::function(m, at, key, sums);
-                (super::place_of(&f), Some(f.row))
-            }
-            None => (step.scope.clone(), None),
-        };
+        // All calls of the program are looked at for it: only where long steps matter.
+        let alone = (long.excess > TOLD).then(|| alone_in_long(m, step, median));
+        let place = alone.flatten().map(|at| {
+            let (key, sums) = &m.functions[at];
+            super::place_of(&super::function(m, at, key, sums))
+        });
+        let place = place.unwrap_or_else(|| step.scope.clone());
         texts.insert("step.long.where".into(), place);
-        rows.extend(row.map(|row| ("step.long".into(), row)));
     }
     put(facts, "work.share", json!(work));
     if let Some((load, ns)) = loading(m, &a.steps) {
@@ -101,16 +100,15 @@ pub(super) fn facts(
         put(facts, "load.share", json!(ns as f64 / span));
         let (key, sums) = &m.functions[load];
         let load = super::function(m, load, key, sums);
-        texts.insert("load.name".into(), load.name.clone());
-        texts.insert("load.where".into(), super::place_of(&load));
-        rows.insert("load".into(), load.row);
+        tell("load", &load, texts, rows);
     }
     requests(m, facts, span);
     memory(m, facts, steps_count, span);
 }
 
-/// What long steps do and others do not: it takes so much of what they take more than the median, and so little of the time
-/// of others.
+/// What long steps do and others do not is looked for where so much of all time is what they take more than the median. It
+/// takes so much of that, and so little of the time of others.
+const TOLD: f64 = 0.05;
 const OF_EXCESS: f64 = 0.5;
 const ELSEWHERE: f64 = 0.2;
 
@@ -262,9 +260,7 @@ pub(super) fn copies(
         .chain(copied.iter().map(|(f, ns)| (f, *ns)))
         .max_by_key(|(_, ns)| *ns);
     if let Some((most, _)) = most {
-        texts.insert("host.copy.name".into(), most.name.clone());
-        texts.insert("host.copy.where".into(), super::place_of(most));
-        rows.insert("host.copy".into(), most.row);
+        tell("host.copy", most, texts, rows);
     }
 }
 
@@ -305,9 +301,7 @@ pub(super) fn queries(
     );
     put(&mut a.facts, "query.time_ns", json!(time_ns));
     put(&mut a.facts, "query.share", json!(time_ns as f64 / span));
-    texts.insert("query.name".into(), most.name.clone());
-    texts.insert("query.where".into(), super::place_of(most));
-    rows.insert("query".into(), most.row);
+    tell("query", most, texts, rows);
 }
 
 fn requests(m: &Measures, facts: &mut BTreeMap<String, Value>, span: f64) {

@@ -172,10 +172,12 @@ impl Pass {
                 sums.too_many = true;
             }
         }
+        let mut since_ns = None;
         if let Some(flow) = event.flow {
-            if flags.resumed
-                && let Some(since_ns) = self.suspended.remove(&(flow, function, depth))
-            {
+            if flags.resumed {
+                since_ns = self.suspended.remove(&(flow, function, depth));
+            }
+            if let Some(since_ns) = since_ns {
                 sums.await_ns += event.start_ns - since_ns;
                 sums.awaits += 1;
             }
@@ -197,7 +199,7 @@ impl Pass {
             loops.begin(track);
         }
         if let Some(flow) = event.flow.filter(|_| begins) {
-            loops.segment(track, flow, event.start_ns);
+            loops.segment(track, flow, event.start_ns, since_ns);
             if let Some(turn_ns) = frame.within.turn_ns {
                 loops.ready(track, turn_ns, event.start_ns);
             }
