@@ -67,6 +67,11 @@ fn duckdb_and_polars_open_a_trace_and_agree_with_the_analysis() {
         at,
         &["merged.parquet", "-o", "analysis.json"],
     );
+    run(
+        env!("CARGO_BIN_EXE_isc-convert"),
+        at,
+        &["merged.parquet", "-o", "merged.arrow"],
+    );
 
     let venv = repository("scripts/venv.sh");
     let packages = ["python3", "tables", "duckdb", "polars", "jsonschema"];

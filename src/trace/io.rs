@@ -6,6 +6,7 @@
 mod columns;
 mod ipc;
 mod rows;
+mod sender;
 mod table;
 
 use std::fs::File;
@@ -368,7 +369,7 @@ pub struct Writer {
 
 #[derive(Debug)]
 enum To {
-    Arrow(Box<ipc::Sender>),
+    Arrow(Box<sender::Sender>),
     Parquet(Box<table::Builder>),
 }
 
@@ -402,7 +403,7 @@ impl Writer {
         let path = sink.path();
         let to = match container {
             Container::Parquet => To::Parquet(Box::new(table::Builder::new(output, provenance)?)),
-            Container::Arrow => To::Arrow(Box::new(ipc::Sender::new(output, provenance)?)),
+            Container::Arrow => To::Arrow(Box::new(sender::Sender::new(output, provenance)?)),
         };
         Ok(Writer::new(path, to))
     }
@@ -413,7 +414,7 @@ impl Writer {
     /// What the system refuses.
     pub fn to_file(file: File, path: &Path, provenance: &Provenance) -> Result<Writer> {
         let output = Output::over(file, path.to_owned());
-        let to = To::Arrow(Box::new(ipc::Sender::new(output, provenance)?));
+        let to = To::Arrow(Box::new(sender::Sender::new(output, provenance)?));
         Ok(Writer::new(path.to_owned(), to))
     }
 

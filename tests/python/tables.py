@@ -1,4 +1,4 @@
-"""Opens merged.parquet with DuckDB and Polars and compares it with analysis.json, both in this folder.
+"""Opens merged.parquet with DuckDB and Polars, compares it with analysis.json and merged.arrow, all in this folder.
 
 Arguments: the document with queries, which are all run, and the analysis's JSON Schema.
 """
@@ -15,7 +15,9 @@ sql, schema = (open(path, encoding="utf-8").read() for path in sys.argv[1:])
 analysis = json.load(open("analysis.json", encoding="utf-8"))
 jsonschema.Draft202012Validator(json.loads(schema)).validate(analysis)
 
-table = pl.read_parquet("merged.parquet").with_columns(pl.col("kind", "name", "file").cast(pl.String))
+texts = pl.col("kind", "name", "file").cast(pl.String)
+table = pl.read_parquet("merged.parquet").with_columns(texts)
+assert table.equals(pl.read_ipc_stream("merged.arrow").with_columns(texts)), "the Arrow stream has other rows"
 rows = table.select("kind", "name", "file", "line", "parent", "dur_ns", "args").rows()
 
 

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, DictionaryArray, PrimitiveArray, RecordBatch, StringBuilder,
+    ArrayBuilder, ArrayRef, DictionaryArray, PrimitiveArray, RecordBatch, StringArray,
+    StringBuilder,
 };
-use arrow::buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, ScalarBuffer};
+use arrow::buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef,
     UInt32Type, UInt64Type,
@@ -155,8 +156,19 @@ impl Columns {
     /// The rows as a batch, and none are left.
     pub fn finish(&mut self) -> std::result::Result<RecordBatch, ArrowError> {
         let rows = std::mem::take(&mut self.rows);
-        self.args.append_nulls(rows - self.args.len());
         let zeros = &mut self.zeros;
+        // One buffer for all of them: none needs more than 8 bytes for a row, and offsets need one more of theirs.
+        zeros.get(rows * size_of::<u64>() + size_of::<i32>());
+        let args = match self.args.is_empty() {
+            true => {
+                let offsets = OffsetBuffer::new(ScalarBuffer::new(zeros.get(0), 0, rows + 1));
+                StringArray::try_new(offsets, Buffer::default(), Some(zeros.nulls(rows)))?
+            }
+            false => {
+                self.args.append_nulls(rows - self.args.len());
+                self.args.finish()
+            }
+        };
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.start_ns.finish(rows, zeros)?),
             Arc::new(self.dur_ns.finish(rows, zeros)?),
@@ -175,7 +187,7 @@ impl Columns {
             Arc::new(self.cause.finish(rows, zeros)?),
             Arc::new(self.bytes.finish(rows, zeros)?),
             Arc::new(self.value.finish(rows, zeros)?),
-            Arc::new(self.args.finish()),
+            Arc::new(args),
         ];
         let schema = self.schema.get_or_insert_with(|| schema([]));
         RecordBatch::try_new(schema.clone(), columns)
@@ -238,7 +250,7 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
         if self.values.is_empty() {
             let bytes = rows * size_of::<T::Native>();
             let values = ScalarBuffer::new(zeros.get(bytes), 0, rows);
-            return PrimitiveArray::try_new(values, Some(NullBuffer::new_null(rows)));
+            return PrimitiveArray::try_new(values, Some(zeros.nulls(rows)));
         }
         let taken = |values: &mut Vec<T::Native>| {
             let empty = Vec::with_capacity(values.len());
@@ -260,6 +272,12 @@ impl<T: ArrowPrimitiveType> Numbers<T> {
 struct Zeros(Option<Buffer>);
 
 impl Zeros {
+    /// So many rows, all of them null.
+    fn nulls(&mut self, rows: usize) -> NullBuffer {
+        let bits = BooleanBuffer::new(self.get(rows.div_ceil(8)), 0, rows);
+        NullBuffer::new(bits)
+    }
+
     /// At least so many bytes.
     fn get(&mut self, bytes: usize) -> Buffer {
         match &self.0 {

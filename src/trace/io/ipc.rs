@@ -1,7 +1,7 @@
-//! The Arrow IPC stream, message by message, so that every cut is seen and placed.
+//! The Arrow IPC stream being read, message by message, so that every cut is seen and placed.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,12 +11,9 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{read_dictionary, read_record_batch};
-use arrow::ipc::writer::StreamWriter;
 use arrow::ipc::{MessageHeader, root_as_message};
 
-use super::super::provenance::Provenance;
-use super::{Metadata, PROVENANCE_KEY, VERSION_KEY, columns, guard};
-use crate::cli::Output;
+use super::{Metadata, columns, guard};
 use crate::error::{Error, Result};
 
 /// What stands before the length of every message.
@@ -187,61 +184,4 @@ impl Stream {
             what: what.to_owned(),
         }
     }
-}
-
-/// A stream being written.
-pub struct Sender {
-    to: StreamWriter<Output>,
-}
-
-impl std::fmt::Debug for Sender {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Sender").field(self.to.get_ref()).finish()
-    }
-}
-
-impl Sender {
-    pub fn new(output: Output, provenance: &Provenance) -> Result<Sender> {
-        let path = output.path().to_owned();
-        let json = serde_json::to_string(provenance).map_err(|error| {
-            Error::invalid(&path, format!("provenance cannot be written: {error}"))
-        })?;
-        let schema = columns::schema([
-            (VERSION_KEY.to_owned(), provenance.version.to_string()),
-            (PROVENANCE_KEY.to_owned(), json),
-        ]);
-        let to = StreamWriter::try_new(output, &schema).map_err(|error| fault(&path, error))?;
-        Ok(Sender { to })
-    }
-
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let wrote = self.to.write(batch);
-        wrote.map_err(|error| self.fault(error))
-    }
-
-    pub fn flush(&mut self) -> Result<()> {
-        let flushed = self.to.get_mut().flush();
-        flushed.map_err(|error| self.to.get_ref().fault(error))
-    }
-
-    pub fn finish(mut self) -> Result<()> {
-        let finished = self.to.finish();
-        finished.map_err(|error| self.fault(error))?;
-        let path = self.to.get_ref().path().to_owned();
-        let output = self.to.into_inner();
-        output.map_err(|error| fault(&path, error))?.finish()
-    }
-
-    fn fault(&self, error: ArrowError) -> Error {
-        fault(self.to.get_ref().path(), error)
-    }
-}
-
-/// The [`Error`] behind an Arrow writer's.
-fn fault(path: &Path, error: ArrowError) -> Error {
-    let source = match error {
-        ArrowError::IoError(_, source) => source,
-        other => io::Error::other(other.to_string()),
-    };
-    crate::cli::fault(path, source)
 }
