@@ -30,8 +30,10 @@ import work
 
 NEEDS = "numpy"
 CASES = {
-    **{"slow-clean": "slow clean", "fixed-clean": "fixed clean"},
-    **{"slow-store": "slow store", "fixed-store": "fixed store"},
+    "slow-clean": "slow clean",
+    "fixed-clean": "fixed clean",
+    "slow-store": "slow store",
+    "fixed-store": "fixed store",
     "healthy-local": "healthy local",
 }
 LABEL = {"slow-clean": ["page-faults"], "slow-store": ["blocking-io"]}

@@ -24,8 +24,10 @@ import work
 
 NEEDS = "numpy"
 CASES = {
-    **{"slow-blocks": "slow blocks", "fixed-blocks": "fixed blocks"},
-    **{"slow-ledger": "slow ledger", "fixed-ledger": "fixed ledger"},
+    "slow-blocks": "slow blocks",
+    "fixed-blocks": "fixed blocks",
+    "slow-ledger": "slow ledger",
+    "fixed-ledger": "fixed ledger",
     "healthy-decode": "healthy decode",
 }
 LABEL = {"slow-blocks": ["step-jitter"], "slow-ledger": ["memory-growth"]}

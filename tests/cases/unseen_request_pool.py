@@ -27,8 +27,10 @@ import work
 
 NEEDS = ""
 CASES = {
-    **{"slow-seal": "slow seal", "fixed-seal": "fixed seal"},
-    **{"slow-board": "slow board", "fixed-board": "fixed board"},
+    "slow-seal": "slow seal",
+    "fixed-seal": "fixed seal",
+    "slow-board": "slow board",
+    "fixed-board": "fixed board",
     "healthy-pool": "healthy pool",
 }
 LABEL = {"slow-seal": ["lock-convoy"], "slow-board": ["gil-contention"]}
