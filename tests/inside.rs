@@ -149,15 +149,12 @@ fn a_program_that_waits_for_its_children_is_told_so_at_its_own_function() {
     assert_eq!(analysis.facts["child.time_ns"], 900_000_000);
 }
 
-#[test]
-fn long_steps_are_told_by_what_only_they_do() {
-    // Every tenth step builds an index for 20 ms; each has its model.
-    let mut text = String::from(
-        "track kind start end name file line\npy:main python 0ms 420ms main app.py 1\n",
-    );
+/// So many steps of 5 ms; of so many one also builds an index for 20 ms.
+fn with_long_steps(steps: u32, every: u32) -> String {
+    let mut text = String::from("track kind start end name file line\n");
     let mut at = 0;
-    for step in 0..60 {
-        let long = step % 10 == 9;
+    for step in 0..steps {
+        let long = step % every == every - 1;
         let end = at + if long { 25 } else { 5 };
         text += &format!("py:main python {at}ms {end}ms step app.py 3\n");
         text += &format!("py:main python {at}ms {}ms model app.py 30\n", at + 4);
@@ -173,14 +170,138 @@ fn long_steps_are_told_by_what_only_they_do() {
         }
         at = end;
     }
-    let analysis = analysis(&text);
-    let all = found(&analysis);
-    let jitter = all.iter().find(|(id, _)| *id == "step-jitter");
-    assert_eq!(
-        jitter,
-        Some(&("step-jitter", "build (app.py:50)")),
-        "{all:?}"
+    text
+}
+
+#[test]
+fn long_steps_are_told_by_what_only_they_do_few_of_them_where_they_are_regular() {
+    for (steps, every) in [(60, 10), (500, 50)] {
+        let analysis = analysis(&with_long_steps(steps, every));
+        let all = found(&analysis);
+        let jitter = all.iter().find(|(id, _)| *id == "step-jitter");
+        assert_eq!(
+            jitter,
+            Some(&("step-jitter", "build (app.py:50)")),
+            "{all:?}"
+        );
+    }
+    let seldom = analysis(&with_long_steps(500, 250));
+    assert!(found(&seldom).iter().all(|(id, _)| *id != "step-jitter"));
+}
+
+/// The main process asks a child for a batch and waits 6 of 10 ms for it, a hundred times; the child is at work for so long.
+fn by_turns(child_ms: u32) -> String {
+    let mut text = String::from("track kind start end name file line value args\n");
+    let lib = "/usr/lib/python3.12/multiprocessing/connection.py";
+    for at in (0..1000).step_by(10) {
+        text += &format!(
+            "py:main python {at}ms {}ms step app.py 3
+             py:main python {at}ms {}ms Loader.receive app.py 12
+             py:main python {at}ms {}ms Connection.recv {lib} 246
+             py:main native {at}ms {}ms posix.read python
+             py:main native {}ms {}ms numpy.matmul numpy/core.so
+             py:main@1 python {at}ms {}ms draw app.py 30
+             py:main@1 native {at}ms {}ms numpy.multiply numpy/core.so
+             py:main@1 python {}ms {}ms Connection.recv {lib} 246
+             py:main@1 native {}ms {}ms posix.read python\n",
+            at + 10,
+            at + 6,
+            at + 6,
+            at + 6,
+            at + 6,
+            at + 10,
+            at + 6,
+            at + 6,
+            at + 6,
+            at + 10,
+            at + 6,
+            at + 10
+        );
+    }
+    text += &format!(
+        "py:main counter 1s - thread.cpu_ns - - 400000000
+         py:main@1 counter 1s - thread.cpu_ns - - {child_ms}000000\n"
     );
+    text
+}
+
+#[test]
+fn work_by_turns_is_waiting_at_who_asks_and_none_where_both_work_at_once() {
+    let turns = analysis(&by_turns(600));
+    assert_eq!(
+        found(&turns)[0],
+        ("waiting", "Loader.receive (app.py:12)"),
+        "{:?}",
+        found(&turns)
+    );
+    assert!(found(&turns).iter().all(|(id, _)| *id != "blocking-io"));
+    let gain = turns.findings[0].gain.as_ref().unwrap();
+    assert!((gain.speedup - 1.0 / 0.6).abs() < 0.02, "{gain:?}"); // what the child takes is left
+    let busy = analysis(&by_turns(950));
+    assert!(found(&busy).iter().all(|(id, _)| *id != "waiting"));
+    assert_eq!(busy.facts["answer.time_ns"], 600_000_000);
+}
+
+#[test]
+fn many_calls_below_one_of_a_library_are_a_hot_spot_and_no_small_batches() {
+    let small = |inner: &str| {
+        let mut text = String::from("track kind start end name file line\n");
+        for step in 0..50 {
+            let at = step * 20;
+            text += &format!("py:main python {at}ms {}ms step app.py 3\n", at + 20);
+            if !inner.is_empty() {
+                text += &format!(
+                    "py:main python {at}ms {}ms GzipFile.seek {inner} 9\n",
+                    at + 14
+                );
+            }
+            for call in 0..6 {
+                let from = at + 2 * call;
+                text += &format!(
+                    "py:main native {from}ms {}ms zlib.decompress zlib.so\n",
+                    from + 2
+                );
+            }
+            text += &format!(
+                "py:main native {}ms {}ms numpy.matmul numpy/core.so\n",
+                at + 15,
+                at + 20
+            );
+        }
+        analysis(&text)
+    };
+    let own = small("");
+    let told = |(id, _): &(&str, &str)| *id == "small-batches";
+    assert!(found(&own).iter().any(told), "{:?}", found(&own));
+    let library = small("/usr/lib/python3.12/gzip.py");
+    let ids: Vec<_> = found(&library).iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids[0], "native-hot-spot", "{ids:?}");
+    assert!(!ids.contains(&"small-batches"), "{ids:?}");
+    assert_eq!(library.facts["native.asked.calls"], 50);
+    let share = library.facts["native.asked.share"].as_f64().unwrap();
+    assert!((share - 0.7).abs() < 0.001, "{share}");
+}
+
+#[test]
+fn a_server_that_nobody_asks_has_no_work_and_no_fault() {
+    let mut text = String::from("track kind start end name file line\n");
+    for at in (0..1000).step_by(10) {
+        text += &format!(
+            "py:main python {at}ms {}ms Queue.get /lib/python3.12/queue.py 154
+             py:main native {at}ms {}ms _thread.lock.acquire python
+             py:main python {}ms {}ms serve app.py 9\n",
+            at + 7,
+            at + 7,
+            at + 7,
+            at + 10
+        );
+    }
+    let analysis = analysis(&text);
+    let idle: Vec<_> = analysis.findings.iter().collect();
+    let first = idle
+        .first()
+        .map(|f| (&*f.id, &*f.severity, f.gain.is_none()));
+    assert_eq!(first, Some(("idle-no-work", "info", true)));
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn waits_have_rules_by_what_for() {
     assert_eq!(found(&together("io", 60, "app.py")), ["blocking-io"]);
     assert_eq!(found(&together("io", 20, "app.py")), ["cpu-bound-python"]);
     assert_eq!(found(&turn(20, 60)), ["blocked-loop"]);
-    assert_eq!(found(&turn(88, 5)), Vec::<String>::new(), "an idle loop");
+    assert_eq!(found(&turn(88, 5)), ["idle-no-work"]);
     let idle = analysis(&turn(88, 5), &Rules::built_in().unwrap());
     assert!(
         idle.verdict.summary.starts_with("idle"),
@@ -166,7 +166,7 @@ fn a_loop_of_the_program_s_own_waits_for_work_and_a_library_s_poll_for_an_answer
              py:main  native  2ms    95ms   select.epoll.poll     select.so     -"
         )
     };
-    assert_eq!(found(&polls("serve", "app.py")), Vec::<String>::new());
+    assert_eq!(found(&polls("serve", "app.py")), ["idle-no-work"]);
     let urllib3 = "/usr/lib/python3/site-packages/urllib3/util/wait.py";
     let library = polls("poll_wait_for_socket", urllib3);
     assert_eq!(found(&library), ["blocking-io"]);

@@ -1,5 +1,6 @@
 //! Measures to facts, tables, breakdown and verdict.
 
+mod answers;
 mod gpu; // facts about devices
 mod inside; // facts about what many functions, or libraries, share
 mod verdict; // what limits the program
@@ -185,15 +186,19 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
             .and_then(|track| m.own.get(&(track, f.at)))
             .map_or(0, |own| own.sampled_ns),
     };
-    top(
-        "native.top",
-        on_path
-            .iter()
-            .filter(|f| native(f) > 0)
-            .max_by_key(|f| native(f))
-            .cloned(),
-        &native,
-    );
+    let native_top = on_path.iter().filter(|f| native(f) > 0);
+    let native_top = native_top.max_by_key(|f| native(f)).cloned();
+    let asked = native_top.as_ref().map(|top| {
+        let own = top.kind == "python" && steps::is_own(top.file.as_deref().unwrap_or(""));
+        let caller = inside::caller(m, top.at).filter(|_| !own);
+        let called = caller.map_or(top.at, |caller| caller.called);
+        let called = on_path.iter().find(|f| f.at == called);
+        let called = called.unwrap_or(top);
+        let library = !own && called.kind == "python";
+        let ns = native(top).max(if library { called.total_ns } else { 0 });
+        (called.calls, (ns as f64 / denominator).min(1.0))
+    });
+    top("native.top", native_top, &native);
     top(
         "wait.top",
         on_path
@@ -218,6 +223,10 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
         hottest(&functions, "python", &|f| f.await_ns),
         &|f| f.await_ns,
     );
+    if let Some((calls, share)) = asked {
+        a.facts.insert("native.asked.calls".into(), json!(calls));
+        a.facts.insert("native.asked.share".into(), json!(share));
+    }
     texts.extend(tops);
     // Samples see who waits, not in what.
     if texts
@@ -248,6 +257,7 @@ pub fn analysis(m: &Measures) -> (Analysis, Texts) {
     );
     work::queries(m, &on_path, denominator, &mut a, &mut texts, &mut rows);
     inside::children(m, path, &mut a, &mut texts, &mut rows);
+    answers::answers(m, &mut a, &mut texts, &mut rows);
     inside::prepares(m, path, &mut a, &mut texts, &mut rows);
     inside::formats(m, path, &on_path, &mut a, &mut texts, &mut rows);
     (a, Texts { texts, rows })

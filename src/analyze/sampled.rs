@@ -102,6 +102,7 @@ pub fn settle(m: &mut Measures, mut sampled: Sampled, bursts: &Bursts, names: &N
         }
     }
     for (track, mut functions) in sampled.natives {
+        bursts.move_copies(track, &mut m.copied);
         bursts.move_down(m, track, &mut functions);
         let mut all: BTreeMap<&str, i64> = BTreeMap::new();
         for (function, natives) in functions {
@@ -213,6 +214,27 @@ impl Bursts {
     }
 }
 
+impl Bursts {
+    /// What [`Bursts::move_down`] does, with the part of it that is copying.
+    fn move_copies(&self, track: Track, copied: &mut BTreeMap<(Track, usize), i64>) {
+        for (&function, &unseen) in &self.unseen {
+            let Some(&seen_ns) = copied.get(&(track, function)) else {
+                continue;
+            };
+            let mut moved = 0;
+            for (root, share) in self.roots(function) {
+                let Some(from) = copied.get_mut(&(track, root)) else {
+                    continue;
+                };
+                let ns = scaled(seen_ns, unseen * share).min(*from);
+                *from -= ns;
+                moved += ns;
+            }
+            *copied.entry((track, function)).or_default() += moved;
+        }
+    }
+}
+
 /// Callers of callers that are looked through; they may call each other.
 const DEEPEST: usize = 8;
 /// A caller with less than this share of the calls is passed over: functions that all call each other have many paths.
@@ -257,6 +279,23 @@ py:main  sample     60ms   -      x       fast/x.so   10000000  -     -
             (times.python_ns, times.native_sum_ns()),
             (70_000_000, 30_000_000)
         );
+    }
+
+    #[test]
+    fn copies_in_calls_that_were_not_seen_are_those_calls_own() {
+        let (track, root, function) = ((0, 7), 0, 1);
+        let bursts = Bursts {
+            unseen: [(function, 2.0)].into(),
+            callers: [(function, vec![(root, 100)])].into(),
+        };
+        let copied =
+            |of_root, own| BTreeMap::from([((track, root), of_root), ((track, function), own)]);
+        let mut found = copied(20, 4);
+        bursts.move_copies(track, &mut found);
+        assert_eq!(found, copied(12, 12));
+        let mut found = copied(5, 4);
+        bursts.move_copies(track, &mut found);
+        assert_eq!(found, copied(0, 9), "no more than there is");
     }
 
     #[test]

@@ -200,6 +200,20 @@ pub fn is_contended(top: Option<Place>) -> bool {
     top.is_some_and(|top| !top.is_of(&SYNCHRONIZE))
 }
 
+/// Whether a thread that waits, and not for work, waits for what another thread or process of the program does: for the
+/// result of a future, the end of a thread, a message of a child. `stack` as for [`is_idle`].
+pub fn is_answer<'a>(waits: Waits, mut stack: impl Iterator<Item = Place<'a>>) -> bool {
+    match waits {
+        Waits::Lock => stack.next().is_some_and(|top| top.is_of(&SYNCHRONIZE)),
+        Waits::Io => {
+            let mut link =
+                stack.take_while(|place| place.is_of(&["multiprocessing/connection.py"]));
+            link.any(|place| !place.name.contains("send"))
+        }
+        _ => false,
+    }
+}
+
 /// What a thread is in while it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum In {

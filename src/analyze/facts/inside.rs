@@ -197,27 +197,53 @@ pub(super) fn children(
     put(a, "child.share", ns as f64 / m.span_ns().max(1) as f64);
     a.facts.insert("child.time_ns".into(), json!(ns));
     let Some((waits, _)) = most else { return };
+    let at = caller(m, waits).map_or(waits, |caller| caller.own);
+    let (key, sums) = &m.functions[at];
+    let most = super::function(m, at, key, sums);
+    tell("child", &most, texts, rows);
+}
+
+/// Through what a function is called.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    /// The program's own function that is next above it.
+    pub own: usize,
+    /// What that one calls: the function itself, or one of a library that calls it.
+    pub called: usize,
+}
+
+/// Through what a function is called for most of its time, if by the program's own code at all.
+pub(super) fn caller(m: &Measures, function: usize) -> Option<Caller> {
     let mine = |at: usize| {
         let (key, _) = &m.functions[at];
         key.kind == Kind::Python && is_own(key.file.map_or("", |file| m.names.text(file)))
     };
-    let callers = m.paths.iter().filter(|node| node.function == waits);
-    let caller = callers.filter_map(|node| {
-        let mut at = node.parent;
+    let mut times: BTreeMap<(usize, usize), i64> = BTreeMap::new();
+    let mut below: Vec<i64> = m.paths.iter().map(|node| node.self_ns).collect();
+    for at in (0..below.len()).rev() {
+        if let Some(parent) = m.paths[at].parent {
+            below[parent] += below[at];
+        }
+    }
+    for (node, ns) in m.paths.iter().zip(below) {
+        if node.function != function {
+            continue;
+        }
+        let (mut called, mut at) = (node.function, node.parent);
         while let Some(parent) = at {
             let node = &m.paths[parent];
             if mine(node.function) {
-                return Some(node.function);
+                *times.entry((node.function, called)).or_default() += ns;
+                break;
+            }
+            if m.functions[node.function].0.kind == Kind::Python {
+                called = node.function;
             }
             at = node.parent;
         }
-        None
-    });
-    let at = caller.max_by_key(|at| m.functions[*at].1.total_ns);
-    let at = at.unwrap_or(waits);
-    let (key, sums) = &m.functions[at];
-    let most = super::function(m, at, key, sums);
-    tell("child", &most, texts, rows);
+    }
+    let most = times.into_iter().max_by_key(|(_, ns)| *ns);
+    most.map(|((own, called), _)| Caller { own, called })
 }
 
 fn put(a: &mut Analysis, name: &str, share: f64) {

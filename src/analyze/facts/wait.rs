@@ -8,7 +8,7 @@ use super::super::Share;
 use super::super::device::percentile;
 use super::super::measure::{Measures, Thread as Track};
 use super::super::waited::Waits;
-use super::place_of;
+use super::{inside, place_of};
 
 /// A thread that waits for locks for so much of the timeline is one that queues up.
 const WAITER: f64 = 0.05;
@@ -80,7 +80,12 @@ pub(super) fn waits(
         fact(&format!("{label}.share"), json!(ns as f64 / wall));
         let Some(function) = function else { return };
         let (key, sums) = &m.functions[function];
-        let f = super::function(m, function, key, sums);
+        let mut f = super::function(m, function, key, sums);
+        // A call of a library is told by who makes it.
+        if let Some(caller) = inside::caller(m, function).filter(|_| f.kind == "native") {
+            let (key, sums) = &m.functions[caller.own];
+            f = super::function(m, caller.own, key, sums);
+        }
         texts.insert(format!("{label}.where"), format!("{}{on}", place_of(&f)));
         texts.insert(format!("{label}.name"), f.name);
     };

@@ -2,6 +2,10 @@
 
 /// Every fact there can be; formats/facts-v1.md defines them. A rule that names another one is mistyped.
 pub const FACTS: &[&str] = &[
+    "answer.share",
+    "answer.speedup",
+    "answer.time_ns",
+    "answer.workers",
     "await.top.calls",
     "await.top.share",
     "await.top.time_ns",
@@ -164,6 +168,8 @@ pub const FACTS: &[&str] = &[
     "memory.growth.per_step_bytes",
     "memory.growth.share",
     "memory.growth_bytes",
+    "native.asked.calls",
+    "native.asked.share",
     "native.ns",
     "native.share",
     "native.top.calls",
@@ -286,6 +292,8 @@ pub const FACTS: &[&str] = &[
 
 /// Every text there can be.
 pub const TEXTS: &[&str] = &[
+    "answer.name",
+    "answer.where",
     "await.top.name",
     "await.top.where",
     "caller.top.name",
