@@ -367,7 +367,7 @@ pub fn measure(reader: Reader, windows: &Windows, asks: &Asks) -> Result<Measure
     for (_, sums) in &mut pass.measures.functions {
         sums.error_ns = (Z95 * sums.variance.sqrt()) as i64;
     }
-    let scales = throttled::settle(&mut pass.measures, &pass.unseen);
+    let scales = throttled::settle(&mut pass.measures, &pass.unseen, &names);
     blind::settle(&mut pass.measures, &pass.blind, &scales, &names);
     pass.measures.calls = pass.blind.calls();
     pass.measures.unseen.clone_from(&scales);

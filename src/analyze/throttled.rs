@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::measure::Measures;
-use crate::trace::HashMap;
+use super::measure::{Measures, PathNode, Track, library};
+use crate::trace::{HashMap, Kind, Names};
 
 /// What `throttled` rows and calls say, by function.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub struct Unseen {
     calls: BTreeMap<usize, Estimate>,
     /// Time in a function that a caller called, by (caller, function).
     by_caller: HashMap<(usize, usize), i64>,
+    /// The same by what called it at once: a native function that was given it, as `sorted` is its key, or the caller.
+    by_holder: HashMap<(usize, usize), i64>,
     /// Sum of the squares of the durations of calls that were seen, in ns².
     squares: Vec<f64>,
 }
@@ -64,10 +66,18 @@ impl Unseen {
         sum.bias += bias.max(0.0);
     }
 
-    /// Takes a call that was seen.
-    pub fn seen(&mut self, caller: Option<usize>, function: usize, dur_ns: i64) {
+    /// Takes a call that was seen, by the Python function that called it and the native one between them, if any.
+    pub fn seen(
+        &mut self,
+        caller: Option<usize>,
+        native: Option<usize>,
+        function: usize,
+        dur_ns: i64,
+    ) {
         if let Some(caller) = caller {
             *self.by_caller.entry((caller, function)).or_default() += dur_ns;
+            let holder = native.unwrap_or(caller);
+            *self.by_holder.entry((holder, function)).or_default() += dur_ns;
         }
         if function >= self.squares.len() {
             self.squares.resize(function + 1, 0.0);
@@ -96,7 +106,7 @@ fn scaled(ns: i64, by: f64) -> i64 {
 
 /// Scales calls and times, and takes from callers what they had of unseen callees: a call that was not seen is its
 /// caller's own time. By function, how much time went into unseen calls for each ns of those that were seen.
-pub fn settle(m: &mut Measures, unseen: &Unseen) -> BTreeMap<usize, f64> {
+pub fn settle(m: &mut Measures, unseen: &Unseen, names: &Names) -> BTreeMap<usize, f64> {
     let mut moved = BTreeMap::new();
     let mut scales = BTreeMap::new();
     for (&function, estimate) in &unseen.calls {
@@ -127,17 +137,23 @@ pub fn settle(m: &mut Measures, unseen: &Unseen) -> BTreeMap<usize, f64> {
         }
     }
     // A function that calls itself has its own time anyway.
-    let mut by_caller: Vec<_> = unseen.by_caller.iter().collect();
-    by_caller.sort_unstable();
+    let mut by_holder: Vec<_> = unseen.by_holder.iter().collect();
+    by_holder.sort_unstable();
     let mut of_all: BTreeMap<usize, i64> = BTreeMap::new();
-    for &(&(_, function), &ns) in &by_caller {
+    for &(&(_, function), &ns) in &by_holder {
         *of_all.entry(function).or_default() += ns;
     }
-    for (&(caller, function), &ns) in by_caller {
+    let interpreted = interpreted(m);
+    for (&(caller, function), &ns) in by_holder {
         let (Some(&more_ns), true) = (moved.get(&function), caller != function) else {
             continue;
         };
         let part = scaled(more_ns, ns as f64 / of_all[&function].max(1) as f64);
+        if m.functions[caller].0.kind != Kind::Python {
+            let python = interpreted.get(&function).copied().unwrap_or(1.0);
+            leave_native(m, caller, scaled(part, python), names);
+            continue;
+        }
         let sums = &mut m.functions[caller].1;
         let before = (sums.self_ns - sums.native_ns).max(0);
         let taken = part.min(before);
@@ -150,11 +166,131 @@ pub fn settle(m: &mut Measures, unseen: &Unseen) -> BTreeMap<usize, f64> {
     scales
 }
 
+/// Which part of the time of a Python function, with all that it calls, is not in native functions.
+fn interpreted(m: &Measures) -> BTreeMap<usize, f64> {
+    let own = |node: &PathNode| {
+        let native = m.functions[node.function].0.kind != Kind::Python;
+        (if native { 0 } else { node.self_ns }, node.self_ns)
+    };
+    let mut sums: Vec<(i64, i64)> = m.paths.iter().map(own).collect();
+    let mut all: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
+    for (at, node) in m.paths.iter().enumerate().rev() {
+        let (python, both) = sums[at];
+        if let Some(parent) = node.parent {
+            sums[parent].0 += python;
+            sums[parent].1 += both;
+        }
+        let of = all.entry(node.function).or_default();
+        *of = (of.0 + python, of.1 + both);
+    }
+    let part = |(function, (python, both)): (usize, (i64, i64))| {
+        (function, python as f64 / both.max(1) as f64)
+    };
+    all.into_iter().map(part).collect()
+}
+
+/// Takes time of calls that were not seen from the native function that made them: it was the interpreter's.
+fn leave_native(m: &mut Measures, native: usize, part: i64, names: &Names) {
+    let (key, sums) = &mut m.functions[native];
+    let before = sums.self_ns.max(0);
+    let taken = part.min(before);
+    let share = taken as f64 / before.max(1) as f64;
+    sums.self_ns -= taken;
+    sums.native_ns = (sums.native_ns - taken).max(0);
+    let file = key.file.map_or("", |file| names.text(file));
+    let library = library(file).to_owned();
+    // Who calls it has its time as native time of its own.
+    let mut callers: BTreeMap<usize, i64> = BTreeMap::new();
+    for node in m.paths.iter().filter(|node| node.function == native) {
+        let mut at = node.parent;
+        while let Some(parent) = at {
+            let node_above = &m.paths[parent];
+            if m.functions[node_above.function].0.kind == Kind::Python {
+                *callers.entry(node_above.function).or_default() += node.self_ns;
+                break;
+            }
+            at = node_above.parent;
+        }
+    }
+    let all: i64 = callers.values().sum();
+    for (&caller, &ns) in &callers {
+        let sums = &mut m.functions[caller].1;
+        let ns = scaled(taken, ns as f64 / all.max(1) as f64).min(sums.native_ns);
+        sums.native_ns -= ns;
+        sums.self_ns -= ns;
+    }
+    let owns = m.own.iter_mut().filter(|((_, of), _)| *of == native);
+    let by_thread: BTreeMap<Track, i64> = owns
+        .map(|(&(track, _), own)| {
+            let ns = scaled(own.self_ns, share);
+            own.self_ns -= ns;
+            own.native_ns = (own.native_ns - ns).max(0);
+            (track, ns)
+        })
+        .collect();
+    for (track, ns) in by_thread {
+        for (&caller, &part) in &callers {
+            if let Some(own) = m.own.get_mut(&(track, caller)) {
+                let ns = scaled(ns, part as f64 / all.max(1) as f64).min(own.native_ns);
+                own.native_ns -= ns;
+                own.self_ns -= ns;
+            }
+        }
+        let Some(thread) = m.threads.get_mut(&track) else {
+            continue;
+        };
+        if let Some(known) = thread.times.native_ns.get_mut(&library) {
+            let ns = ns.min(*known);
+            *known -= ns;
+            thread.times.python_ns += ns;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::analyze::measure::measure;
     use crate::trace::provenance::Stage;
     use crate::trace::text::reader;
+
+    #[test]
+    fn what_a_native_function_called_unseen_is_the_interpreters() {
+        // `sorted` takes 80 ms, of which `key` is seen for 4 and told for 36 more.
+        let text = r#"
+track    kind       start  end    name    file    value  line  args
+py:main  python     0ms    100ms  rank    app.py  -      1     -
+py:main  native     10ms   90ms   sorted  python  -      -     -
+py:main  throttled  10ms   90ms   key     app.py  18     5     {"calls_low":15,"calls_high":21}
+py:main  python     10ms   12ms   key     app.py  -      5     -
+py:main  python     20ms   22ms   key     app.py  -      5     -
+"#;
+        let measured = |text: &str| {
+            let reader = reader(text, Stage::Timeline).unwrap();
+            measure(reader, &Default::default(), &Default::default()).unwrap()
+        };
+        // What they have in native functions themselves stays native.
+        let half = "py:main  native     11ms   12ms   dot     python  -      -     -\n\
+                    py:main  python     20ms";
+        let half = measured(&text.replace("py:main  python     20ms", half));
+        let times = &half.threads.values().next().unwrap().times;
+        let seen_ms = 1 + (80 - 4); // of 4 ms in key, 1 is native
+        let native_ns = seen_ms * 1_000_000 - 36_000_000 * 3 / 4;
+        assert_eq!(times.native_ns["python"], native_ns);
+
+        let m = measured(text);
+        let of = |name: &str| {
+            let mut all = m.functions.iter();
+            let found = all.find(|(key, _)| m.names.text(key.name) == name);
+            let sums = &found.unwrap().1;
+            (sums.self_ns / 1_000_000, sums.native_ns / 1_000_000)
+        };
+        assert_eq!(of("key"), (40, 0));
+        assert_eq!(of("sorted"), (40, 40));
+        assert_eq!(of("rank"), (20 + 40, 40));
+        let times = &m.threads.values().next().unwrap().times;
+        assert_eq!(times.native_ns["python"], 40_000_000);
+        assert_eq!(times.python_ns, 60_000_000);
+    }
 
     #[test]
     fn what_was_not_seen_is_scaled_up_and_leaves_its_caller() {

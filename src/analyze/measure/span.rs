@@ -134,6 +134,8 @@ impl Pass {
         let caller = around.last_mut();
         let caller_flow = caller.as_ref().and_then(|caller| caller.flow);
         let before = caller.as_ref().and_then(|caller| caller.called);
+        let native = caller.as_ref().filter(|caller| caller.kind == Kind::Native);
+        let native = native.and_then(|caller| caller.function());
         let path = self.functions.path(frame.path, before, function);
         if let Some(caller) = caller.filter(|caller| caller.path != path) {
             caller.called = path;
@@ -148,7 +150,7 @@ impl Pass {
         };
         frame.within.compiles = frame.doing == Doing::Import;
         if event.kind == Kind::Python && !stack.imported {
-            self.unseen.seen(caller_function, function, dur_ns);
+            self.unseen.seen(caller_function, native, function, dur_ns);
         }
         let sums = &mut m.functions[function].1;
         sums.calls += u64::from(!flags.resumed);
