@@ -177,6 +177,18 @@ pub struct PathNode {
     pub self_ns: i64,
 }
 
+impl Measures {
+    /// The functions around a node of the call tree, from the one that calls it outwards.
+    pub fn above(&self, node: &PathNode) -> impl Iterator<Item = usize> {
+        let mut at = node.parent;
+        std::iter::from_fn(move || {
+            let node = &self.paths[at?];
+            at = node.parent;
+            Some(node.function)
+        })
+    }
+}
+
 /// Everything the pass found.
 #[derive(Debug, Default)]
 pub struct Measures {

@@ -202,14 +202,9 @@ fn leave_native(m: &mut Measures, native: usize, part: i64, names: &Names) {
     // Who calls it has its time as native time of its own.
     let mut callers: BTreeMap<usize, i64> = BTreeMap::new();
     for node in m.paths.iter().filter(|node| node.function == native) {
-        let mut at = node.parent;
-        while let Some(parent) = at {
-            let node_above = &m.paths[parent];
-            if m.functions[node_above.function].0.kind == Kind::Python {
-                *callers.entry(node_above.function).or_default() += node.self_ns;
-                break;
-            }
-            at = node_above.parent;
+        let python = |at: &usize| m.functions[*at].0.kind == Kind::Python;
+        if let Some(caller) = m.above(node).find(python) {
+            *callers.entry(caller).or_default() += node.self_ns;
         }
     }
     let all: i64 = callers.values().sum();

@@ -114,14 +114,10 @@ fn waiting(m: &Measures, node: &PathNode) -> Option<Waiting> {
         Kind::Python if sums.wait_ns > 0 => None,
         _ => return None,
     };
-    let mut stack: Vec<usize> = Vec::new();
-    let mut at = Some(node);
-    while let Some(node) = at {
-        if m.functions[node.function].0.kind == Kind::Python {
-            stack.push(node.function);
-        }
-        at = node.parent.map(|parent| &m.paths[parent]);
-    }
+    let stack = std::iter::once(node.function).chain(m.above(node));
+    let stack: Vec<usize> = stack
+        .filter(|at| m.functions[*at].0.kind == Kind::Python)
+        .collect();
     let place = |&at: &usize| {
         let key = &m.functions[at].0;
         Place {

@@ -229,17 +229,15 @@ pub(super) fn caller(m: &Measures, function: usize) -> Option<Caller> {
         if node.function != function {
             continue;
         }
-        let (mut called, mut at) = (node.function, node.parent);
-        while let Some(parent) = at {
-            let node = &m.paths[parent];
-            if mine(node.function) {
-                *times.entry((node.function, called)).or_default() += ns;
+        let mut called = node.function;
+        for at in m.above(node) {
+            if mine(at) {
+                *times.entry((at, called)).or_default() += ns;
                 break;
             }
-            if m.functions[node.function].0.kind == Kind::Python {
-                called = node.function;
+            if m.functions[at].0.kind == Kind::Python {
+                called = at;
             }
-            at = node.parent;
         }
     }
     let most = times.into_iter().max_by_key(|(_, ns)| *ns);
