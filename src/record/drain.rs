@@ -6,6 +6,8 @@
 // the fuzz targets include this file from elsewhere
 #[path = "drain/device.rs"]
 mod device; // what devices did
+#[path = "drain/estimates.rs"]
+mod estimates;
 #[path = "drain/occupancy.rs"]
 mod occupancy;
 #[path = "drain/nvtx.rs"]
@@ -117,6 +119,8 @@ pub struct Process {
     /// Times at which recording was switched off, in ns, ascending.
     off_ns: Vec<i64>,
     throttled: Throttled,
+    /// Estimates that are not written yet, by id, oldest first.
+    held: VecDeque<(u32, Row)>,
     /// What its devices are, and what records them.
     pub devices: Devices,
     nvtx: nvtx::Process,
@@ -221,6 +225,7 @@ impl Drain {
             scopes: HashMap::new(),
             off_ns: Vec::new(),
             throttled: Throttled::default(),
+            held: VecDeque::new(),
             devices: Devices::default(),
             nvtx: nvtx::Process::default(),
         })
@@ -402,6 +407,15 @@ impl Drain {
         covered.for_each(|process| process.notes.push(note.to_owned()));
     }
 
+    /// Writes what is held back.
+    pub fn tell(&mut self, out: &mut Vec<Event>) {
+        let mut processes: Vec<_> = self.processes.values_mut().collect();
+        processes.sort_by_key(|process| process.id);
+        for process in processes {
+            process.tell(&mut self.names, i64::MAX, out);
+        }
+    }
+
     /// Ends what is still open in all processes.
     pub fn finish(&mut self, out: &mut Vec<Event>) {
         let mut keys: Vec<_> = self.processes.keys().copied().collect();
@@ -426,13 +440,14 @@ impl Drain {
             process.end_all(&mut self.names, tid, &mut thread, out);
             process.threads.insert(tid, thread);
         }
+        process.tell(&mut self.names, i64::MAX, out);
         let last_ns = process.threads.values().map(|t| t.last_ns).max();
         let base_ns = process.facts.base_monotonic_ns;
         let rows = process
             .throttled
             .finish(base_ns, last_ns.unwrap_or(base_ns));
         for (id, row) in rows {
-            out.push(process.throttled(&mut self.names, id, &row));
+            out.push(process.estimate(&mut self.names, id, &row));
         }
         process.end_started(&mut self.names, out);
         let mut handles: Vec<_> = process.scopes.keys().copied().collect();
@@ -677,23 +692,6 @@ impl Process {
         self.end_pushed(names, tid, thread, out);
     }
 
-    /// The row of a function that was recorded in bursts.
-    fn throttled(&self, names: &mut Names, id: u32, row: &Row) -> Event {
-        let mut event = self.row(names, Kind::Throttled, id, row.start_ns, 0);
-        event.dur_ns = Some(row.end_ns - row.start_ns);
-        event.value = Some(row.calls.round());
-        let error = row.error().ceil();
-        let mut args = serde_json::json!({"calls_low": (row.calls.round() - error).max(0.0),
-            "calls_high": row.calls.round() + error, "bias": row.bias.ceil(), "off_ns": row.off_ns,
-            "on_ns": row.on_ns, "seen": row.seen, "bursts": row.bursts});
-        if let Some((time_ns, error_ns)) = row.time_ns() {
-            args["time_ns"] = time_ns.into();
-            args["time_error_ns"] = error_ns.into();
-        }
-        event.args = Some(names.sym(&args.to_string()));
-        event
-    }
-
     #[inline(always)]
     fn timed(
         &mut self,
@@ -834,9 +832,9 @@ impl Process {
                     pools_ns: pools.map(|pool| self.ticks_ns(pool)),
                 };
                 if let Some(row) = self.throttled.add(id, burst) {
-                    let event = self.throttled(names, id, &row);
-                    out.push(event);
+                    self.hold(id, row);
                 }
+                self.tell(names, at, out);
             }
             Record::Slices {
                 id,
@@ -862,9 +860,8 @@ impl Process {
                     bursts: slices.into(),
                     ..Row::default()
                 };
-                let row = self.throttled.timed(id, row);
-                let event = self.throttled(names, id, &row);
-                out.push(event);
+                self.hold(id, row);
+                self.tell(names, at, out);
             }
             Record::Switch { on, .. } => {
                 if !on {

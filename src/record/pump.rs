@@ -406,6 +406,7 @@ impl Rows {
     fn end_chunk(&mut self) {
         let Some(To::Window(_)) = self.to else { return };
         self.states.cut(&mut self.drain, &mut self.out);
+        self.drain.tell(&mut self.out);
         self.write();
         let Some(To::Window(flight)) = &mut self.to else {
             return;

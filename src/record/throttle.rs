@@ -132,7 +132,7 @@ impl Throttled {
         function.pool_ns = burst.pools_ns[1];
         let silent = burst.pools_ns[1] - burst.pools_ns[0] > 2 * burst.cpu_ns;
         function.last = burst.rate_of().filter(|_| !silent);
-        full.map(|row| self.timed(id, row))
+        full
     }
 
     /// Takes what a call took, or a part of one; it did not begin in the part if it was `resumed`.

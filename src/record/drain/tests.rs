@@ -254,3 +254,42 @@ fn damaged_bytes_are_counted_and_end_their_batch() {
     drain.records(KEY, 7, &[0xff; 48], &mut out);
     assert_eq!((drain.damaged, out.len()), (1, 0));
 }
+
+#[test]
+fn an_estimate_waits_for_the_calls_that_other_chains_hold() {
+    const MS: u64 = 1_000_000;
+    let slices = |time_ms: u64| Record::Slices {
+        time: time_ms * MS,
+        dur_us: 1_000_000,
+        id: 1,
+        slices: 20,
+        seen: 1,
+        calls: 100.0,
+        chance: 50.0,
+        bias: 1.0,
+        on_us: 10_000,
+        off_us: 990_000,
+    };
+    let time_of = |drain: &Drain, event: &Event| {
+        let args = drain.names.text(event.args.unwrap());
+        serde_json::from_str::<serde_json::Value>(args).unwrap()["time_ns"].clone()
+    };
+    let mut drain = Drain::default();
+    let mut out = Vec::new();
+    drain.records(KEY, 0, &bytes(&[slices(1000)]), &mut out);
+    drain.records(
+        KEY,
+        7,
+        &bytes(&[begin(900 * MS, 1), end(902 * MS, 1)]),
+        &mut out,
+    );
+    drain.records(KEY, 0, &bytes(&[slices(1500), slices(1600)]), &mut out);
+    let told: Vec<_> = (out.iter()).filter(|e| e.kind == Kind::Throttled).collect();
+    assert_eq!(told.len(), 1, "the others are too new");
+    assert_eq!(time_of(&drain, told[0]), 200 * MS);
+    out.clear();
+    drain.tell(&mut out);
+    assert_eq!(out.len(), 2);
+    drain.finish(&mut out);
+    assert_eq!(out.len(), 2, "each once");
+}
