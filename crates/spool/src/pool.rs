@@ -1,7 +1,7 @@
 //! The producer's side: a process's segments, and a chain of them per thread.
 
 use crate::layout::{
-    ACTIVE, CLOSED, CONTROL, FULL, HEADER, Header, Ordering, RING_SEGMENT, SPILL_SEGMENT,
+    ACTIVE, CLOSED, CONTROL, FREE, FULL, HEADER, Header, Ordering, RING_SEGMENT, SPILL_SEGMENT,
 };
 use crate::map::Map;
 use crate::sys;
@@ -39,6 +39,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Segments are ready for so long at the rate at which they are taken; when half are gone, the helper is woken. Waking a
 /// thread costs the process about 50 µs.
 const AHEAD: Duration = Duration::from_millis(20);
+/// Pages of a ring segment, of which a burst needs a few.
+const PAGES: usize = RING_SEGMENT / 4096;
 /// Ticks between two tries to make a spill file after one failed (a full disk).
 const PAUSE: u32 = 64;
 /// Ticks between two times that the memory of spill segments is given back.
@@ -356,6 +358,9 @@ impl Helper {
         while shared.ready_size() < target {
             match self.segment(shared) {
                 Ok(Some(segment)) => {
+                    if !segment.spill {
+                        segment.map.touch(0, PAGES);
+                    }
                     if !shared.put(&segment) {
                         self.idle.push(segment);
                         break;
@@ -376,6 +381,7 @@ impl Helper {
                 }
             }
         }
+        self.touch(target <= LEAST_READY);
         self.exhausted = exhausted;
         // not when threads took what was made just now: there is more where that came from
         let dry = exhausted && shared.ready() == 0;
@@ -458,6 +464,19 @@ impl Helper {
             used: AtomicBool::new(false),
             cold: AtomicBool::new(false),
         }))
+    }
+
+    /// Has the pages at hand that threads come to next. Segments that are ready are touched as they are made so; where few
+    /// are taken, that may be long ago.
+    fn touch(&self, few: bool) {
+        for segment in self.live.iter().filter(|segment| !segment.spill) {
+            let head = segment.map.head();
+            match head.state().1 {
+                ACTIVE => segment.map.touch(head.seen().written, PAGES),
+                FREE if few => segment.map.touch(0, PAGES),
+                _ => {}
+            }
+        }
     }
 
     /// Gives back the memory of spill segments that are written to: a thread needs the page that it is at, and takes it

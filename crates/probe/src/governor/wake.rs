@@ -11,10 +11,13 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, OnceLock};
 
-/// The interpreter has been asked for bursts; the CPU time of the thread that ran then, in ns, and that thread.
+/// The interpreter has been asked for bursts.
 static ASKED: AtomicBool = AtomicBool::new(false);
-static ASKED_CPU: AtomicU64 = AtomicU64::new(0);
+/// The CPU time of the thread that ran then, in ns, read once the interpreter knew ([`NOT_YET`] until then), and that
+/// thread.
+static ASKED_CPU: AtomicU64 = AtomicU64::new(NOT_YET);
 static ASKED_OF: AtomicU64 = AtomicU64::new(0);
+const NOT_YET: u64 = u64::MAX;
 
 /// Asks for bursts if functions are off: from outside, at times by chance, since what the program does when an event
 /// comes, or when it goes to sleep, is not what it does all the time. For the helper, which has no GIL.
@@ -26,10 +29,13 @@ pub fn wake(version: (u32, u32), asking: &mut Asking) {
             // SAFETY: a pending call runs with the GIL held.
             unsafe {
                 read_cpu(thread);
-                let asked = ASKED_CPU.load(Relaxed) * hot::micro() / 1000;
-                let lead = match (*thread).tid == ASKED_OF.load(Relaxed) {
-                    true => (*thread).cpu.counted().saturating_sub(asked),
-                    false => 0,
+                let lead = match ASKED_CPU.swap(NOT_YET, Relaxed) {
+                    NOT_YET => 0,
+                    _ if (*thread).tid != ASKED_OF.load(Relaxed) => 0,
+                    asked_ns => {
+                        let asked = asked_ns as f64 * hot::micro() as f64 / 1000.0;
+                        (*thread).cpu.counted().saturating_sub(asked as u64)
+                    }
                 };
                 rearm(thread, *toggle, lead);
             }
@@ -45,11 +51,16 @@ pub fn wake(version: (u32, u32), asking: &mut Asking) {
         return;
     }
     ASKED.store(true, Relaxed);
+    ASKED_CPU.store(NOT_YET, Relaxed);
     // SAFETY: `on_wake` is a pending call's function, and the interpreter has not begun to end.
     let added = unsafe { Door::of(version).ask(on_wake) };
     if !added {
         ASKED.store(false, Relaxed);
+        return;
     }
+    // Not before: functions that begin until the interpreter knows are not in the burst, and neither is that time. If it
+    // was called meanwhile, this is later than that.
+    ASKED_CPU.store(clock::thread_ns(ASKED_OF.load(Relaxed)), Relaxed);
 }
 
 type Main = unsafe extern "C" fn() -> *mut c_void;
@@ -142,7 +153,6 @@ impl Asking {
         *self = Asking { cpu_ns, asleep: 0 };
         let of = if runs { tid } else { 0 };
         ASKED_OF.store(of, Relaxed);
-        ASKED_CPU.store(clock::thread_ns(tid), Relaxed);
         true
     }
 }
