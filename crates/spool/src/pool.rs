@@ -1,7 +1,7 @@
 //! The producer's side: a process's segments, and a chain of them per thread.
 
 use crate::layout::{
-    ACTIVE, CLOSED, CONTROL, FREE, FULL, HEADER, Header, Ordering, RING_SEGMENT, SPILL_SEGMENT,
+    ACTIVE, CLOSED, CONTROL, FULL, HEADER, Header, Ordering, RING_SEGMENT, SPILL_SEGMENT,
 };
 use crate::map::Map;
 use crate::sys;
@@ -39,8 +39,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Segments are ready for so long at the rate at which they are taken; when half are gone, the helper is woken. Waking a
 /// thread costs the process about 50 µs.
 const AHEAD: Duration = Duration::from_millis(20);
-/// Pages of a ring segment, of which a burst needs a few.
-const PAGES: usize = RING_SEGMENT / 4096;
+/// Pages that a thread may write to before the next tick: a burst fills a few.
+const PAGES_AHEAD: usize = 8;
 /// Ticks between two tries to make a spill file after one failed (a full disk).
 const PAUSE: u32 = 64;
 /// Ticks between two times that the memory of spill segments is given back.
@@ -59,6 +59,8 @@ struct Segment {
     used: AtomicBool,
     /// Its memory was given back to the kernel.
     cold: AtomicBool,
+    /// Bytes that were written at the last tick.
+    written: AtomicU64,
 }
 
 /// What producers share with the pool.
@@ -125,6 +127,13 @@ impl Shared {
             Ordering::Release, // pairs with `pop`
         );
         true
+    }
+
+    /// Whether [`Shared::pop`] would give this one now.
+    fn is_next(&self, segment: &Arc<Segment>) -> bool {
+        let ready = |slot: &AtomicPtr<Segment>| slot.load(Ordering::Relaxed).cast_const();
+        let next = self.ready.iter().map(ready).find(|at| !at.is_null());
+        next == Some(Arc::as_ptr(segment))
     }
 
     /// A segment where none was ready: this thread makes one itself, or waits for whoever is making some.
@@ -358,9 +367,6 @@ impl Helper {
         while shared.ready_size() < target {
             match self.segment(shared) {
                 Ok(Some(segment)) => {
-                    if !segment.spill {
-                        segment.map.touch(0, PAGES);
-                    }
                     if !shared.put(&segment) {
                         self.idle.push(segment);
                         break;
@@ -381,7 +387,7 @@ impl Helper {
                 }
             }
         }
-        self.touch(target <= LEAST_READY);
+        self.touch(shared);
         self.exhausted = exhausted;
         // not when threads took what was made just now: there is more where that came from
         let dry = exhausted && shared.ready() == 0;
@@ -463,18 +469,26 @@ impl Helper {
             take: AtomicU64::new(0),
             used: AtomicBool::new(false),
             cold: AtomicBool::new(false),
+            written: AtomicU64::new(0),
         }))
     }
 
-    /// Has the pages at hand that threads come to next. Segments that are ready are touched as they are made so; where few
-    /// are taken, that may be long ago.
-    fn touch(&self, few: bool) {
+    /// Has the pages at hand that threads come to next, of those that have written since the last tick: what others
+    /// hold may not be needed for long, and each page that is touched may cost this thread what its producer would pay.
+    fn touch(&self, shared: &Shared) {
         for segment in self.live.iter().filter(|segment| !segment.spill) {
-            let head = segment.map.head();
-            match head.state().1 {
-                ACTIVE => segment.map.touch(head.seen().written, PAGES),
-                FREE if few => segment.map.touch(0, PAGES),
-                _ => {}
+            let (head, map) = (segment.map.head(), &segment.map);
+            let written = head.seen().written;
+            if segment.written.swap(written, Ordering::Relaxed) == written
+                || head.state().1 != ACTIVE
+            {
+                continue;
+            }
+            let rest = PAGES_AHEAD - map.touch(written, PAGES_AHEAD);
+            if rest > 0
+                && let Some(next) = self.live.iter().find(|next| shared.is_next(next))
+            {
+                next.map.touch(0, rest);
             }
         }
     }
