@@ -149,6 +149,39 @@ fn a_program_that_waits_for_its_children_is_told_so_at_its_own_function() {
     assert_eq!(analysis.facts["child.time_ns"], 900_000_000);
 }
 
+/// Twenty steps wait for a child each, which lives for the answer: 2.5 % of the timeline, less than who takes part needs.
+#[test]
+fn children_that_live_for_an_answer_are_waited_for_like_programs() {
+    let mut text = String::from("track kind start end name file line value\n");
+    let lib = "/usr/lib/python3.12/multiprocessing/connection.py";
+    for step in 0..20 {
+        let (at, child) = (step * 50, step + 1);
+        text += &format!(
+            "py:main python {at}ms {}ms step app.py 3 -
+             py:main python {at}ms {}ms ForkEach.exchange app.py 12 -
+             py:main python {at}ms {}ms Connection.recv {lib} 246 -
+             py:main native {at}ms {}ms posix.read python - -
+             py:main@{child} python {at}ms {}ms once app.py 30 -
+             py:main@{child} counter {}ms - thread.cpu_ns - - 45000000\n",
+            at + 50,
+            at + 45,
+            at + 45,
+            at + 45,
+            at + 45,
+            at + 45
+        );
+    }
+    text += "py:main counter 1s - thread.cpu_ns - - 100000000\n";
+    let analysis = analysis(&text);
+    assert_eq!(analysis.facts["answer.workers"], 1);
+    assert_eq!(analysis.facts["child.time_ns"], 900_000_000);
+    assert_eq!(
+        found(&analysis)[0],
+        ("waiting", "ForkEach.exchange (app.py:12)")
+    );
+    assert!(found(&analysis).iter().all(|(id, _)| *id != "blocking-io"));
+}
+
 /// So many steps of 5 ms; of so many one also builds an index for 20 ms.
 fn with_long_steps(steps: u32, every: u32) -> String {
     let mut text = String::from("track kind start end name file line\n");

@@ -269,7 +269,8 @@ fn what_is_made_ready_before_the_work_is_startup() {
 
 #[test]
 fn statements_one_by_one_are_batches_taken_apart() {
-    let of = |per_step: i64| {
+    // `part` of the functions' time is that of one that asks once a step.
+    let with = |per_step: i64, part: i64| {
         let mut text = String::from(
             "track    kind    start  end     name  file    line
              py:main  python  0ms    1000ms  main  app.py  1\n",
@@ -280,6 +281,13 @@ fn statements_one_by_one_are_batches_taken_apart() {
                 "py:main python {start}ms {}ms answer app.py 5\n",
                 start + 99
             );
+            if part > 0 {
+                let (start, end) = (start + 99 - part, start + 99);
+                text += &format!(
+                    "py:main python {start}ms {end}ms all app.py 14
+                     py:main native {start}ms {end}ms sqlite3.Connection.execute _sqlite3.so -\n"
+                );
+            }
             for at in 0..per_step {
                 let start = start + 3 * at;
                 text += &format!(
@@ -298,6 +306,7 @@ fn statements_one_by_one_are_batches_taken_apart() {
         }
         analysis(&text, &Rules::built_in().unwrap())
     };
+    let of = |per_step| with(per_step, 0);
     let many = of(30);
     assert_eq!(many.facts["query.count"], 300);
     assert_eq!(many.facts["query.per_step"], 30.0);
@@ -305,6 +314,11 @@ fn statements_one_by_one_are_batches_taken_apart() {
     assert_eq!(found.unwrap().place, "customer (app.py:9)");
     let few = of(5);
     assert!(few.findings.iter().all(|f| f.id != "small-batches"));
+    // One statement for all is none of those that are asked one by one, however long it takes.
+    let at_once = with(5, 80);
+    assert_eq!(at_once.facts["query.count"], 50);
+    assert_eq!(at_once.facts["query.time_ns"], 150_000_000);
+    assert!(at_once.findings.iter().all(|f| f.id != "small-batches"));
 }
 
 #[test]

@@ -20,9 +20,10 @@ struct Sight {
     /// not worth its events is dropped, and what comes after says nothing of it.
     own_ns: i64,
     since_ns: i64,
-    /// The frames, likewise.
+    /// The frames, likewise; and those that called anything.
     frames: u64,
     since: u64,
+    calling: u64,
     /// Native functions that do not wait, their own time, and their calls.
     natives: Vec<(usize, i64, u64)>,
 }
@@ -37,6 +38,16 @@ impl Sight {
         let found = self.natives.iter().find(|(known, ..)| *known == native);
         found.map_or(0, |(_, ns, _)| *ns)
     }
+}
+
+/// How often a function calls a native function in one of its own calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Often {
+    /// Over all calls, up to the last that showed any native call: fewer than there were, as call sites of short functions
+    /// are dropped after some looks, and looked at again much later.
+    pub mean: f64,
+    /// Over those that showed any.
+    pub shown: f64,
 }
 
 /// Native time that is estimated, by function and native function.
@@ -106,6 +117,7 @@ impl Blind {
             if native_ns > 0 {
                 sight.own_ns += std::mem::take(&mut sight.since_ns);
                 sight.frames += std::mem::take(&mut sight.since);
+                sight.calling += 1;
             }
             return Vec::new();
         }
@@ -137,16 +149,16 @@ impl Blind {
         moved
     }
 
-    /// How often a function calls a native function in one of its own calls, as far as that was seen: call sites of short
-    /// functions are dropped soon.
-    pub fn calls(&self) -> BTreeMap<(usize, usize), f64> {
+    /// How often a function calls a native function in one of its own calls, as far as that was seen.
+    pub fn calls(&self) -> BTreeMap<(usize, usize), Often> {
         let mut all = BTreeMap::new();
         for (function, sight) in self.sights.iter().enumerate() {
             for &(native, _, calls) in &sight.natives {
-                all.insert(
-                    (function, native),
-                    calls as f64 / sight.frames.max(1) as f64,
-                );
+                let often = Often {
+                    mean: calls as f64 / sight.frames.max(1) as f64,
+                    shown: calls as f64 / sight.calling.max(1) as f64,
+                };
+                all.insert((function, native), often);
             }
         }
         all

@@ -11,7 +11,7 @@ mod wait; // `wait` rows, and what waits say of event loops and locks
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ask::Asks;
-use super::blind::{self, Blind};
+use super::blind::{self, Blind, Often};
 use super::device::{Devices, Owner};
 use super::idle::{Gaps, Part};
 use super::lines::Counted;
@@ -244,7 +244,7 @@ pub struct Measures {
     /// By function in bursts: the time in calls that were not seen for each ns of those that were.
     pub unseen: BTreeMap<usize, f64>,
     /// By function and native function: calls of that in one of this.
-    pub calls: BTreeMap<(usize, usize), f64>,
+    pub calls: BTreeMap<(usize, usize), Often>,
     /// Processors of the machine it was recorded on.
     pub cpus: Option<u64>,
     /// What a page fault costs there.

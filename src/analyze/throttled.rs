@@ -14,8 +14,15 @@ pub struct Unseen {
     by_caller: HashMap<(usize, usize), i64>,
     /// The same by what called it at once: a native function that was given it, as `sorted` is its key, or the caller.
     by_holder: HashMap<(usize, usize), i64>,
-    /// Sum of the squares of the durations of calls that were seen, in ns².
-    squares: Vec<f64>,
+    /// Of the durations of calls that were seen.
+    took: Vec<Took>,
+}
+
+/// Sum of durations in ns, those of calls that a function makes of itself too, and of their squares in ns².
+#[derive(Clone, Copy, Debug, Default)]
+struct Took {
+    ns: f64,
+    squares: f64,
 }
 
 /// Two-sided 95 % of the normal distribution.
@@ -79,10 +86,12 @@ impl Unseen {
             let holder = native.unwrap_or(caller);
             *self.by_holder.entry((holder, function)).or_default() += dur_ns;
         }
-        if function >= self.squares.len() {
-            self.squares.resize(function + 1, 0.0);
+        if function >= self.took.len() {
+            self.took.resize(function + 1, Took::default());
         }
-        self.squares[function] += (dur_ns as f64).powi(2);
+        let took = &mut self.took[function];
+        took.ns += dur_ns as f64;
+        took.squares += (dur_ns as f64).powi(2);
     }
 }
 
@@ -118,15 +127,18 @@ pub fn settle(m: &mut Measures, unseen: &Unseen, names: &Names) -> BTreeMap<usiz
         if seen == 0 {
             continue;
         }
-        let mean = sums.total_ns as f64 / seen as f64;
-        let more_ns = estimate.time_ns(mean).round() as i64;
+        let took = unseen.took.get(function).copied().unwrap_or_default();
+        let mean = took.ns / seen as f64;
+        // A call within a call of the same function is in the time of that one already.
+        let once = (sums.total_ns as f64 / took.ns.max(1.0)).min(1.0);
+        let more_ns = (estimate.time_ns(mean) * once).round() as i64;
         let by = more_ns as f64 / sums.total_ns.max(1) as f64;
         moved.insert(function, more_ns);
         scales.insert(function, by);
         // That calls are not known, and that those that were seen need not be as long as the others.
-        let squares = unseen.squares.get(function).copied().unwrap_or_default() / seen as f64;
-        let deviation = (squares - mean * mean).max(0.0).sqrt() / (seen as f64).sqrt();
-        sums.error_ns = (mean * error).hypot(Z95 * deviation * calls).round() as i64;
+        let variance = (took.squares / seen as f64 - mean * mean).max(0.0);
+        let deviation = variance.sqrt() / (seen as f64).sqrt();
+        sums.error_ns = (once * (mean * error).hypot(Z95 * deviation * calls)).round() as i64;
         sums.total_ns += more_ns;
         sums.self_ns += scaled(sums.self_ns, by);
         sums.native_ns += scaled(sums.native_ns, by);
@@ -333,5 +345,29 @@ py:main  python     20ms   22ms   hot   app.py  -      5     -
         let hot = m.functions.iter().find(|(_, sums)| sums.calls == 20);
         let hot = &hot.unwrap().1;
         assert_eq!((ms(hot.total_ns), ms(hot.self_ns)), (4 + 27, 4 + 27));
+    }
+
+    #[test]
+    fn a_function_that_calls_itself_has_its_time_once() {
+        // 4 calls are seen, one in the other by twos: 24 ms of calls, in 16 ms of time. So 12 more are 48 ms.
+        let text = r#"
+track    kind       start  end    name  file    value  line  args
+py:main  python     0ms    200ms  main  app.py  -      1     -
+py:main  throttled  10ms   190ms  walk  app.py  12     5     {"calls_low":10,"calls_high":14,"time_ns":72000000}
+py:main  python     10ms   18ms   walk  app.py  -      5     -
+py:main  python     12ms   16ms   walk  app.py  -      5     -
+py:main  python     20ms   28ms   walk  app.py  -      5     -
+py:main  python     22ms   26ms   walk  app.py  -      5     -
+"#;
+        let m = measure(
+            reader(text, Stage::Timeline).unwrap(),
+            &Default::default(),
+            &Default::default(),
+        )
+        .unwrap();
+        let walk = m.functions.iter().find(|(_, sums)| sums.calls == 16);
+        let walk = &walk.unwrap().1;
+        let ms = |ns: i64| ns / 1_000_000;
+        assert_eq!((ms(walk.total_ns), ms(walk.self_ns)), (16 + 48, 16 + 48));
     }
 }

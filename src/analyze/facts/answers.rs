@@ -1,8 +1,8 @@
 //! Facts about work that goes to other threads and processes, and is waited for: whether any of it overlaps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::Analysis;
 use super::super::measure::{Measures, PathNode, Thread, Track, waits};
@@ -51,10 +51,15 @@ pub(super) fn answers(
     let share = (ns / wall).min(1.0);
     a.facts.insert("answer.share".into(), json!(share));
     a.facts.insert("answer.time_ns".into(), json!(ns as i64));
-    let workers = most.map_or(0, |(asker, _)| {
+    let others = most.map_or(Vec::new(), |(asker, _)| {
         let others = m.threads.iter().filter(|(track, _)| *track != asker);
-        others.filter(|(_, t)| busy(t) > PART).count()
+        others.map(|(track, t)| (track.0, busy(t))).collect()
     });
+    let (long, short): (Vec<_>, Vec<_>) = others.into_iter().partition(|(_, busy)| *busy > PART);
+    // One child after the other, each for one answer, is as one that stays.
+    let of_short = short.iter().map(|(_, busy)| busy).sum::<f64>();
+    let of_short = if of_short > PART { of_short } else { 0.0 };
+    let workers = long.len() + of_short.ceil() as usize;
     a.facts.insert("answer.workers".into(), json!(workers));
     // As short as the longest of: what the asker does itself, what each of the others does, all of it on all processors.
     let least = (1.0 - share).max(share / workers.max(1) as f64);
@@ -68,6 +73,19 @@ pub(super) fn answers(
     let (key, sums) = &m.functions[at];
     let top = super::function(m, at, key, sums);
     tell("answer", &top, texts, rows);
+    // Children that live for an answer each are waited for like programs that it starts.
+    let path = most.map_or(0, |(asker, _)| asker.0);
+    let children: BTreeSet<u32> = short.iter().map(|(process, _)| *process).collect();
+    let known = a.facts.get("child.time_ns").and_then(Value::as_i64);
+    if long.is_empty()
+        && of_short > 0.0
+        && ns as i64 > known.unwrap_or(0)
+        && children.iter().filter(|process| **process != path).count() as u64 >= OFTEN
+    {
+        a.facts.insert("child.share".into(), json!(share));
+        a.facts.insert("child.time_ns".into(), json!(ns as i64));
+        tell("child", &top, texts, rows);
+    }
 }
 
 /// The end of a path where one waits.

@@ -130,7 +130,7 @@ fn builtin_parts(m: &Measures) -> HashMap<usize, f64> {
     let mut parts: HashMap<usize, (f64, f64)> = HashMap::default();
     for (&(function, native), calls) in &m.calls {
         let (_, sums) = &m.functions[native];
-        let ns = calls * sums.self_ns as f64 / sums.calls.max(1) as f64;
+        let ns = calls.mean * sums.self_ns as f64 / sums.calls.max(1) as f64;
         let (builtin, all) = parts.entry(function).or_default();
         *builtin += if is_builtin(m, native) { ns } else { 0.0 };
         *all += ns;

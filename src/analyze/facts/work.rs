@@ -264,6 +264,10 @@ pub(super) fn copies(
     }
 }
 
+/// Statements of a step in one function from which on they are statement by statement: one that asks once or twice asks for
+/// all that it needs.
+const SINGLY: f64 = 3.0;
+
 /// What the path asks a database, statement by statement: how often, and the time of the functions that do.
 pub(super) fn queries(
     m: &Measures,
@@ -275,14 +279,19 @@ pub(super) fn queries(
 ) {
     let asks = |native: usize| m.name(native).ends_with(".execute");
     let mut per_call: BTreeMap<usize, f64> = BTreeMap::new();
-    for (&(function, native), calls) in &m.calls {
+    for (&(function, native), often) in &m.calls {
         if asks(native) {
-            *per_call.entry(function).or_default() += calls;
+            // One that shows a loop has a loop where its call sites were dropped, too.
+            let looped = often.shown >= SINGLY;
+            *per_call.entry(function).or_default() += if looped { often.shown } else { often.mean };
         }
     }
+    let steps = a.facts.get("step.count").and_then(Value::as_f64);
+    let steps = steps.unwrap_or(1.0).max(1.0);
     let asking = on_path
         .iter()
-        .filter_map(|f| Some((f, per_call.get(&f.at)?)));
+        .filter_map(|f| Some((f, per_call.get(&f.at)?)))
+        .filter(|(f, calls)| f.calls as f64 * **calls >= SINGLY * steps);
     let asking: Vec<(&Function, &f64)> = asking.collect();
     let Some((most, _)) = asking.iter().max_by_key(|(f, _)| f.self_ns) else {
         return;
@@ -292,13 +301,8 @@ pub(super) fn queries(
         .map(|(f, calls)| f.calls as f64 * **calls)
         .sum();
     let time_ns: i64 = asking.iter().map(|(f, _)| f.self_ns).sum();
-    let steps = a.facts.get("step.count").and_then(Value::as_f64);
     put(&mut a.facts, "query.count", json!(count.round() as i64));
-    put(
-        &mut a.facts,
-        "query.per_step",
-        json!(count / steps.unwrap_or(1.0).max(1.0)),
-    );
+    put(&mut a.facts, "query.per_step", json!(count / steps));
     put(&mut a.facts, "query.time_ns", json!(time_ns));
     put(&mut a.facts, "query.share", json!(time_ns as f64 / span));
     tell("query", most, texts, rows);
