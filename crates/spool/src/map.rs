@@ -160,8 +160,10 @@ impl Map {
     }
 
     /// Writes to `count` pages from the one on that byte `from` of the records is on, or to as many as there are, and
-    /// changes nothing in them: what it takes to have a page in hand is not the producer's then. How many there were. A machine that is a guest may have to wait for its host at
-    /// the first store to a page since the host last looked which ones changed, for 0.13 ms where that was measured.
+    /// changes nothing in them: what it takes to have a page at hand is not the producer's then. How many there were.
+    ///
+    /// A machine that is a guest may have to wait for its host at the first store to a page since the host last looked which
+    /// ones changed: for 0.13 ms where that was measured, the time of a thousand records.
     pub fn touch(&self, from: u64, count: usize) -> usize {
         let first = (HEADER + from.min(self.capacity as u64) as usize) / PAGE;
         let pages = (first..self.raw.len() / PAGE).take(count);

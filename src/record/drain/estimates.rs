@@ -1,7 +1,6 @@
 //! Rows of functions that the budget recorded in bursts.
 
-use super::{Names, Process};
-use crate::record::throttle::Row;
+use super::{Names, Process, Row};
 use crate::trace::{Event, Kind};
 
 /// How long after its end a row is written, in ns: its records come in the process's chain, calls in their threads'
