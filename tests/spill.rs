@@ -215,7 +215,11 @@ fn a_recorder_that_stands_still_loses_nothing_within_the_limit() {
         (made, found, lost),
         (THREADS as u64 * (MARKS + MARKS / 10), made, 0)
     );
-    assert_eq!(said, "");
+    // what others have left on this machine is told of too
+    let said = said
+        .lines()
+        .filter(|line| !line.contains("is left of a run"));
+    assert_eq!(said.collect::<Vec<_>>(), Vec::<&str>::new());
 }
 
 /// Goes on and ends: a part of the marks is lost, counted, and told.
