@@ -256,9 +256,14 @@ fn leave_native(m: &mut Measures, native: usize, part: i64, names: &Names) {
 
 #[cfg(test)]
 mod tests {
-    use crate::analyze::measure::measure;
+    use crate::analyze::measure::{Measures, measure};
     use crate::trace::provenance::Stage;
     use crate::trace::text::reader;
+
+    fn measured(text: &str) -> Measures {
+        let reader = reader(text, Stage::Timeline).unwrap();
+        measure(reader, &Default::default(), &Default::default()).unwrap()
+    }
 
     #[test]
     fn what_a_native_function_called_unseen_is_the_interpreters() {
@@ -271,10 +276,6 @@ py:main  throttled  10ms   90ms   key     app.py  18     5     {"calls_low":15,"
 py:main  python     10ms   12ms   key     app.py  -      5     -
 py:main  python     20ms   22ms   key     app.py  -      5     -
 "#;
-        let measured = |text: &str| {
-            let reader = reader(text, Stage::Timeline).unwrap();
-            measure(reader, &Default::default(), &Default::default()).unwrap()
-        };
         // What they have in native functions themselves stays native.
         let half = "py:main  native     11ms   12ms   dot     python  -      -     -\n\
                     py:main  python     20ms";
@@ -308,12 +309,7 @@ py:main  throttled  10ms   90ms   hot   app.py  18     5     {"calls_low":15,"ca
 py:main  python     10ms   12ms   hot   app.py  -      5     -
 py:main  python     20ms   22ms   hot   app.py  -      5     -
 "#;
-        let m = measure(
-            reader(text, Stage::Timeline).unwrap(),
-            &Default::default(),
-            &Default::default(),
-        )
-        .unwrap();
+        let m = measured(text);
         let of = |name: &str| {
             let found = m
                 .functions
@@ -336,12 +332,7 @@ py:main  python     20ms   22ms   hot   app.py  -      5     -
             r#""calls_high":21"#,
             r#""calls_high":21,"time_ns":27000000"#,
         );
-        let m = measure(
-            reader(&text, Stage::Timeline).unwrap(),
-            &Default::default(),
-            &Default::default(),
-        )
-        .unwrap();
+        let m = measured(&text);
         let hot = m.functions.iter().find(|(_, sums)| sums.calls == 20);
         let hot = &hot.unwrap().1;
         assert_eq!((ms(hot.total_ns), ms(hot.self_ns)), (4 + 27, 4 + 27));
@@ -359,12 +350,7 @@ py:main  python     12ms   16ms   walk  app.py  -      5     -
 py:main  python     20ms   28ms   walk  app.py  -      5     -
 py:main  python     22ms   26ms   walk  app.py  -      5     -
 "#;
-        let m = measure(
-            reader(text, Stage::Timeline).unwrap(),
-            &Default::default(),
-            &Default::default(),
-        )
-        .unwrap();
+        let m = measured(text);
         let walk = m.functions.iter().find(|(_, sums)| sums.calls == 16);
         let walk = &walk.unwrap().1;
         let ms = |ns: i64| ns / 1_000_000;

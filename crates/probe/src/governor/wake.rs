@@ -33,8 +33,8 @@ pub fn wake(version: (u32, u32), asking: &mut Asking) {
                     NOT_YET => 0,
                     _ if (*thread).tid != ASKED_OF.load(Relaxed) => 0,
                     asked_ns => {
-                        let asked = asked_ns as f64 * hot::micro() as f64 / 1000.0;
-                        (*thread).cpu.counted().saturating_sub(asked as u64)
+                        let asked = asked_ns * hot::micro() / 1000;
+                        (*thread).cpu.counted().saturating_sub(asked)
                     }
                 };
                 rearm(thread, *toggle, lead);
