@@ -345,7 +345,7 @@ impl Raw {
             runs.into_iter().for_each(|run| sorter.run(run, at));
             puts.push(put);
         }
-        let mut writer = Writer::create(output, &provenance)?;
+        let mut writer = Writer::create(output, &provenance)?.beside()?;
         let mut nest = Nest::default();
         let mut progress = Progress::new("writing", Some(self.count));
         let mut row = 0;

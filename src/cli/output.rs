@@ -135,6 +135,7 @@ impl Output {
             Sink::Stdout => {
                 let owned = io::stdout().as_fd().try_clone_to_owned();
                 let file = File::from(owned.map_err(Error::io("open", &path))?);
+                super::widen(&file);
                 return Ok(Output::over(file, path));
             }
             Sink::File(name) => name,

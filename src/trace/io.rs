@@ -3,6 +3,7 @@
 //! Both hold the columns of `formats/trace-v1.md`, and both close with a row of kind `end`, without which a
 //! trace is cut off and therefore an error. Nothing in a file is believed: hostile bytes give an [`Error`].
 
+mod ahead;
 mod columns;
 mod ipc;
 mod rows;
@@ -42,7 +43,9 @@ const ROWS: usize = 1 << 10;
 pub struct Reader {
     path: PathBuf,
     provenance: Provenance,
-    form: Form,
+    ahead: ahead::Ahead,
+    /// Rows there are, where that is known beforehand.
+    rows: Option<u64>,
     /// It comes out of a pipe or the like.
     pipe: bool,
     /// The `end` row was met.
@@ -86,6 +89,15 @@ impl Batch {
 enum Form {
     Arrow(Box<ipc::Stream>),
     Parquet(Box<table::Table>),
+}
+
+impl Form {
+    fn next_batch(&mut self, path: &Path) -> Result<Option<ahead::Placed>> {
+        match self {
+            Form::Arrow(stream) => stream.next_batch(path),
+            Form::Parquet(table) => table.next_batch(path),
+        }
+    }
 }
 
 impl Reader {
@@ -177,10 +189,15 @@ impl Reader {
             }
         };
         let provenance = metadata.provenance(&path)?;
+        let rows = match &form {
+            Form::Arrow(_) => None,
+            Form::Parquet(table) => Some(table.rows().saturating_sub(1)),
+        };
         Ok(Opened::Trace(Reader {
             path,
             provenance,
-            form,
+            ahead: ahead::Ahead::New(form),
+            rows,
             pipe: !seekable,
             ended: false,
             decoder: Box::default(),
@@ -202,7 +219,7 @@ impl Reader {
     /// Leaves parents and causes unread: they are null. To be asked for before the first row is read.
     pub fn without_links(mut self) -> Reader {
         self.decoder.links = false;
-        if let Form::Parquet(table) = &mut self.form {
+        if let Some(Form::Parquet(table)) = self.ahead.form() {
             table.leave_out(&rows::LINKS);
         }
         self
@@ -220,10 +237,7 @@ impl Reader {
 
     /// How many rows there are, where that is known beforehand: in Parquet.
     pub fn rows(&self) -> Option<u64> {
-        match &self.form {
-            Form::Arrow(_) => None,
-            Form::Parquet(table) => Some(table.rows().saturating_sub(1)),
-        }
+        self.rows
     }
 
     /// Appends the next rows; `false` at the end, which is verified: nothing was cut off.
@@ -234,10 +248,9 @@ impl Reader {
     pub fn next_batch(&mut self, names: &mut Names, events: &mut Vec<Event>) -> Result<bool> {
         loop {
             let path = &self.path;
-            let batch = match (self.batch.take(), &mut self.form) {
-                (Some(batch), _) => Some(batch),
-                (None, Form::Arrow(stream)) => stream.next_batch(path)?.map(Batch::new),
-                (None, Form::Parquet(table)) => table.next_batch(path)?.map(Batch::new),
+            let batch = match self.batch.take() {
+                Some(batch) => Some(batch),
+                None => self.ahead.next_batch(path)?.map(Batch::new),
             };
             let Some(Batch { rows, place, read }) = batch.map(|batch| *batch) else {
                 return match self.ended {
@@ -283,9 +296,10 @@ impl Reader {
     /// # Errors
     /// What the system refuses: a Parquet file is read again.
     pub fn content_hash(&mut self) -> Result<Option<String>> {
-        match &mut self.form {
-            Form::Arrow(stream) => Ok(stream.hash()),
-            Form::Parquet(table) => table.hash(&self.path),
+        match self.ahead.form() {
+            Some(Form::Arrow(stream)) => Ok(stream.hash()),
+            Some(Form::Parquet(table)) => table.hash(&self.path),
+            None => Ok(None),
         }
     }
 }
@@ -364,13 +378,36 @@ pub struct Writer {
     path: PathBuf,
     rows: columns::Columns,
     batch_rows: usize,
-    to: To,
+    to: ahead::Behind,
 }
 
 #[derive(Debug)]
 enum To {
     Arrow(Box<sender::Sender>),
     Parquet(Box<table::Builder>),
+}
+
+impl To {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        match self {
+            To::Arrow(sender) => sender.write(batch),
+            To::Parquet(builder) => builder.write(batch),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match self {
+            To::Arrow(sender) => sender.flush(),
+            To::Parquet(builder) => builder.flush(),
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            To::Arrow(sender) => sender.finish(),
+            To::Parquet(builder) => builder.finish(),
+        }
+    }
 }
 
 /// What a trace is written as.
@@ -423,8 +460,17 @@ impl Writer {
             path,
             rows: columns::Columns::default(),
             batch_rows: BATCH_ROWS,
-            to,
+            to: ahead::Behind::Here(to),
         }
+    }
+
+    /// Writes batches on a thread of its own, while others are made.
+    ///
+    /// # Errors
+    /// No more threads.
+    pub fn beside(mut self) -> Result<Writer> {
+        self.to = self.to.begin(&self.path)?;
+        Ok(self)
     }
 
     /// Makes batches of another size.
@@ -453,10 +499,7 @@ impl Writer {
     /// As [`Writer::push`].
     pub fn flush(&mut self) -> Result<()> {
         self.send()?;
-        match &mut self.to {
-            To::Arrow(sender) => sender.flush(),
-            To::Parquet(builder) => builder.flush(),
-        }
+        self.to.flush()
     }
 
     /// Writes the end mark; only now a file appears under its name.
@@ -468,10 +511,7 @@ impl Writer {
         let end = Event::new(Kind::End, names.sym("end"), 0, 0, 0, 0);
         self.rows.push(&end, &names);
         self.send()?;
-        match self.to {
-            To::Arrow(sender) => sender.finish(),
-            To::Parquet(builder) => builder.finish(),
-        }
+        self.to.finish()
     }
 
     fn send(&mut self) -> Result<()> {
@@ -483,10 +523,7 @@ impl Writer {
             place: "in memory".into(),
             what: error.to_string(),
         })?;
-        match &mut self.to {
-            To::Arrow(sender) => sender.write(&batch),
-            To::Parquet(builder) => builder.write(&batch),
-        }
+        self.to.write(batch)
     }
 }
 
