@@ -89,8 +89,9 @@ impl Reading {
         for event in &mut events[from..] {
             event.process = self.survey.see(event, names);
             self.started.see(event);
+            event.parent = Some(self.count as i64);
+            self.count += 1;
         }
-        self.count += (events.len() - from) as u64;
         Ok(done)
     }
 

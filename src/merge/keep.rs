@@ -26,6 +26,9 @@ const FEWEST: usize = 256;
 /// A clock of a process has a run of its own in each part of which it has one row in so many: each run is an open file.
 const SHARE: usize = 8;
 
+/// Rows that are looked at for that.
+const LOOKS: usize = 1 << 12;
+
 /// Rows and their names, up to a number of bytes.
 #[derive(Debug)]
 pub(super) struct Chunk {
@@ -65,13 +68,11 @@ impl Chunk {
     }
 }
 
-/// See the module. The rows of an input are numbered, in the column `parent`, which they do not have yet.
+/// See the module. The rows of an input are numbered, in the column `parent`, which they do not have yet, by whoever reads them.
 #[derive(Debug)]
 pub(super) struct Keep {
     origin: Origin,
     chunk: Chunk,
-    /// Rows that have a number.
-    numbered: i64,
     written: Written,
     /// Sorts and writes what was kept before, while more is read.
     sorting: Option<JoinHandle<Result<(Written, Chunk)>>>,
@@ -105,7 +106,6 @@ impl Keep {
         Keep {
             origin,
             chunk: Chunk::new(memory / 3),
-            numbered: 0,
             written: Written::default(),
             sorting: None,
             spare: None,
@@ -120,16 +120,8 @@ impl Keep {
         Ok((&mut self.chunk.names, &mut self.chunk.events))
     }
 
-    fn number(&mut self) {
-        for event in &mut self.chunk.events {
-            event.parent = Some(self.numbered);
-            self.numbered += 1;
-        }
-    }
-
     /// Writes what is in memory, on a thread of its own.
     fn spill(&mut self) -> Result<()> {
-        self.number();
         self.sorted()?;
         let empty = self.spare.take();
         let empty = empty.unwrap_or_else(|| Chunk::new(self.chunk.limit));
@@ -165,7 +157,6 @@ impl Keep {
     /// What was kept, in memory if it always fitted.
     pub fn finish(mut self) -> Result<Kept> {
         self.sorted()?;
-        self.number();
         let mut kept = Kept {
             rows: Vec::new(),
             runs: Vec::new(),
@@ -204,14 +195,16 @@ impl Written {
             Origin::Import => (0, true),
             _ => (event.process, clock::in_probe_clock(event.kind, origin)),
         };
+        // Some rows tell the share of each clock: all of them are more than a processor's caches hold.
+        let step = (chunk.events.len() / LOOKS).max(1);
         let mut counts: HashMap<(u32, bool), usize> = HashMap::new();
-        // neighbours are mostly of one clock
-        for same in chunk.events.chunk_by(|a, b| clock(a) == clock(b)) {
-            *counts.entry(clock(&same[0])).or_default() += same.len();
+        for event in chunk.events.iter().step_by(step) {
+            *counts.entry(clock(event)).or_default() += 1;
         }
+        let looks = chunk.events.len().div_ceil(step);
         let mut runs = Vec::new();
         for (clock, count) in counts {
-            if count * SHARE >= chunk.events.len() {
+            if count * SHARE >= looks {
                 runs.push((clock, Scratch::create()?));
             }
         }

@@ -1,6 +1,7 @@
 //! Rows to columns: the order and types of `formats/trace-v1.md`.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ use arrow::datatypes::{
     UInt32Type, UInt64Type,
 };
 use arrow::error::ArrowError;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::super::schema::{Event, Names, Sym};
 use crate::error::{Error, Result, nearest};
@@ -297,7 +301,9 @@ struct Texts {
     values: StringBuilder,
     /// Key of a symbol of the table `names`, if its round is this batch's.
     key_of: Vec<(u32, i32)>,
-    key_of_text: HashMap<Box<str>, i32>,
+    /// Keys by their texts, which stand in `values`.
+    key_of_text: HashTable<i32>,
+    hasher: RandomState,
     round: u32,
     names: u64,
 }
@@ -339,13 +345,26 @@ impl Texts {
     }
 
     fn key_of_text(&mut self, word: &str) -> i32 {
-        if let Some(&key) = self.key_of_text.get(word) {
-            return key;
+        let (texts, ends) = (self.values.values_slice(), self.values.offsets_slice());
+        let text = |key: i32| {
+            let at = key as usize;
+            &texts[ends[at] as usize..ends[at + 1] as usize]
+        };
+        let hasher = &self.hasher;
+        let entry = self.key_of_text.entry(
+            hasher.hash_one(word.as_bytes()),
+            |&key| text(key) == word.as_bytes(),
+            |&key| hasher.hash_one(text(key)),
+        );
+        match entry {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(place) => {
+                let key = self.values.len() as i32;
+                place.insert(key);
+                self.values.append_value(word);
+                key
+            }
         }
-        let key = self.key_of_text.len() as i32;
-        self.values.append_value(word);
-        self.key_of_text.insert(word.into(), key);
-        key
     }
 
     fn finish(
