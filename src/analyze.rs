@@ -19,6 +19,7 @@ pub mod page;
 pub mod replay; // what a change would gain
 mod requests;
 pub mod rules; // conditions over facts, and what to say where they hold
+mod rising; // steps that take longer and longer
 mod sampled;
 pub mod select; // only a part of a timeline
 mod steps;

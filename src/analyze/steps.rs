@@ -41,7 +41,7 @@ fn native(m: &Measures, natives: Option<&Natives>) -> (i64, Option<String>) {
     )
 }
 
-fn step(
+pub(super) fn step(
     scope: String,
     kind: &str,
     mut spans: Vec<(i64, i64)>,

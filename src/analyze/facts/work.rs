@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::device::percentile;
 use super::super::measure::{FunctionKey, FunctionSums, Measures};
-use super::super::{Analysis, Function, Step, steps};
+use super::super::{Analysis, Function, Step, rising, steps};
 use super::tell;
 use crate::trace::Kind;
 
@@ -93,6 +93,19 @@ pub(super) fn facts(
         });
         let place = place.unwrap_or_else(|| step.scope.clone());
         texts.insert("step.long.where".into(), place);
+        let rise = rising::rise(step);
+        put(facts, "step.rise.ratio", json!(rise.ratio));
+        put(facts, "step.rise.share", json!(rise.share));
+        put(facts, "step.rise.first_ns", json!(rise.first_ns));
+        put(facts, "step.rise.last_ns", json!(rise.last_ns));
+        // As there: all calls are looked at for it.
+        let place = (rise.ratio > RISEN).then(|| rising::place(m, step));
+        let place = place.flatten().map(|at| {
+            let (key, sums) = &m.functions[at];
+            super::place_of(&super::function(m, at, key, sums))
+        });
+        let place = place.unwrap_or_else(|| step.scope.clone());
+        texts.insert("step.rise.where".into(), place);
     }
     put(facts, "work.share", json!(work));
     if let Some((load, ns)) = loading(m, &a.steps) {
@@ -109,6 +122,8 @@ pub(super) fn facts(
 /// What long steps do and others do not is looked for where so much of all time is what they take more than the median. It
 /// takes so much of that, and so little of the time of others.
 const TOLD: f64 = 0.05;
+/// And what makes steps longer where they are so many times as long as at the start.
+const RISEN: f64 = 1.2;
 const OF_EXCESS: f64 = 0.5;
 const ELSEWHERE: f64 = 0.2;
 
