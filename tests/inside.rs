@@ -222,6 +222,56 @@ fn long_steps_are_told_by_what_only_they_do_few_of_them_where_they_are_regular()
     assert!(found(&seldom).iter().all(|(id, _)| *id != "step-jitter"));
 }
 
+/// A hundred steps of 4 ms and more: each also goes through what those before it left, for `more` µs an entry. Memory grows by so
+/// many bytes a step.
+fn with_history(more: u32, bytes: u64) -> String {
+    let mut text = String::from(
+        "track kind start end name file line value\npy:main python 0us 2s main app.py 1 -\n",
+    );
+    let mut at = 0;
+    for step in 0..100 {
+        let searched = step * more;
+        let end = at + 4000 + searched;
+        text += &format!(
+            "py:main python {at}us {end}us reply app.py 3 -
+             py:main python {at}us {}us model app.py 30 -
+             py:main python {}us {end}us recall app.py 40 -
+             py:main counter {}us - process.rss_bytes - - {}\n",
+            at + 3900,
+            at + 3900,
+            end - 1,
+            50_000_000 + u64::from(step) * bytes
+        );
+        at = end;
+    }
+    text
+}
+
+#[test]
+fn steps_that_go_through_what_was_kept_are_told_by_where_and_what_they_took_at_the_start() {
+    let growing = analysis(&with_history(60, 1_000_000));
+    let found = |analysis: &Analysis, id: &str| {
+        let found = analysis.findings.iter().find(|found| found.id == id);
+        found.cloned()
+    };
+    let told = found(&growing, "memory-growth").unwrap();
+    assert_eq!(told.place, "recall (app.py:40)");
+    // 4 ms at the start, and 3 ms more for the median
+    let speedup = told.gain.unwrap().speedup;
+    assert!((speedup - 1.75).abs() < 0.05, "{speedup}");
+    assert_eq!(growing.facts["step.rise.share"], 1.0);
+
+    // what grows in time only may be its input; and what grows in memory only costs no time
+    let inputs = analysis(&with_history(60, 0));
+    assert!(found(&inputs, "memory-growth").is_none());
+    let told = found(&inputs, "growing-steps").unwrap();
+    assert!(told.severity == "info" && told.confidence < 0.5);
+    let kept = analysis(&with_history(0, 1_000_000));
+    let told = found(&kept, "memory-growth").unwrap();
+    assert!(told.gain.is_none());
+    assert!(found(&kept, "growing-steps").is_none());
+}
+
 /// The main process asks a child for a batch and waits 6 of 10 ms for it, a hundred times; the child is at work for so long.
 fn by_turns(child_ms: u32) -> String {
     let mut text = String::from("track kind start end name file line value args\n");
