@@ -225,8 +225,9 @@ fn long_steps_are_told_by_what_only_they_do_few_of_them_where_they_are_regular()
 /// A hundred steps of 4 ms and more: each also goes through what those before it left, for `more` µs an entry. Memory grows by so
 /// many bytes a step.
 fn with_history(more: u32, bytes: u64) -> String {
-    let mut text = String::from(
-        "track kind start end name file line value\npy:main python 0us 2s main app.py 1 -\n",
+    let whole = 100 * 4000 + 4950 * more;
+    let mut text = format!(
+        "track kind start end name file line value\npy:main python 0us {whole}us main app.py 1 -\n"
     );
     let mut at = 0;
     for step in 0..100 {
