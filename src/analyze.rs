@@ -198,6 +198,9 @@ pub struct Step {
     /// Start and length of each, in the order of starts.
     #[serde(skip)]
     pub spans: Vec<(i64, i64)>,
+    /// A function that calls itself: one is within another.
+    #[serde(skip)]
+    pub nests: bool,
 }
 
 /// Something worth changing.

@@ -143,7 +143,7 @@ fn waits_have_rules_by_what_for() {
     );
     assert_eq!(found(&together("io", 60, "app.py")), ["blocking-io"]);
     assert_eq!(found(&together("io", 20, "app.py")), ["cpu-bound-python"]);
-    assert_eq!(found(&turn(20, 60)), ["blocked-loop"]);
+    assert_eq!(found(&turn(20, 60)), ["blocking-io"]);
     assert_eq!(found(&turn(88, 5)), ["idle-no-work"]);
     let idle = analysis(&turn(88, 5), &Rules::built_in().unwrap());
     assert!(

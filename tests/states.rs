@@ -258,9 +258,9 @@ fn a_loop_that_waits_in_a_callback_is_told_from_one_that_waits_for_work() {
     for (python, version) in pythons() {
         let blocks = analysis(python, &program, &["blocks"]);
         let found = findings(&blocks);
-        assert!(found.contains(&"blocked-loop"), "{version:?}: {found:?}");
+        assert!(found.contains(&"blocking-io"), "{version:?}: {found:?}");
         let all = blocks["findings"].as_array().unwrap();
-        let place = all.iter().find(|f| f["id"] == "blocked-loop").unwrap()["where"].clone();
+        let place = all.iter().find(|f| f["id"] == "blocking-io").unwrap()["where"].clone();
         assert!(
             place.as_str().unwrap().starts_with("serve ("),
             "{version:?}: {place}"
@@ -268,7 +268,7 @@ fn a_loop_that_waits_in_a_callback_is_told_from_one_that_waits_for_work() {
         for idle in ["idles", "selects", "serves", "keeps"] {
             let analysis = analysis(python, &program, &[idle]);
             let found = findings(&analysis);
-            let waits = ["waiting", "blocked-loop", "blocking-io"];
+            let waits = ["waiting", "blocking-io"];
             assert!(
                 !found.iter().any(|id| waits.contains(id)),
                 "{version:?} {idle}: {found:?}"

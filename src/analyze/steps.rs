@@ -63,6 +63,7 @@ pub(super) fn step(
         native_ns: native.0.min(total_ns), // samples are estimates
         library: native.1,
         spans,
+        nests: false,
     }
 }
 
@@ -99,12 +100,15 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
         .iter()
         .filter(|(key, sums)| repeats(key, sums))
         .map(|(key, sums)| {
-            step(
+            let found = step(
                 m.names.text(key.name).to_owned(),
                 "function",
                 sums.spans.clone(),
                 native(m, Some(&sums.natives)),
-            )
+            );
+            // What is open twice on one thread counts once there; on several, threads run it side by side.
+            let nests = found.total_ns > sums.total_ns;
+            Step { nests, ..found }
         });
     let mut all = heaviest(scopes.collect());
     let busiest = m
@@ -131,8 +135,8 @@ pub(super) fn steps(m: &Measures) -> Vec<Step> {
 const NAMED: i64 = 2;
 /// What kernels repeat may be a part of a step only.
 const GUESSED: f64 = 0.8;
-/// The fewest of a step that tell something of the next one.
-const FEW: u64 = 3;
+/// The fewest of a step, one after the other, that tell something of the next one.
+const FEW: f64 = 3.0;
 
 /// What the program's work is counted in: the heaviest of what repeats.
 pub(super) fn main(steps: &[Step]) -> Option<&Step> {
@@ -141,12 +145,17 @@ pub(super) fn main(steps: &[Step]) -> Option<&Step> {
         "repetition" => (covered_ns(step) as f64 * GUESSED) as i64,
         _ => covered_ns(step),
     };
-    // A function that calls itself is no step, and of those that come again and again the one around the others is.
-    let nests = |step: &&Step| step.kind == "function" && step.total_ns > covered_ns(step);
-    let steps = steps
-        .iter()
-        .rev()
-        .filter(|step| step.count >= FEW && !nests(step));
+    // Of those that come again and again the one around the others is it. A function that calls itself is none, and what each of
+    // several threads or processes runs once neither.
+    let again = |step: &Step| {
+        let beside = match step.kind.as_str() {
+            "function" => step.total_ns as f64 / covered_ns(step).max(1) as f64,
+            _ => 1.0,
+        };
+        step.count as f64 >= FEW * beside.max(1.0)
+    };
+    let steps = steps.iter().rev();
+    let steps = steps.filter(|step| again(step) && !step.nests && step.scope != "<module>");
     steps.max_by_key(weight)
 }
 

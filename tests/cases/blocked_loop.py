@@ -21,7 +21,7 @@ CASES = {
     "fixed-0.6": "fixed --strength 0.6",
     "fixed-socket-0.5": "fixed --strength 0.5 socket",
 }
-LABEL = ["blocked-loop"]
+LABEL = ["blocking-io"]
 ALSO = ["blocking-io", "waiting", "slow-callback"]
 WHERE = "fetch|sleep|recv"
 

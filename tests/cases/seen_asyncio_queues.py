@@ -20,7 +20,7 @@ CASES = {
     "fixed-2ms": "fixed 2",
     "fixed-8ms": "fixed 8",
 }
-LABEL = ["blocked-loop"]
+LABEL = ["blocking-io"]
 ALSO = {"slow": ["blocking-io", "waiting", "slow-callback"], "fixed": ["waiting"]}  # the service is as slow as before
 WHERE = "profile|enrich|recv|readline|readinto"
 MEASURE = "mean"

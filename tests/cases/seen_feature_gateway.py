@@ -23,7 +23,7 @@ CASES = {
     "fixed-backoff": "fixed backoff",
     "healthy-idle": "healthy http",
 }
-LABEL = {"slow": ["blocked-loop"]}
+LABEL = {"slow": ["blocking-io"]}
 ALSO = {
     "slow": ["blocking-io", "waiting", "slow-callback"],
     "fixed": ["waiting", "native-hot-spot"],

@@ -32,7 +32,7 @@ CASES = {
     "fixed-seal": "fixed seal",
     "fixed-bayes": "fixed bayes",
 }
-LABEL = {"slow-verdict": ["blocked-loop"], "slow-seal": ["slow-callback"], "slow-bayes": ["slow-callback"]}
+LABEL = {"slow-verdict": ["blocking-io"], "slow-seal": ["slow-callback"], "slow-bayes": ["slow-callback"]}
 ALSO = {
     "slow-verdict": ["blocking-io", "waiting", "slow-callback"],
     "slow-seal": ["native-hot-spot"],

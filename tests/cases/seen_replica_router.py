@@ -30,9 +30,9 @@ CASES = {
     "fixed-quota": "fixed quota",
     "healthy-night": "healthy quota",
 }
-LABEL = {"slow-ring": ["slow-callback"], "slow-quota": ["blocked-loop"]}
+LABEL = {"slow-ring": ["slow-callback"], "slow-quota": ["blocking-io"]}
 ALSO = {
-    "slow-ring": ["cpu-bound-python", "blocked-loop", "step-jitter", "waiting"],
+    "slow-ring": ["cpu-bound-python", "blocking-io", "step-jitter", "waiting"],
     "slow-quota": ["blocking-io", "waiting", "slow-callback"],
     "fixed": ["waiting", "idle-no-work"],
     "healthy": ["waiting", "idle-no-work"],

@@ -25,7 +25,7 @@ CASES = {
     "fixed-100": "fixed 100",
 }
 LABEL = ["slow-callback"]
-ALSO = {"slow": ["cpu-bound-python", "blocked-loop", "preprocessing-bound"], "fixed": ["waiting", "cpu-bound-python", "idle-no-work"]}
+ALSO = {"slow": ["cpu-bound-python", "blocking-io", "preprocessing-bound"], "fixed": ["waiting", "cpu-bound-python", "idle-no-work"]}
 WHERE = "plan|search|neighbours|serve|answer"
 MEASURE = "mean"
 COURIERS, SHORT = 4, 24  # so many short questions before each long one

@@ -28,7 +28,7 @@ CASES = {
 }
 LABEL = {"slow": ["slow-callback"]}
 ALSO = {
-    "slow": ["cpu-bound-python", "blocked-loop", "gil-contention"],
+    "slow": ["cpu-bound-python", "blocking-io", "gil-contention"],
     "fixed": ["waiting", "native-hot-spot"],
     "healthy": ["waiting", "native-hot-spot"],
 }

@@ -23,7 +23,7 @@ CASES = {
     "fixed-retry": "fixed retry",
     "healthy": "healthy future",
 }
-LABEL = {"slow": ["blocked-loop"]}
+LABEL = {"slow": ["blocking-io"]}
 ALSO = {"slow": ["waiting", "slow-callback"], "fixed": ["waiting"], "healthy": ["idle-no-work", "waiting"]}  # the engine takes as long
 WHERE = "result|ask|turn|sleep|retry|again|wait"
 MEASURE = "mean"
