@@ -273,6 +273,38 @@ fn steps_that_go_through_what_was_kept_are_told_by_where_and_what_they_took_at_t
     assert!(found(&kept, "growing-steps").is_none());
 }
 
+#[test]
+fn what_workers_do_side_by_side_again_and_again_is_the_step_and_not_what_each_does_once() {
+    let mut text = String::from(
+        "track kind start end name file line
+         py:main python 0ms 1010ms main app.py 1\n",
+    );
+    for worker in ["one", "two", "three"] {
+        text += &format!(
+            "py:{worker} python 0ms 1005ms <module> app.py 1
+             py:{worker} python 1ms 1004ms worker app.py 10\n"
+        );
+        for at in 0..50 {
+            let from = at * 20 + 2;
+            text += &format!(
+                "py:{worker} python {from}ms {}ms score app.py 20\n",
+                from + 19
+            );
+            text += &format!(
+                "py:{worker} python {from}ms {}ms walk app.py 30\n",
+                from + 18
+            );
+            text += &format!(
+                "py:{worker} python {from}ms {}ms walk app.py 30\n",
+                from + 17
+            );
+        }
+    }
+    let analysis = analysis(&text);
+    assert_eq!(analysis.facts["step.count"], 150);
+    assert_eq!(analysis.facts["step.dur_ns_p50"], 19_000_000);
+}
+
 /// The main process asks a child for a batch and waits 6 of 10 ms for it, a hundred times; the child is at work for so long.
 fn by_turns(child_ms: u32) -> String {
     let mut text = String::from("track kind start end name file line value args\n");

@@ -138,24 +138,28 @@ const GUESSED: f64 = 0.8;
 /// The fewest of a step, one after the other, that tell something of the next one.
 const FEW: f64 = 3.0;
 
+/// What several threads do side by side may be what another one's steps wait for: these are the work then.
+const BESIDE: f64 = 0.8;
+
 /// What the program's work is counted in: the heaviest of what repeats.
 pub(super) fn main(steps: &[Step]) -> Option<&Step> {
+    // How many threads run a function, while one does.
+    let beside = |step: &Step| match step.kind.as_str() {
+        "function" => (step.total_ns as f64 / covered_ns(step).max(1) as f64).max(1.0),
+        _ => 1.0,
+    };
     let weight = |step: &&Step| match step.kind.as_str() {
         "scope" | "phase" => covered_ns(step).saturating_mul(NAMED),
         "repetition" => (covered_ns(step) as f64 * GUESSED) as i64,
+        _ if beside(step) > 1.0 => (covered_ns(step) as f64 * BESIDE) as i64,
         _ => covered_ns(step),
     };
     // Of those that come again and again the one around the others is it. A function that calls itself is none, and what each of
     // several threads or processes runs once neither.
-    let again = |step: &Step| {
-        let beside = match step.kind.as_str() {
-            "function" => step.total_ns as f64 / covered_ns(step).max(1) as f64,
-            _ => 1.0,
-        };
-        step.count as f64 >= FEW * beside.max(1.0)
-    };
-    let steps = steps.iter().rev();
-    let steps = steps.filter(|step| again(step) && !step.nests && step.scope != "<module>");
+    let steps = steps.iter().rev().filter(|step| {
+        let again = step.count as f64 >= FEW * beside(step);
+        again && !step.nests && step.scope != "<module>"
+    });
     steps.max_by_key(weight)
 }
 
