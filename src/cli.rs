@@ -125,9 +125,7 @@ impl Source {
                     return Err(Error::Terminal { doing: "read" });
                 }
                 let owned = stdin.as_fd().try_clone_to_owned();
-                let file = File::from(owned.map_err(Error::io("open", &path))?);
-                widen(&file);
-                file
+                File::from(owned.map_err(Error::io("open", &path))?)
             }
             Source::File(name) => File::open(name).map_err(Error::io("open", &path))?,
         };
@@ -135,6 +133,7 @@ impl Source {
         if facts.is_dir() {
             return Err(Error::Directory { path });
         }
+        widen(&file);
         let seekable = facts.is_file() && file.stream_position().is_ok_and(|at| at == 0);
         Ok(Input {
             file,

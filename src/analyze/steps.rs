@@ -138,7 +138,8 @@ const GUESSED: f64 = 0.8;
 /// The fewest of a step, one after the other, that tell something of the next one.
 const FEW: f64 = 3.0;
 
-/// What several threads do side by side may be what another one's steps wait for: these are the work then.
+/// What several threads do side by side may be what another one's steps wait for: these are the work then, if they take at least
+/// so much of the time.
 const BESIDE: f64 = 0.8;
 
 /// What the program's work is counted in: the heaviest of what repeats.
@@ -151,8 +152,7 @@ pub(super) fn main(steps: &[Step]) -> Option<&Step> {
     let weight = |step: &&Step| match step.kind.as_str() {
         "scope" | "phase" => covered_ns(step).saturating_mul(NAMED),
         "repetition" => (covered_ns(step) as f64 * GUESSED) as i64,
-        _ if beside(step) > 1.0 => (covered_ns(step) as f64 * BESIDE) as i64,
-        _ => covered_ns(step),
+        _ => (covered_ns(step) as f64 * (2.0 - beside(step)).max(BESIDE)) as i64,
     };
     // Of those that come again and again the one around the others is it. A function that calls itself is none, and what each of
     // several threads or processes runs once neither.

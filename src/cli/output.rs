@@ -148,7 +148,9 @@ impl Output {
             }
             if !facts.is_file() {
                 let file = File::options().write(true).open(&place);
-                return Ok(Output::over(file.map_err(Error::io("open", &path))?, path));
+                let file = file.map_err(Error::io("open", &path))?;
+                super::widen(&file);
+                return Ok(Output::over(file, path));
             }
         }
         let folder = match place.parent() {

@@ -122,10 +122,11 @@ pub(super) fn facts(
 /// What long steps do and others do not is looked for where so much of all time is what they take more than the median. It
 /// takes so much of that, and so little of the time of others.
 const TOLD: f64 = 0.05;
-/// And what makes steps longer where they are so many times as long as at the start.
-const RISEN: f64 = 1.2;
 const OF_EXCESS: f64 = 0.5;
 const ELSEWHERE: f64 = 0.2;
+
+/// What makes steps longer is looked for where half of them take so many times what one takes at the start.
+const RISEN: f64 = 1.2;
 
 /// The innermost function that nearly all long steps spend their time in, and hardly any other step does.
 fn alone_in_long(m: &Measures, step: &Step, median: i64) -> Option<usize> {
