@@ -144,23 +144,29 @@ const BESIDE: f64 = 0.8;
 
 /// What the program's work is counted in: the heaviest of what repeats.
 pub(super) fn main(steps: &[Step]) -> Option<&Step> {
-    // How many threads run a function, while one does.
-    let beside = |step: &Step| match step.kind.as_str() {
-        "function" => (step.total_ns as f64 / covered_ns(step).max(1) as f64).max(1.0),
-        _ => 1.0,
-    };
-    let weight = |step: &&Step| match step.kind.as_str() {
-        "scope" | "phase" => covered_ns(step).saturating_mul(NAMED),
-        "repetition" => (covered_ns(step) as f64 * GUESSED) as i64,
-        _ => (covered_ns(step) as f64 * (2.0 - beside(step)).max(BESIDE)) as i64,
+    let again = |step: &Step| {
+        if step.nests || step.scope == "<module>" {
+            return None;
+        }
+        let covered_ns = covered_ns(step);
+        // How many threads run a function, while one does.
+        let beside = match step.kind.as_str() {
+            "function" => (step.total_ns as f64 / covered_ns.max(1) as f64).max(1.0),
+            _ => 1.0,
+        };
+        let weight = match step.kind.as_str() {
+            "scope" | "phase" => covered_ns.saturating_mul(NAMED),
+            "repetition" => (covered_ns as f64 * GUESSED) as i64,
+            _ => (covered_ns as f64 * (2.0 - beside).max(BESIDE)) as i64,
+        };
+        (step.count as f64 >= FEW * beside).then_some(weight)
     };
     // Of those that come again and again the one around the others is it. A function that calls itself is none, and what each of
     // several threads or processes runs once neither.
-    let steps = steps.iter().rev().filter(|step| {
-        let again = step.count as f64 >= FEW * beside(step);
-        again && !step.nests && step.scope != "<module>"
-    });
-    steps.max_by_key(weight)
+    let weighed = steps.iter().rev();
+    let weighed = weighed.filter_map(|step| Some((again(step)?, step)));
+    let most = weighed.max_by_key(|(weight, _)| *weight);
+    most.map(|(_, step)| step)
 }
 
 /// Time in which at least one of them runs.

@@ -87,25 +87,22 @@ pub(super) fn facts(
         percentiles(facts, "step.dur_ns", durations);
         // All calls of the program are looked at for it: only where long steps matter.
         let alone = (long.excess > TOLD).then(|| alone_in_long(m, step, median));
-        let place = alone.flatten().map(|at| {
-            let (key, sums) = &m.functions[at];
-            super::place_of(&super::function(m, at, key, sums))
-        });
-        let place = place.unwrap_or_else(|| step.scope.clone());
-        texts.insert("step.long.where".into(), place);
+        let place = |at: Option<usize>| match at {
+            Some(at) => {
+                let (key, sums) = &m.functions[at];
+                super::place_of(&super::function(m, at, key, sums))
+            }
+            None => step.scope.clone(),
+        };
+        texts.insert("step.long.where".into(), place(alone.flatten()));
         let rise = rising::rise(step);
         put(facts, "step.rise.ratio", json!(rise.ratio));
         put(facts, "step.rise.share", json!(rise.share));
         put(facts, "step.rise.first_ns", json!(rise.first_ns));
         put(facts, "step.rise.last_ns", json!(rise.last_ns));
         // As there: all calls are looked at for it.
-        let place = (rise.ratio > RISEN).then(|| rising::place(m, step));
-        let place = place.flatten().map(|at| {
-            let (key, sums) = &m.functions[at];
-            super::place_of(&super::function(m, at, key, sums))
-        });
-        let place = place.unwrap_or_else(|| step.scope.clone());
-        texts.insert("step.rise.where".into(), place);
+        let rises = (rise.ratio > RISEN).then(|| rising::place(m, step));
+        texts.insert("step.rise.where".into(), place(rises.flatten()));
     }
     put(facts, "work.share", json!(work));
     if let Some((load, ns)) = loading(m, &a.steps) {

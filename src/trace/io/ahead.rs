@@ -8,7 +8,8 @@ use std::thread::{Builder, JoinHandle};
 
 use arrow::array::RecordBatch;
 
-use super::{Form, To};
+use super::Form;
+use super::writer::To;
 use crate::error::{Error, Result};
 
 /// Batches that wait between two threads: one is ready when the one before it is done with, and more would only take memory.
