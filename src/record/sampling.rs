@@ -3,6 +3,8 @@
 //! A thread of ours looks at every Python process of the run at a rate, and makes spans of what it sees. The
 //! rate wavers, so that a program which does the same at every 10 ms is not always met at the same point.
 
+#[cfg(feature = "sampling")]
+mod pthread; // the system's numbers of threads before Python 3.11
 mod source; // what the sampling thread tells
 mod spy; // the stacks of one process
 mod stacks; // samples to spans

@@ -18,28 +18,21 @@ pub struct Stack {
 
 #[cfg(feature = "sampling")]
 mod with {
-    use std::collections::HashMap;
-    use std::fs::{self, File};
-    use std::os::unix::fs::FileExt;
+    use std::fs;
 
     use py_spy::config::{Config, LineNo, LockingStrategy};
     use py_spy::{PythonSpy, StackTrace};
 
+    use super::super::pthread::Pthreads;
     use super::Stack;
 
     /// A Python process that is looked at.
     pub struct Spy {
         pid: u32,
         spy: PythonSpy,
-        /// The system's number of a thread by Python's, where the interpreter does not keep it (before 3.11).
-        tids: HashMap<u64, u64>,
+        /// Where the interpreter does not keep the system's numbers of threads (before 3.11), from the first such on.
+        pthreads: Option<Pthreads>,
     }
-
-    /// Bytes at the start of a thread's own structure in which the C library keeps its number (glibc, musl: below 800).
-    const THREAD_BYTES: usize = 1024;
-
-    /// Threads that have ended are forgotten when there are more than twice as many as threads, and so many.
-    const SPARE_TIDS: usize = 1024;
 
     impl Spy {
         /// Finds the interpreter in the process.
@@ -60,7 +53,7 @@ mod with {
             Ok(Spy {
                 pid,
                 spy,
-                tids: HashMap::new(),
+                pthreads: None,
             })
         }
 
@@ -77,20 +70,21 @@ mod with {
         pub fn stacks(&mut self) -> Result<Vec<Stack>, String> {
             let traces = self.spy.get_stack_traces();
             let traces = traces.map_err(|error| format!("{error:#}"))?;
-            Ok(traces
-                .into_iter()
-                .filter_map(|trace| self.stack(trace))
+            let told = traces.iter().filter_map(|trace| trace.os_thread_id);
+            let known = told.filter(|tid| self.has(*tid)).count() == traces.len();
+            let tids = match known {
+                true => traces.iter().map(|trace| trace.os_thread_id).collect(),
+                false => self.find(&traces)?,
+            };
+            let stacks = traces.into_iter().zip(tids);
+            Ok(stacks
+                .filter_map(|(trace, tid)| self.stack(trace, tid?, known))
                 .collect())
         }
 
-        fn stack(&mut self, trace: StackTrace) -> Option<Stack> {
-            let (tid, running) = match trace.os_thread_id.filter(|tid| self.has(*tid)) {
-                Some(tid) => (tid, trace.active),
-                None => {
-                    let tid = self.find(trace.thread_id)?;
-                    (tid, trace.active && self.runs(tid))
-                }
-            };
+        /// `known`: py-spy knew the number of the thread, so it looked whether that runs.
+        fn stack(&self, trace: StackTrace, tid: u64, known: bool) -> Option<Stack> {
+            let running = trace.active && (known || self.runs(tid));
             let frames = trace.frames.into_iter().rev();
             let line = |line: i32| u32::try_from(line).unwrap_or(0);
             Some(Stack {
@@ -103,6 +97,15 @@ mod with {
             })
         }
 
+        fn find(&mut self, traces: &[StackTrace]) -> Result<Vec<Option<u64>>, String> {
+            let pthreads = match &mut self.pthreads {
+                Some(pthreads) => pthreads,
+                none => none.insert(Pthreads::open(self.pid).map_err(|error| error.to_string())?),
+            };
+            let threads: Vec<u64> = traces.iter().map(|trace| trace.thread_id).collect();
+            Ok(pthreads.tids(&threads))
+        }
+
         fn has(&self, tid: u64) -> bool {
             fs::exists(format!("/proc/{}/task/{tid}", self.pid)).unwrap_or(false)
         }
@@ -110,33 +113,6 @@ mod with {
         fn runs(&self, tid: u64) -> bool {
             let stat = fs::read_to_string(format!("/proc/{}/task/{tid}/stat", self.pid));
             stat.is_ok_and(|stat| stat.contains(") R "))
-        }
-
-        /// The number of the thread whose `pthread_t` this is: the one of the process's that its structure holds.
-        fn find(&mut self, pthread: u64) -> Option<u64> {
-            if let Some(&tid) = self.tids.get(&pthread)
-                && self.has(tid)
-            {
-                return Some(tid);
-            }
-            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
-            let tids: Vec<u32> = tasks
-                .flatten()
-                .filter_map(|task| task.file_name().to_str()?.parse().ok())
-                .collect();
-            let mut bytes = [0; THREAD_BYTES];
-            let memory = File::open(format!("/proc/{}/mem", self.pid)).ok()?;
-            memory.read_exact_at(&mut bytes, pthread).ok()?;
-            let words = bytes.chunks_exact(4);
-            let mut words =
-                words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-            let tid = u64::from(words.find(|word| tids.contains(word))?);
-            if self.tids.len() > 2 * tids.len() + SPARE_TIDS {
-                self.tids
-                    .retain(|_, known| tids.iter().any(|tid| u64::from(*tid) == *known));
-            }
-            self.tids.insert(pthread, tid);
-            Some(tid)
         }
     }
 }
