@@ -1,33 +1,33 @@
 //! The path every event takes: a thread's own chain, and no lock, wait or system call on it.
 //!
-//! What happens once (a process, a thread, a name) is below, off the path. A forked child forgets its parent's
-//! spool at once and opens one of its own at its first event.
+//! What happens once (a process, a thread) is below, off the path; names and the helper thread have files of their
+//! own. A forked child forgets its parent's spool at once and opens one of its own at its first event.
+
+mod helper;
+mod names;
 
 use crate::clock::{self, Calibration};
 use crate::gil;
 use crate::governor;
 use crate::json::quote;
 use crate::lines;
-use crate::sample::{self, Sampler};
+use crate::sample;
 use crate::settings::Settings;
 use crate::slices;
 use inferscope_spool::record::{Record, SpanKind, Text};
 use inferscope_spool::sys::Folder;
 use inferscope_spool::{Pool, Producer};
 use std::cell::UnsafeCell;
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed,
-    Ordering::Release,
+    AtomicBool, AtomicPtr, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use crate::clock::toss;
 pub use crate::clock::{micro, now};
+pub use helper::{over, quietly, start_helper, start_helper_soon, stop_helper};
+pub use names::{MOST_TEXTS, define, keep_text, tell, text_id, text_id_below, undefine};
 
 /// What this run is, the same in a process and its forked children.
 pub struct Run {
@@ -50,83 +50,7 @@ struct Process {
     stop: AtomicBool,
 }
 
-/// A name as it was defined, to be told again by a forked child.
-struct Definition {
-    id: u32,
-    name: Box<str>,
-    /// Shared with its neighbours: most of a file's functions are defined in a row.
-    file: Arc<str>,
-    line: u32,
-}
-
-#[derive(Default)]
-struct Names {
-    /// By id, ascending.
-    all: Vec<Definition>,
-    /// Ids of functions whose code is gone, by the hash of what they stand for: code that a program makes again and
-    /// again, `eval`'s for one, gets the same id.
-    free: HashMap<u64, Vec<u32>>,
-    /// Ids of scopes and marks by name.
-    texts: HashMap<String, u32>,
-    /// Texts without an id that somebody refers to.
-    kept: HashMap<&'static str, &'static String>,
-    /// Records that a forked child tells again.
-    told: Vec<Vec<u64>>,
-}
-
-impl Names {
-    fn hash(name: &str, file: &str, line: u32) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (name, file, line).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    fn of(&self, id: u32) -> Option<&Definition> {
-        let at = self.all.binary_search_by_key(&id, |known| known.id);
-        self.all.get(at.ok()?)
-    }
-
-    /// Takes an id that stands for this, and for nothing that lives.
-    fn again(&mut self, name: &str, file: &str, line: u32) -> Option<u32> {
-        let hash = Names::hash(name, file, line);
-        let id = *self.free.get(&hash)?.last()?;
-        let known = self.of(id)?;
-        if &*known.name != name || &*known.file != file || known.line != line {
-            return None;
-        }
-        let ids = self.free.get_mut(&hash)?;
-        ids.pop();
-        if ids.is_empty() {
-            self.free.remove(&hash);
-        }
-        Some(id)
-    }
-}
-
-/// Distinct names of scopes and marks that get an id; further ones share one, so that memory stays flat.
-pub const MOST_TEXTS: usize = 16_384;
-
-/// Records that a forked child tells again, at most.
-const MOST_TOLD: usize = 16_384;
-
-/// Definitions that are kept; further functions share an id. About 8 MiB.
-const MOST_DEFINED: usize = 65_536;
-const TOO_MANY: &str = "(one of too many functions)";
-
-/// The helper's period while no segment is to be had.
-const TICK: Duration = Duration::from_millis(1);
-/// The same else, in CPU time of the program, and the longest that is in wall time: segments that run low wake it. A
-/// thread's wake-up and its work cost the program 30 to 80 µs, and on a busy machine a program has little CPU time in much
-/// wall time. A hundredth of what the program has used so far, between these two: each wake-up may give a burst, and a
-/// program that is soon over needs some too.
-const IDLE_TICK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(20));
-const LONGEST_TICK: Duration = Duration::from_millis(50);
-/// Between two readings of all clocks.
-const CLOCK_EVERY: Duration = Duration::from_secs(1);
-
 static RUN: OnceLock<Run> = OnceLock::new();
-/// The recorder is gone: no helper is started any more.
-static GONE: AtomicBool = AtomicBool::new(false);
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
 static ON: AtomicBool = AtomicBool::new(false);
 /// Recording has been switched on once; until then `delay` and `start_on` hold it back.
@@ -137,13 +61,9 @@ static AWAITS: AtomicBool = AtomicBool::new(false);
 static FAILED: AtomicBool = AtomicBool::new(false);
 /// The helper runs, so that a record need not start it.
 static HELPED: AtomicBool = AtomicBool::new(false);
-/// When the helper is to start again, in ticks; 0 = it runs, or need not.
-static RESTART: AtomicU64 = AtomicU64::new(0);
 /// See [`hours`].
 static HOURS: Mutex<Vec<(u64, bool)>> = Mutex::new(Vec::new());
 static FORKED_FROM: AtomicU32 = AtomicU32::new(0);
-static NEXT_ID: AtomicU32 = AtomicU32::new(1);
-static NAMES: Mutex<Option<Names>> = Mutex::new(None);
 /// Held while a process's spool is opened.
 static OPENING: Mutex<()> = Mutex::new(());
 
@@ -329,33 +249,12 @@ pub const fn awaits_flag() -> *const AtomicBool {
 #[inline(always)]
 fn push(words: &[u64], thread: &mut Thread) -> bool {
     if !HELPED.load(Relaxed) {
-        stir();
+        helper::stir();
     }
     match &mut thread.producer {
         Some(producer) => producer.push(words),
         None => open_chain(thread) && thread.producer.as_mut().is_some_and(|p| p.push(words)),
     }
-}
-
-/// First record, or one after a fork: starts the helper again when it is time.
-#[cold]
-fn stir() {
-    let at = RESTART.load(Relaxed);
-    if at == 0 {
-        HELPED.store(true, Relaxed);
-    } else if now() >= at && RESTART.swap(0, Relaxed) != 0 {
-        start_helper();
-    }
-}
-
-/// How long after a fork the helper stays away: Python 3.13 looks for threads to warn of after its own hooks, a few
-/// µs later. Far longer than that, and short against what ready segments last.
-const AFTER_FORK_US: u64 = 2000;
-
-/// Lets the next record, a moment from now, start the helper that [`stop_helper`] ended.
-pub fn start_helper_soon() {
-    RESTART.store(now() + AFTER_FORK_US * micro(), Relaxed);
-    HELPED.store(false, Relaxed);
 }
 
 /// Writes one record to this thread's chain.
@@ -397,7 +296,7 @@ fn push_behind(text: &str, words: &[u64], thread: &mut Thread) -> bool {
         return false;
     }
     if !HELPED.load(Relaxed) {
-        stir();
+        helper::stir();
     }
     let text = Text::Metadata(text).encode();
     thread
@@ -446,7 +345,7 @@ pub fn chain(tid: u64) -> Option<Producer> {
 #[inline(always)]
 pub fn push_to(chain: &mut Producer, words: &[u64]) -> bool {
     if !HELPED.load(Relaxed) {
-        stir();
+        helper::stir();
     }
     chain.push(words)
 }
@@ -503,104 +402,6 @@ pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// An id for a name, used by nothing else that lives; `line` 0 and an empty `file` mean none.
-pub fn define(name: &str, file: &str, line: u32) -> u32 {
-    let mut guard = locked(&NAMES);
-    let names = guard.get_or_insert_default();
-    if let Some(id) = names.again(name, file, line) {
-        return id;
-    }
-    if names.all.len() < MOST_DEFINED {
-        return define_in(names, name, file, line);
-    }
-    static SHARED: OnceLock<u32> = OnceLock::new();
-    *SHARED.get_or_init(|| define_in(names, TOO_MANY, "", 0))
-}
-
-/// What had this id from [`define`] is gone: the next one of the same name and place may have it.
-pub fn undefine(id: u32) {
-    let mut guard = locked(&NAMES);
-    let Some(names) = guard.as_mut() else { return };
-    let Some(known) = names.of(id).filter(|known| &*known.name != TOO_MANY) else {
-        return;
-    };
-    let hash = Names::hash(&known.name, &known.file, known.line);
-    names.free.entry(hash).or_default().push(id);
-}
-
-fn define_in(names: &mut Names, name: &str, file: &str, line: u32) -> u32 {
-    let id = NEXT_ID.fetch_add(1, Relaxed);
-    if let Some(process) = current() {
-        process.pool.push_names(
-            &Text::Define {
-                id,
-                line,
-                name,
-                file,
-            }
-            .encode(),
-        );
-    }
-    let last = names.all.last().map(|last| &last.file);
-    let file = last
-        .filter(|last| &***last == file)
-        .cloned()
-        .unwrap_or_else(|| file.into());
-    names.all.push(Definition {
-        id,
-        name: name.into(),
-        file,
-        line,
-    });
-    id
-}
-
-/// The id of a scope's or mark's name: the same for the same text.
-pub fn text_id(name: &str) -> u32 {
-    let shared = || text_id_below(usize::MAX, "(one of too many names)");
-    text_id_below(MOST_TEXTS, name).or_else(shared).unwrap_or(0)
-}
-
-/// The same; `None` where it would be a new one and there are `most` texts already.
-pub fn text_id_below(most: usize, name: &str) -> Option<u32> {
-    let mut guard = locked(&NAMES);
-    let names = guard.get_or_insert_default();
-    if let Some(&id) = names.texts.get(name) {
-        return Some(id);
-    }
-    if names.texts.len() >= most {
-        return None;
-    }
-    let id = define_in(names, name, "", 0);
-    names.texts.insert(name.to_owned(), id);
-    Some(id)
-}
-
-/// A copy of the text that stays: the same for the same text.
-pub fn keep_text(text: &str) -> &'static String {
-    let mut guard = locked(&NAMES);
-    let kept = &mut guard.get_or_insert_default().kept;
-    if let Some(known) = kept.get(text) {
-        return known;
-    }
-    let new: &'static String = Box::leak(Box::new(text.to_owned()));
-    kept.insert(new, new);
-    new
-}
-
-/// Tells the process's names chain, and `again` those of its forked children.
-pub fn tell(text: &Text, again: bool) {
-    let words = text.encode();
-    let mut guard = locked(&NAMES);
-    if let Some(process) = current() {
-        process.pool.push_names(&words);
-    }
-    let told = &mut guard.get_or_insert_default().told;
-    if again && told.len() < MOST_TOLD {
-        told.push(words);
-    }
 }
 
 /// Tells the trace something that a person should know.
@@ -691,28 +492,7 @@ fn open(run: &'static Run) -> Result<&'static Process, String> {
         )
     })?;
     pool.push_names(&Text::Process(&about(run, pid, start_ticks)).encode());
-    if let Some(names) = &*locked(&NAMES) {
-        for Definition {
-            id,
-            name,
-            file,
-            line,
-        } in &names.all
-        {
-            pool.push_names(
-                &Text::Define {
-                    id: *id,
-                    line: *line,
-                    name,
-                    file,
-                }
-                .encode(),
-            );
-        }
-        for words in &names.told {
-            pool.push_names(words);
-        }
-    }
+    names::tell_again(&pool);
     if let Some(words) = gil::record().and_then(|record| record.words()) {
         pool.push_names(words.as_slice());
     }
@@ -873,156 +653,6 @@ fn write_clock(process: &Process) {
     }
 }
 
-/// Starts the helper thread unless it runs: it readies segments, reads clocks, keeps `delay` and `duration`.
-pub fn start_helper() {
-    let Some(process) = current().filter(|_| !GONE.load(Relaxed)) else {
-        return;
-    };
-    let mut helper = locked(&process.helper);
-    if helper.is_some() {
-        return;
-    }
-    process.stop.store(false, Relaxed);
-    *helper = quietly(|| {
-        std::thread::Builder::new()
-            .name("inferscope".into())
-            .stack_size(256 << 10)
-            .spawn(move || help(process))
-    })
-    .ok();
-}
-
-/// Runs `then` with all signals blocked. A thread that it starts inherits the mask, so that the program's handlers run
-/// on the program's own threads only.
-pub fn quietly<T>(then: impl FnOnce() -> T) -> T {
-    // SAFETY: the sets are initialised by the calls that fill them.
-    let before = unsafe {
-        let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        before
-    };
-    let done = then();
-    // SAFETY: `before` was filled above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
-    done
-}
-
-/// Ends the helper and waits for it, so that a fork copies a process with the program's own threads only.
-pub fn stop_helper() {
-    let Some(process) = current() else { return };
-    let Some(helper) = locked(&process.helper).take() else {
-        return;
-    };
-    process.stop.store(true, Release);
-    helper.thread().unpark();
-    let _ = helper.join(); // a panic in it has nothing to add here
-}
-
-/// How much wall time the program's CPU time takes of late.
-#[derive(Default)]
-struct Pace {
-    cpu_ns: u64,
-    wall_ns: u64,
-}
-
-impl Pace {
-    /// About [`IDLE_TICK`] in wall time; by chance, so as not to go along with what the program does.
-    fn idle(&mut self) -> Duration {
-        let cpu_ns = clock::system_ns(libc::CLOCK_PROCESS_CPUTIME_ID);
-        let wall_ns = clock::system_ns(libc::CLOCK_MONOTONIC);
-        let cpu = cpu_ns.saturating_sub(std::mem::replace(&mut self.cpu_ns, cpu_ns));
-        let wall = wall_ns.saturating_sub(std::mem::replace(&mut self.wall_ns, wall_ns));
-        let stretch = wall as f64 / cpu.max(1) as f64;
-        let tick = Duration::from_nanos(cpu_ns / 100).clamp(IDLE_TICK.0, IDLE_TICK.1);
-        let wait = tick.mul_f64(stretch.clamp(1.0, 5.0)).min(LONGEST_TICK);
-        wait.mul_f64(0.6 + 0.8 * toss() as f64 / u64::MAX as f64)
-    }
-}
-
-fn help(process: &'static Process) {
-    let Some(run) = RUN.get() else { return };
-    let started = Duration::from_nanos(
-        clock::system_ns(libc::CLOCK_MONOTONIC).saturating_sub(run.calibration.base_monotonic_ns),
-    );
-    let (since, mut clock_at) = (Instant::now(), Instant::now());
-    let (mut wait, mut pace) = (TICK, Pace::default());
-    let (mut sampler, mut tried) = (None::<Sampler>, false);
-    let (mut asking, mut late) = (governor::Asking::default(), slices::Late::default());
-    process.pool.serve();
-    loop {
-        std::thread::park_timeout(wait);
-        if process.stop.load(Acquire) {
-            return;
-        }
-        wait = match process.pool.tick() {
-            true => pace.idle(),
-            false => TICK,
-        };
-        let keep = run.settings.sample;
-        if !tried && (keep || slices::begun()) {
-            tried = true;
-            sampler = Sampler::start();
-        }
-        if sampler.as_mut().is_some_and(|sampler| !sampler.turn(keep)) {
-            sampler = None;
-        }
-        match sampler.is_none() {
-            true => slices::arm_any(),
-            false => late.look(),
-        }
-        if clock_at.elapsed() >= CLOCK_EVERY {
-            clock_at = Instant::now();
-            write_clock(process);
-            lines::tell();
-            if process.folder.as_ref().is_ok_and(Folder::is_removed) {
-                return abandon();
-            }
-        }
-        if let Some(py) = crate::py::get() {
-            governor::wake(py.version, &mut asking);
-        }
-        keep_hours(run, started + since.elapsed());
-    }
-}
-
-/// The recorder has ended and taken the run's directory away: what this process does from now on is its own.
-fn abandon() {
-    OVER.store(true, Relaxed);
-    switch(false);
-    GONE.store(true, Relaxed);
-    crate::python::stop();
-}
-
-/// Switches on after `delay`, and off for good after `duration`; `age` is since the first process's start.
-fn keep_hours(run: &Run, age: Duration) {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    static SINCE_MS: AtomicU64 = AtomicU64::new(u64::MAX);
-    let age_ms = age.as_millis() as u64;
-    if run.settings.delay_ms > 0 && !begun() && age_ms >= run.settings.delay_ms {
-        switch(true);
-        crate::python::ask_for_open_frames();
-    }
-    let Some(duration) = run.settings.duration_ms else {
-        return;
-    };
-    if begun() && SINCE_MS.load(Relaxed) == u64::MAX {
-        SINCE_MS.store(age_ms, Relaxed);
-    }
-    if age_ms.saturating_sub(SINCE_MS.load(Relaxed)) >= duration && !DONE.swap(true, Relaxed) {
-        switch(false);
-        OVER.store(true, Relaxed);
-    }
-}
-
-/// `duration` has passed: nothing switches on again.
-static OVER: AtomicBool = AtomicBool::new(false);
-
-/// Whether `duration` has passed.
-pub fn over() -> bool {
-    OVER.load(Relaxed)
-}
-
 /// Switches on without a spool.
 #[cfg(test)]
 pub fn switch_for_test() {
@@ -1031,7 +661,7 @@ pub fn switch_for_test() {
 
 type Held = (
     MutexGuard<'static, ()>,
-    MutexGuard<'static, Option<Names>>,
+    MutexGuard<'static, Option<names::Names>>,
     MutexGuard<'static, Vec<(u64, bool)>>,
 );
 
@@ -1042,7 +672,7 @@ thread_local! {
 }
 
 extern "C" fn before_fork() {
-    let guards = (locked(&OPENING), locked(&NAMES), locked(&HOURS));
+    let guards = (locked(&OPENING), names::hold(), locked(&HOURS));
     // SAFETY: only this thread's fork handlers touch the cell, one after the other.
     let _ = PARKED.try_with(|parked| unsafe { *parked.get() = Some(guards) });
 }
@@ -1054,7 +684,7 @@ extern "C" fn after_fork() {
 
 extern "C" fn in_child() {
     PROCESS.store(std::ptr::null_mut(), Release);
-    RESTART.store(0, Relaxed);
+    helper::forked();
     sample::forget();
     // SAFETY: no arguments, cannot fail.
     FORKED_FROM.store(unsafe { libc::getppid() } as u32, Relaxed);
@@ -1080,26 +710,5 @@ extern "C" fn at_exit() {
         lines::tell();
         write_clock(process);
         write_process(&Record::Exit { time: now() });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_made_again_has_its_id_again_and_what_lives_keeps_its_own() {
-        let first = define("f", "again.py", 1);
-        let second = define("f", "again.py", 1);
-        assert_ne!(first, second);
-        undefine(first);
-        assert_eq!(define("f", "again.py", 1), first);
-        assert_ne!(define("g", "again.py", 1), first);
-        let known = locked(&NAMES).as_ref().unwrap().all.len();
-        for _ in 0..1000 {
-            let id = define("<module>", "<string>", 1);
-            undefine(id);
-        }
-        assert_eq!(locked(&NAMES).as_ref().unwrap().all.len(), known + 1);
     }
 }

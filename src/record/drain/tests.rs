@@ -1,5 +1,5 @@
 use super::*;
-use inferscope_spool::record::deep;
+use inferscope_spool::record::{LOOSE, RESUMED, SUSPENDED, Text, UNSEEN, deep};
 
 pub(super) const KEY: ProcessKey = ProcessKey {
     pid: 10,

@@ -152,7 +152,7 @@ mod tests {
             ends.push(end);
         }
         let mut known: Vec<u64> = told.iter().take(3).collect();
-        let threads: Vec<u64> = handles.iter().map(|h| h.as_pthread_t() as u64).collect();
+        let threads: Vec<u64> = handles.iter().map(|h| h.as_pthread_t()).collect();
         let mut pthreads = Pthreads::open(std::process::id()).unwrap();
         let first = pthreads.tids(&threads);
         assert_eq!(pthreads.tids(&threads), first);
