@@ -15,11 +15,6 @@ mod reader;
 #[path = "../fuzz/src/script.rs"]
 mod script;
 
-/// Under the names that the targets have for it.
-mod record {
-    pub use inferscope::record::{drain, journal};
-}
-
 fn replay(target: &str, run: fn(&[u8])) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let mut inputs = 0;

@@ -1,6 +1,6 @@
 //! Records of any content, in any order, on a few threads of two processes.
 
-use crate::record::drain::{Drain, ProcessKey};
+use inferscope::record::drain::{Drain, ProcessKey};
 use inferscope_spool::record::{Record, SpanKind, Text};
 
 /// Does what `data` says: a record, or bytes as they are, at each step.

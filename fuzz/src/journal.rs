@@ -1,7 +1,7 @@
 //! A journal of any bytes, then segments that hold some of it again.
 
-use crate::record::drain::{Drain, ProcessKey};
-use crate::record::journal::{Frame, Known, Replay};
+use inferscope::record::drain::{Drain, ProcessKey};
+use inferscope::record::journal::{Frame, Known, Replay};
 
 /// Reads `data` as a journal; the head that every journal has need not be in it.
 pub fn run(data: &[u8]) {

@@ -3,18 +3,11 @@
 //! Nothing here reads a file: bytes come in chain by chain, rows go out. What the bytes claim is checked
 //! (an id without a definition, an end without a begin, a time that runs backwards), never believed.
 
-// the fuzz targets include this file from elsewhere
-#[path = "drain/device.rs"]
 mod device; // what devices did
-#[path = "drain/estimates.rs"]
 mod estimates;
-#[path = "drain/occupancy.rs"]
 mod occupancy;
-#[path = "drain/nvtx.rs"]
 mod nvtx; // ranges and marks of NVTX
-#[path = "drain/process.rs"]
 mod process; // the records of one
-#[path = "drain/snapshot.rs"]
 mod snapshot; // what is known, as records again: for the head of a journal
 
 use std::collections::{HashMap, VecDeque};
