@@ -13,10 +13,43 @@ use super::{inside, place_of};
 /// A thread that waits for locks for so much of the timeline is one that queues up.
 const WAITER: f64 = 0.05;
 
+/// Two threads do the same if so much of their own time is in the same functions, in the same parts.
+const ALIKE: f64 = 0.5;
+
 /// Whether a category is one of waiting, but for work.
 pub(super) fn is_wait(category: &str) -> bool {
     let is = |waits: &&Waits| **waits != Waits::Idle && waits.word() == category;
     Waits::ALL.iter().any(|waits| is(&waits))
+}
+
+/// What the threads that do the same as the path's run and want to, in ns: the other workers of a pool. Fewer of them
+/// would have more each to do.
+fn peers(m: &Measures, path: Option<(u32, u64)>) -> f64 {
+    let mut threads: BTreeMap<(u32, u64), BTreeMap<usize, i64>> = BTreeMap::new();
+    for (&(track, function), own) in &m.own {
+        let ns = (own.self_ns - own.wait_ns).max(0);
+        threads.entry(track).or_default().insert(function, ns);
+    }
+    let Some((path, theirs)) = path.and_then(|path| Some((path, threads.get(&path)?))) else {
+        return 0.0;
+    };
+    let whole = |own: &BTreeMap<usize, i64>| own.values().sum::<i64>().max(1) as f64;
+    let all = whole(theirs);
+    let alike = |own: &BTreeMap<usize, i64>| {
+        let sum = whole(own);
+        let both = |(function, ns): (&usize, &i64)| {
+            let theirs = theirs.get(function).copied().unwrap_or(0);
+            (*ns as f64 / sum).min(theirs as f64 / all)
+        };
+        own.iter().map(both).sum::<f64>() >= ALIKE
+    };
+    let peers = threads
+        .iter()
+        .filter(|(track, own)| **track != path && alike(own));
+    let wants = |t: &Track| t.cpu_ns.unwrap_or(0) + t.runnable_ns;
+    peers
+        .filter_map(|(track, _)| m.threads.get(track).map(wants))
+        .sum::<i64>() as f64
 }
 
 /// Facts about waits: of all threads, of the path, of event loops. Returns texts.
@@ -42,6 +75,7 @@ pub(super) fn waits(
     let excess = m.cpus.map_or(0.0, |cpus| (busy - cpus as f64).max(0.0));
     fact("threads.busy", json!(busy));
     fact("threads.excess", json!(excess));
+    fact("threads.peers", json!(peers(m, path) / wall));
     fact("threads.gil", json!(seen(Waits::Gil) as f64 / wall));
     let contended = sum(&|t| t.times.contended_ns);
     fact("threads.lock", json!(contended as f64 / wall));

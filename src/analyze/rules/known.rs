@@ -272,6 +272,7 @@ pub const FACTS: &[&str] = &[
     "threads.excess",
     "threads.gil",
     "threads.lock",
+    "threads.peers",
     "token.count",
     "token.itl_ns_p50",
     "token.itl_ns_p90",
