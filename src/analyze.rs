@@ -339,7 +339,7 @@ pub fn run_within(
     }
     if windows.is_part() {
         // Threads' and processes' CPU time is known for the whole run only.
-        for whole in ["cpu.ns", "threads.busy", "threads.excess"] {
+        for whole in ["cpu.ns", "threads.busy", "threads.excess", "threads.peers"] {
             analysis.facts.remove(whole);
         }
     }

@@ -47,6 +47,64 @@ fn spread(python: f64) -> String {
     text
 }
 
+/// A hundred steps of 10 ms: `read` has a parser that calls ten handlers in Python, of which the budget showed one call
+/// each, then a model.
+fn handlers() -> String {
+    let mut text = String::from(
+        "track kind start end name file line value args\npy:main python 0ms 1s main app.py 1 - -\n",
+    );
+    let mut row = |kind: &str, from: f64, to: f64, what: &str| {
+        text += &format!("py:main {kind} {from}ms {to}ms {what}\n");
+    };
+    for step in 0..100 {
+        let at = f64::from(step) * 10.0;
+        row("python", at, at + 9.9, "step app.py 5 - -");
+        row("python", at, at + 6.1, "read app.py 7 - -");
+        row(
+            "native",
+            at + 0.1,
+            at + 6.0,
+            "pyexpat.xmlparser.Parse pyexpat.so - - -",
+        );
+        for handler in (0..10).filter(|_| step == 0) {
+            let from = 0.2 + 0.1 * f64::from(handler);
+            row(
+                "python",
+                from,
+                from + 0.05,
+                &format!("handler{handler} app.py 3{handler} - -"),
+            );
+        }
+        row(
+            "native",
+            at + 6.2,
+            at + 9.8,
+            "numpy.matmul numpy/core.so - - -",
+        );
+    }
+    for handler in 0..10 {
+        let unseen = r#"999 {"calls_low":990,"calls_high":1008,"time_ns":50000000}"#;
+        row(
+            "throttled",
+            1.2,
+            999.0,
+            &format!("handler{handler} app.py 3{handler} {unseen}"),
+        );
+    }
+    text
+}
+
+#[test]
+fn a_parser_whose_handlers_are_python_prepares() {
+    let analysis = analysis(&handlers());
+    assert_eq!(
+        found(&analysis)[0],
+        ("preprocessing-bound", "read (app.py:7)")
+    );
+    let share = analysis.facts["prepare.share"].as_f64().unwrap();
+    assert!((0.55..0.65).contains(&share), "{share}");
+}
+
 #[test]
 fn python_that_is_spread_over_many_functions_is_found_at_the_one_that_holds_it() {
     let analysis = analysis(&spread(5.0));

@@ -397,12 +397,12 @@ fn who_has_the_gil_is_named() {
     );
 }
 
-#[test]
-fn too_many_threads_are_told_from_too_few_processors() {
+/// Four threads that have a processor half of the time, on a machine with `cpus`; `work` is what each of them does.
+fn four(work: impl Fn(u32) -> String, cpus: u32) -> Analysis {
     let folder = tempfile::tempdir().unwrap();
     let mut text = String::from("track kind start end name file line value args\n");
     for worker in 0..4 {
-        text += &format!("py:w{worker} python 0ms 100ms work app.py 1\n");
+        text += &format!("py:w{worker} python 0ms 100ms {} app.py 1\n", work(worker));
     }
     for worker in 0..4 {
         text += &format!("py:w{worker} wait 0ms 100ms runnable - - 50000000\n");
@@ -410,26 +410,42 @@ fn too_many_threads_are_told_from_too_few_processors() {
     for worker in 0..4 {
         text += &format!("py:w{worker} counter 100ms - thread.cpu_ns - - 50000000\n");
     }
-    for (cpus, id) in [(2, "thread-oversubscription"), (8, "too-few-cpus")] {
-        let (events, names) = text::parse(&text).unwrap();
-        let mut provenance = Provenance::raw(Step::new("test", vec![], vec![]));
-        provenance.stage = Stage::Timeline;
-        provenance.machine = serde_json::json!({"cpus": cpus});
-        let path = folder.path().join(format!("{cpus}.parquet"));
-        let mut writer = Writer::create(&Sink::File(path.clone()), &provenance).unwrap();
-        for event in &events {
-            writer.push(event, &names).unwrap();
-        }
-        writer.finish().unwrap();
-        let reader = Reader::open(&Source::from(path.as_path())).unwrap();
-        let analysis = analyze::run(reader, &Rules::built_in().unwrap()).unwrap();
-        let ids: Vec<&str> = (analysis.findings.iter())
-            .map(|finding| &*finding.id)
-            .collect();
-        let other = ["thread-oversubscription", "too-few-cpus"];
-        let told: Vec<_> = ids.iter().filter(|id| other.contains(*id)).collect();
-        assert_eq!(told, [&id], "{cpus}");
+    let (events, names) = text::parse(&text).unwrap();
+    let mut provenance = Provenance::raw(Step::new("test", vec![], vec![]));
+    provenance.stage = Stage::Timeline;
+    provenance.machine = serde_json::json!({"cpus": cpus});
+    let path = folder.path().join("four.parquet");
+    let mut writer = Writer::create(&Sink::File(path.clone()), &provenance).unwrap();
+    for event in &events {
+        writer.push(event, &names).unwrap();
     }
+    writer.finish().unwrap();
+    let reader = Reader::open(&Source::from(path.as_path())).unwrap();
+    analyze::run(reader, &Rules::built_in().unwrap()).unwrap()
+}
+
+#[test]
+fn too_many_threads_are_told_from_too_few_processors() {
+    for (cpus, id) in [(2, "thread-oversubscription"), (8, "too-few-cpus")] {
+        let analysis = four(|_| "work".into(), cpus);
+        let ids = analysis.findings.iter().map(|finding| &*finding.id);
+        let other = ["thread-oversubscription", "too-few-cpus"];
+        let told: Vec<_> = ids.filter(|id| other.contains(id)).collect();
+        assert_eq!(told, [id], "{cpus}");
+    }
+}
+
+#[test]
+fn workers_of_one_pool_are_no_claim_and_threads_that_do_something_else_are() {
+    let told = |work: fn(u32) -> String| {
+        let analysis = four(work, 2);
+        let mut findings = analysis.findings.iter();
+        let of = findings.find(|finding| finding.id == "thread-oversubscription");
+        let peers = analysis.facts["threads.peers"].as_f64().unwrap();
+        (peers, of.unwrap().confidence)
+    };
+    assert_eq!(told(|_| "work".into()), (3.0, 0.45));
+    assert_eq!(told(|worker| format!("work{worker}")), (0.0, 0.9));
 }
 
 #[test]
